@@ -1,0 +1,1 @@
+//! Per-device outbound window: push while it keeps up, catch up from the store when it does not.

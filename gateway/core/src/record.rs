@@ -1,0 +1,183 @@
+//! What the log holds: records of entries, their positions, their sources.
+
+use bytes::Bytes;
+use quipu_protocol::event::{Content, EventBody, Reply};
+use quipu_protocol::id::{
+    ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs, UserId,
+};
+
+use crate::row::CorruptRow;
+use crate::shard::{ShardCount, ShardId};
+
+/// Where a record stands in its shard's log: 1 for the first, gap-free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before the first record.
+    pub const START: Self = Self(0);
+
+    /// The position after this one.
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// One entry of a shard's log: what was appended, where it came to stand, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log of its shard.
+    pub position: Position,
+    /// When the log took it.
+    pub time: TimestampMs,
+    /// What it carries, in order.
+    pub entries: Vec<Entry>,
+}
+
+impl Record {
+    /// Encodes entries as the payload of a record; position and time are the log's to add.
+    pub fn encode_entries(_entries: &[Entry]) -> Bytes {
+        Bytes::new()
+    }
+
+    /// Reads a record back from its payload.
+    pub fn decode(
+        _position: Position,
+        _time: TimestampMs,
+        _payload: &[u8],
+    ) -> Result<Self, CorruptRow> {
+        Err(CorruptRow {
+            what: "record",
+            why: String::new(),
+        })
+    }
+}
+
+/// Where an entry that a processor sent came from. The receiving shard keeps the highest one per source shard and drops
+/// what is not above it, so that a crash, a slow owner or two owners at once send nothing twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The shard whose processor sent it.
+    pub shard: ShardId,
+    /// The record that made it do so.
+    pub position: Position,
+    /// Which of the entries that this record sent to the receiving shard, from 0.
+    pub index: u32,
+}
+
+/// One entry of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// `None` when a router appended it for a device.
+    pub source: Option<Source>,
+    /// What it asks or tells.
+    pub body: EntryBody,
+}
+
+/// What an entry asks or tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryBody {
+    /// A device asks something of a conversation or an account.
+    Command(Command),
+    /// Something for the inboxes of users of this shard.
+    Deliver {
+        /// Whose inboxes, in ascending order.
+        to: Vec<UserId>,
+        /// What.
+        event: EventBody,
+    },
+    /// The answer to a device's command; never kept in an inbox.
+    Answer {
+        /// Whose device.
+        user: UserId,
+        /// Which device.
+        device: DeviceId,
+        /// What to tell it.
+        reply: Reply,
+    },
+}
+
+/// A command and who gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The authenticated user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// What it wants.
+    pub kind: CommandKind,
+}
+
+/// What a device can ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandKind {
+    /// Add a message to a conversation.
+    Send {
+        /// Where to.
+        conversation: ConversationId,
+        /// The device's number for it.
+        client_seq: ClientSeq,
+        /// Its name.
+        id: MessageId,
+        /// What it says.
+        content: Content,
+    },
+    /// Make the direct conversation with `peer` if there is none; the router has checked that the peer exists.
+    OpenDirect {
+        /// Echoed in the answer.
+        request: RequestId,
+        /// The other one.
+        peer: UserId,
+    },
+    /// Positions of this user in a conversation.
+    Receipt {
+        /// Where.
+        conversation: ConversationId,
+        /// Received up to here.
+        delivered: Option<Seq>,
+        /// Read up to here.
+        read: Option<Seq>,
+    },
+    /// Make the account `user`, with `device` as its first device.
+    Register {
+        /// Echoed in the answer.
+        request: RequestId,
+        /// PHC string of the password's hash; `None`: nobody can log in by password.
+        password: Option<String>,
+        /// The first device.
+        device: NewDevice,
+    },
+    /// Add `device` to the account.
+    AddDevice {
+        /// Echoed in the answer.
+        request: RequestId,
+        /// The device.
+        device: NewDevice,
+    },
+}
+
+/// What the account keeps of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDevice {
+    /// For a person.
+    pub label: String,
+    /// SHA-256 of its session token.
+    pub token_hash: [u8; 32],
+}
+
+impl Command {
+    /// The shard whose log it belongs to: the conversation's, or the user's for account work.
+    pub fn shard(&self, shards: ShardCount) -> ShardId {
+        match &self.kind {
+            CommandKind::Send { conversation, .. } | CommandKind::Receipt { conversation, .. } => {
+                shards.of_conversation(conversation)
+            }
+            CommandKind::OpenDirect { peer, .. } => {
+                shards.of_conversation(&ConversationId::direct(&self.user, peer))
+            }
+            CommandKind::Register { .. } | CommandKind::AddDevice { .. } => {
+                shards.of_user(&self.user)
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the store holds: rows that never change, entities that do, and one row per shard.
+
+use bytes::Bytes;
+use quipu_protocol::event::{Message, Receipt};
+use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
+
+use crate::shard::ShardId;
+
+/// Stored bytes that are not what they should be. A human must act: restore, or rebuild the store from the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a stored {what} is damaged: {why}")]
+pub struct CorruptRow {
+    /// Which kind of row.
+    pub what: &'static str,
+    /// What does not fit.
+    pub why: String,
+}
+
+/// Names a mutable row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntityKey {
+    /// Credentials and devices of a user: [`Account`].
+    Account(UserId),
+    /// Head of a user's inbox: [`Inbox`].
+    Inbox(UserId),
+    /// Members, head, receipts and dedup windows of a conversation: [`Conversation`].
+    Conversation(ConversationId),
+}
+
+/// One row to write. The same record makes the same rows, so writing one again is harmless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// A message of a conversation's history; never changes.
+    History(HistoryRow),
+    /// An entry of a user's inbox; never changes.
+    Inbox(InboxRow),
+    /// An entity, encoded.
+    Entity(EntityKey, Bytes),
+    /// The applied position and the source marks of a shard, encoded.
+    Shard(ShardId, Bytes),
+}
+
+/// A message, by conversation and seq.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow(pub Message);
+
+/// An inbox entry, by user and inbox seq: a pointer to a history row, or a receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxRow {
+    /// Whose inbox.
+    pub user: UserId,
+    /// Its number there.
+    pub inbox_seq: InboxSeq,
+    /// What it is.
+    pub kind: InboxKind,
+}
+
+/// What an inbox row holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InboxKind {
+    /// Points at a history row.
+    Message {
+        /// Conversation of the message.
+        conversation: ConversationId,
+        /// Its seq.
+        seq: Seq,
+    },
+    /// Holds the receipt itself.
+    Receipt(Receipt),
+}
+
+/// Credentials and devices of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// PHC string of the password's hash; `None`: no log-in by password.
+    pub password: Option<String>,
+    /// When it was made.
+    pub created_at: TimestampMs,
+    /// Its devices, ascending by id.
+    pub devices: Vec<Device>,
+}
+
+/// One device of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// For a person.
+    pub label: String,
+    /// SHA-256 of its session token.
+    pub token_hash: [u8; 32],
+    /// When it was added.
+    pub added_at: TimestampMs,
+}

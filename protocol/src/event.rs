@@ -1,0 +1,151 @@
+//! Checked forms of what travels: messages, events, commands. Made from the wire types, or refused.
+
+use crate::error::RejectCode;
+use crate::id::{
+    ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
+};
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// 1 to [`TEXT_BYTES_MAX`](crate::limits::TEXT_BYTES_MAX) bytes.
+    Text(String),
+}
+
+/// One message, the same for every member of its conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where it was sent.
+    pub conversation: ConversationId,
+    /// Its place there.
+    pub seq: Seq,
+    /// The name its sender gave it.
+    pub id: MessageId,
+    /// Who sent it.
+    pub from: UserId,
+    /// From which device.
+    pub from_device: DeviceId,
+    /// Under which number of that device.
+    pub client_seq: ClientSeq,
+    /// The other member of a direct conversation; `None` in a group.
+    pub to: Option<UserId>,
+    /// When the log took it.
+    pub sent_at: TimestampMs,
+    /// What it says.
+    pub content: Content,
+}
+
+/// How far a member of a conversation has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Whose position.
+    pub user: UserId,
+    /// Every message up to this one has reached a device of theirs.
+    pub delivered: Option<Seq>,
+    /// Every message up to this one was read; never above `delivered`.
+    pub read: Option<Seq>,
+}
+
+/// What an inbox holds, without its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventBody {
+    /// A message, also the user's own: to its sender it is the ack.
+    Message(Message),
+    /// A position that moved.
+    Receipt(Receipt),
+}
+
+/// One entry of a user's inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number in this inbox.
+    pub inbox_seq: InboxSeq,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// What a device asks of the gateway on S0, after WELCOME.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceCommand {
+    /// Add a message to a conversation.
+    Send {
+        /// The device's number for it.
+        client_seq: ClientSeq,
+        /// Where to.
+        conversation: ConversationId,
+        /// Its name.
+        id: MessageId,
+        /// What it says.
+        content: Content,
+    },
+    /// Make sure that the direct conversation with `peer` exists.
+    OpenDirect {
+        /// Echoed in the reply.
+        request: RequestId,
+        /// The other one.
+        peer: UserId,
+    },
+    /// Positions of this user in a conversation.
+    Receipt {
+        /// Where.
+        conversation: ConversationId,
+        /// Received up to here.
+        delivered: Option<Seq>,
+        /// Read up to here.
+        read: Option<Seq>,
+    },
+}
+
+/// Which command a reply belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// A SEND.
+    Send {
+        /// Where it was sent.
+        conversation: ConversationId,
+        /// The device's number for it.
+        client_seq: ClientSeq,
+    },
+    /// A numbered request.
+    Request(RequestId),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A SEND that was accepted earlier, and its seq.
+    Accepted(Seq),
+    /// The conversation is there; its last seq.
+    Opened {
+        /// Its id.
+        conversation: ConversationId,
+        /// Seq of the last message.
+        head: Option<Seq>,
+    },
+    /// Account work is done (never on the wire: WELCOME says it).
+    Done,
+    /// Refused.
+    Rejected(Rejection),
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The code.
+    pub code: RejectCode,
+    /// For a person; at most [`REASON_BYTES_MAX`](crate::limits::REASON_BYTES_MAX) bytes.
+    pub reason: String,
+    /// Milliseconds to wait before trying again; 0: the code says.
+    pub retry_after_ms: u64,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// To what.
+    pub to: ReplyTo,
+    /// With what result.
+    pub outcome: Outcome,
+}

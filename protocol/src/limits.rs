@@ -1,0 +1,71 @@
+//! Every bound in the protocol, and the const assertions that relate them.
+
+/// Shortest user id, in bytes.
+pub const USER_ID_BYTES_MIN: usize = 2;
+/// Longest user id, in bytes: with its length it fills 32 bytes.
+pub const USER_ID_BYTES_MAX: usize = 31;
+/// Shortest password, in bytes.
+pub const PASSWORD_BYTES_MIN: usize = 8;
+/// Longest password, in bytes: hashing cost must not depend on what a stranger sends.
+pub const PASSWORD_BYTES_MAX: usize = 256;
+/// Longest device label and software name, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Longest invitation, in bytes.
+pub const INVITATION_BYTES_MAX: usize = 128;
+/// A session token, in bytes.
+pub const TOKEN_BYTES: usize = 32;
+/// Longest reason phrase in a close, a reset or a rejection, in bytes.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// Longest frame on S0 and on lanes, body only, in bytes.
+pub const FRAME_BYTES_MAX: usize = 32 * 1024;
+/// Longest frame on a request stream, body only, in bytes.
+pub const REQUEST_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Longest text of one message, in bytes of UTF-8.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// What a message adds to its text in a frame at the most: ids, names, numbers and protobuf tags.
+pub const MESSAGE_OVERHEAD_BYTES_MAX: usize = 256;
+/// QUIC flow-control window of one stream, in bytes.
+pub const STREAM_WINDOW_BYTES: usize = 64 * 1024;
+
+/// SENDs of one device in one conversation that may be unanswered at once.
+pub const SENDS_IN_FLIGHT_MAX: usize = 64;
+/// How many accepted SENDs per device a conversation remembers with their seq.
+pub const DEDUP_WINDOW: usize = 64;
+
+/// Events pushed to a device and not yet acked by it.
+pub const DELIVERY_WINDOW_EVENTS: usize = 256;
+/// Bytes of frames pushed to a device and not yet acked by it.
+pub const DELIVERY_WINDOW_BYTES: usize = 256 * 1024;
+
+/// Request streams that a client may have open at once.
+pub const REQUEST_STREAMS_MAX: usize = 8;
+/// Messages in one page of history.
+pub const HISTORY_PAGE_MESSAGES_MAX: usize = 256;
+/// Body bytes in one page of history: the page ends early rather than pass it.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Gateways named in a WELCOME.
+pub const NEXT_GATEWAYS_MAX: usize = 8;
+/// REDIRECTs that a client follows in a row before it backs off.
+pub const REDIRECT_HOPS_MAX: usize = 3;
+
+/// How long the gateway waits for HELLO after the handshake, in milliseconds.
+pub const HELLO_TIMEOUT_MS: u64 = 5_000;
+/// How long the answer to HELLO may take, in milliseconds.
+pub const AUTH_TIMEOUT_MS: u64 = 10_000;
+/// How often a client lets itself be heard, in milliseconds.
+pub const KEEP_ALIVE_MS: u64 = 25_000;
+/// Silence after which a connection is dead, in milliseconds.
+pub const IDLE_TIMEOUT_MS: u64 = 75_000;
+
+// A text fits a frame, and a frame fits the stream's window: a reader that needs a whole frame never waits for credit.
+const _: () = assert!(TEXT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX * 2 <= STREAM_WINDOW_BYTES);
+// Every unanswered SEND that was accepted is still remembered, so "not remembered" proves "never accepted" (QP-SEND-4).
+const _: () = assert!(SENDS_IN_FLIGHT_MAX <= DEDUP_WINDOW);
+// One event always fits the delivery window.
+const _: () = assert!(FRAME_BYTES_MAX <= DELIVERY_WINDOW_BYTES);
+// A page with one message too many still fits its frame.
+const _: () = assert!(HISTORY_PAGE_BYTES_MAX + FRAME_BYTES_MAX <= REQUEST_FRAME_BYTES_MAX);
+// Two keep-alives may be lost before the connection is.
+const _: () = assert!(KEEP_ALIVE_MS * 3 <= IDLE_TIMEOUT_MS);
