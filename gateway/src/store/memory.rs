@@ -1,0 +1,84 @@
+//! A store that lives as long as its value: for tests and simulations, and the plain reading of the contract.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::shard::ShardId;
+use quipu_protocol::id::{ConversationId, Cursor, UserId};
+
+use super::rows::{Rows, take_history};
+use super::{Durable, HistoryRange, Store, StoreError};
+
+/// Sorted maps behind a lock.
+#[derive(Default)]
+pub struct MemoryStore {
+    rows: RwLock<Rows>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+        self.rows.write().merge(rows);
+        Ok(())
+    }
+
+    fn entities(&self, keys: &[EntityKey]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let rows = self.rows.read();
+        Ok(keys
+            .iter()
+            .map(|key| rows.entities.get(key).cloned())
+            .collect())
+    }
+
+    fn shard(&self, shard: ShardId) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows.read().shards.get(&shard).cloned())
+    }
+
+    fn history(
+        &self,
+        conversation: &ConversationId,
+        range: HistoryRange,
+    ) -> Result<Vec<HistoryRow>, StoreError> {
+        let rows = self.rows.read();
+        let found = rows.history(conversation, &range).cloned();
+        match take_history(&range, found.map(Ok::<_, Infallible>)) {
+            Ok(taken) => Ok(taken),
+            Err(never) => match never {},
+        }
+    }
+
+    fn inbox(
+        &self,
+        user: &UserId,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, StoreError> {
+        Ok(self.rows.read().inbox(user, after).take(limit).collect())
+    }
+
+    fn sync(&self) -> Result<Durable, StoreError> {
+        let rows = self.rows.read();
+        let shards = rows.shards.iter().map(|(k, v)| (*k, v.clone())).collect();
+        Ok(Durable { shards })
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<(), StoreError> {
+        // Copied out, because `visit` may read from the store.
+        let rows: Vec<Row> = self.rows.read().iter().collect();
+        for row in rows {
+            if visit(row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
