@@ -1,8 +1,8 @@
 //! Generates the committed Rust types from the .proto files, with a protobuf compiler that is itself Rust.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
+
+use crate::shell::root;
 
 /// One .proto file and the Rust file that is generated from it, both relative to the workspace.
 struct Source {
@@ -17,16 +17,8 @@ const SOURCES: &[Source] = &[Source {
     rust: "protocol/src/wire.rs",
 }];
 
-/// The workspace's root folder.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
-}
-
 /// Writes every generated file.
-pub fn generate() -> Result<()> {
+pub(crate) fn generate() -> Result<()> {
     for source in SOURCES {
         let path = root().join(source.rust);
         std::fs::write(&path, source.render()?)
@@ -36,7 +28,7 @@ pub fn generate() -> Result<()> {
 }
 
 /// Fails when a committed file is not what would be generated now.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     for source in SOURCES {
         let path = root().join(source.rust);
         let committed =
