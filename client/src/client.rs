@@ -1,0 +1,254 @@
+//! The handle that the application holds: cheap to clone, every call safe from any task.
+
+use std::sync::Arc;
+
+use quipu_protocol::event::Receipt;
+use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
+use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::driver::{self, Command, Shared, SignIn};
+use crate::error::Error;
+use crate::events::{ConnectionState, EventStream, Tail};
+use crate::history;
+use crate::model::{
+    Account, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, Page, Target,
+};
+
+/// Calls that wait for the driver at once. At the limit a caller waits for its turn.
+const COMMANDS_MAX: usize = 64;
+
+/// A user's device. Clones share one connection, one cache and one driver; when the last clone is dropped the driver stops.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Client {
+    /// Opens the data folder and starts the driver. Connects at once if the folder holds an account; does not wait for it.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let cache = Cache::open(&config).await?;
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let shared = driver::start(config, cache, inbox).await?;
+        Ok(Self { shared, commands })
+    }
+
+    /// Makes an account on the gateway, with this device as its first. Online when it returns.
+    ///
+    /// One attempt: fails with [`Error::Offline`] if the gateway does not answer in time. The account may exist all the same
+    /// if the answer was lost; `login` tells.
+    pub async fn register(&self, name: &str, password: &str) -> Result<Account, Error> {
+        self.sign_in(name, password, true).await
+    }
+
+    /// Adds this device to an account that exists. Online when it returns. One attempt, like `register`.
+    pub async fn login(&self, name: &str, password: &str) -> Result<Account, Error> {
+        self.sign_in(name, password, false).await
+    }
+
+    async fn sign_in(&self, name: &str, password: &str, register: bool) -> Result<Account, Error> {
+        let name = UserId::new(name)?;
+        if !(PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.len()) {
+            return Err(Error::Invalid(format!(
+                "a password has {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes"
+            )));
+        }
+        if let Some(account) = self.account().await? {
+            return Err(Error::AlreadySignedIn(account.user));
+        }
+        let sign_in = SignIn {
+            name,
+            password: password.to_owned(),
+            register,
+        };
+        self.command(|answer| Command::SignIn(sign_in, answer))
+            .await
+    }
+
+    /// Who this client is; `None` before `register` or `login`.
+    pub async fn account(&self) -> Result<Option<Account>, Error> {
+        self.shared.cache.run(|cache| Ok(cache.account())).await
+    }
+
+    /// Puts a message into the outbox and returns once it is on disk. It is sent in order, now or when there is a
+    /// connection, until the gateway answers; [`Client::wait_acked`] and the event stream tell how it ended.
+    pub async fn send(
+        &self,
+        target: impl Into<Target>,
+        text: impl Into<String>,
+    ) -> Result<LocalMessage, Error> {
+        let mut queued = self.send_batch(target, vec![text.into()]).await?;
+        queued.pop().ok_or(Error::Closed)
+    }
+
+    /// Like `send` for several messages to one target, in one write: all are queued or none.
+    pub async fn send_batch(
+        &self,
+        target: impl Into<Target>,
+        texts: Vec<String>,
+    ) -> Result<Vec<LocalMessage>, Error> {
+        if texts
+            .iter()
+            .any(|text| text.is_empty() || text.len() > TEXT_BYTES_MAX)
+        {
+            return Err(Error::Invalid(format!(
+                "a message has 1 to {TEXT_BYTES_MAX} bytes of text"
+            )));
+        }
+        self.shared.enqueue(target.into(), texts).await
+    }
+
+    /// Waits until a queued message is durable, ordered and in the history, and says where. Fails with [`Error::Refused`] if
+    /// the gateway refused it. Waits through reconnections; put a timeout around it if that is too long.
+    pub async fn wait_acked(&self, id: MessageId) -> Result<Seq, Error> {
+        self.shared.wait_acked(id).await
+    }
+
+    /// Removes a refused message from the outbox.
+    pub async fn forget(&self, id: MessageId) -> Result<(), Error> {
+        self.shared.cache.run(move |cache| cache.forget(id)).await
+    }
+
+    /// Messages of this device that are not in the history yet, in the order in which they go out.
+    pub async fn outbox(&self, conversation: ConversationId) -> Result<Vec<LocalMessage>, Error> {
+        self.shared
+            .cache
+            .run(move |cache| cache.outbox(conversation))
+            .await
+    }
+
+    /// Everything that happens from now on. Bounded: a reader that is too slow is told so and finds the rest in the cache.
+    pub fn events(&self) -> EventStream {
+        EventStream::new(self.shared.subscribe())
+    }
+
+    /// Every message of the inbox after `after`, then each new one; nothing is left out, however slow the reader.
+    /// [`Cursor::START`] replays what the cache has.
+    pub fn tail(&self, after: Cursor) -> Tail {
+        Tail::new(self.shared.cache.clone(), after, self.shared.inbox_head())
+    }
+
+    /// The last inbox event in the cache.
+    pub fn cursor(&self) -> Cursor {
+        self.shared.inbox_head().borrow().cursor
+    }
+
+    /// A cursor that the application has stored under a name; `None` before, and after the inbox began a new life.
+    pub async fn bookmark(&self, name: &str) -> Result<Option<Cursor>, Error> {
+        let name = name.to_owned();
+        self.shared
+            .cache
+            .run(move |cache| cache.bookmark(&name))
+            .await
+    }
+
+    /// Stores a cursor under a name, so that a program can go on where it stopped.
+    pub async fn set_bookmark(&self, name: &str, cursor: Cursor) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.shared
+            .cache
+            .run(move |cache| cache.set_bookmark(&name, cursor))
+            .await
+    }
+
+    /// The conversation list from the cache, the most recent first.
+    pub async fn conversations(&self) -> Result<Vec<ConversationSummary>, Error> {
+        self.shared.cache.run(|cache| cache.conversations()).await
+    }
+
+    /// Messages from the cache, ascending. There may be gaps, which `history` fills.
+    pub async fn messages(
+        &self,
+        conversation: ConversationId,
+        page: Page,
+        limit: usize,
+    ) -> Result<Vec<quipu_protocol::event::Message>, Error> {
+        self.shared
+            .cache
+            .run(move |cache| cache.messages(conversation, page, limit))
+            .await
+    }
+
+    /// How far the members of a conversation have come, this user included, as far as known.
+    pub async fn receipts(&self, conversation: ConversationId) -> Result<Vec<Receipt>, Error> {
+        self.shared
+            .cache
+            .run(move |cache| cache.receipts(conversation))
+            .await
+    }
+
+    /// Fetches a page of history from the gateway into the cache. Needs a connection.
+    pub async fn history(
+        &self,
+        conversation: ConversationId,
+        range: HistoryRange,
+    ) -> Result<HistoryPage, Error> {
+        history::fetch(&self.shared, conversation, range).await
+    }
+
+    /// Makes sure that the direct conversation with a user exists, and that the user does. Needs a connection.
+    pub async fn open_direct(&self, peer: UserId) -> Result<ConversationId, Error> {
+        self.command(|answer| Command::OpenDirect(peer, answer))
+            .await
+    }
+
+    /// Says that the user has read up to `seq`. Kept on disk; reported now or when there is a connection, at most about once
+    /// a second for each conversation. Positions only grow: a lower one changes nothing.
+    pub async fn mark_read(&self, conversation: ConversationId, seq: Seq) -> Result<(), Error> {
+        self.shared.mark_read(conversation, seq).await
+    }
+
+    /// Whether there is a connection, and why not.
+    pub fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.shared.connection()
+    }
+
+    /// Waits until there is a connection. Fails once the driver will not try again by itself.
+    pub async fn online(&self) -> Result<(), Error> {
+        let mut state = self.shared.connection();
+        let reached = state.wait_for(|state| match state {
+            ConnectionState::Online { .. } | ConnectionState::Offline { retry_at: None, .. } => {
+                true
+            }
+            ConnectionState::Offline {
+                retry_at: Some(_), ..
+            }
+            | ConnectionState::Connecting => false,
+        });
+        let state = reached.await.map_err(|_| Error::Closed)?.clone();
+        match state {
+            ConnectionState::Offline { reason, .. } => Err(reason.into()),
+            ConnectionState::Online { .. } | ConnectionState::Connecting => Ok(()),
+        }
+    }
+
+    /// Moves to a fresh socket: call it when the network of the machine changed. The connection migrates; if the gateway
+    /// does not answer there soon, the client reconnects and resumes. Without a connection: tries now, whatever the back-off.
+    pub async fn rebind(&self) -> Result<(), Error> {
+        self.command(|answer| Command::Rebind(answer)).await
+    }
+
+    /// Stops the driver and closes the connection; everything queued stays in the data folder. Other clones fail with
+    /// [`Error::Closed`] from then on.
+    pub async fn close(&self) {
+        // A driver that has stopped already has nothing left to close.
+        let _ = self.command(Command::Close).await;
+    }
+
+    async fn command<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(make(answer))
+            .await
+            .map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+}
