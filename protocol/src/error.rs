@@ -148,6 +148,10 @@ registry! {
     TextTooLong = 0x06, "TEXT_TOO_LONG", No, resume = true;
     /// The client seq is below the last accepted one and was never accepted itself: send the message under a new one.
     StaleClientSeq = 0x07, "STALE_CLIENT_SEQ", Now, resume = true;
+    /// The name to register belongs to somebody.
+    NameTaken = 0x08, "NAME_TAKEN", No, resume = true;
+    /// The account has as many devices as it may.
+    TooManyDevices = 0x09, "TOO_MANY_DEVICES", No, resume = true;
     /// Too much at once.
     Busy = 0x40, "BUSY", After, resume = true;
     /// This user asks too often; comes with a time.

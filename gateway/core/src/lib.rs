@@ -1,8 +1,10 @@
 //! The gateway's decisions as deterministic machines; it does not know QUIC, Kafka or disks exist.
 
+mod codec;
+mod dedup;
 pub mod delivery;
+pub mod limits;
 pub mod record;
 pub mod row;
 pub mod shard;
-#[allow(missing_docs, clippy::all, unreachable_pub)]
-pub mod wire;
+pub mod timer;

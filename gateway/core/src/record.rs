@@ -1,5 +1,7 @@
 //! What the log holds: records of entries, their positions, their sources.
 
+pub(crate) mod codec;
+
 use bytes::Bytes;
 use quipu_protocol::event::{Content, EventBody, Reply};
 use quipu_protocol::id::{
@@ -8,6 +10,11 @@ use quipu_protocol::id::{
 
 use crate::row::CorruptRow;
 use crate::shard::{ShardCount, ShardId};
+
+/// Version of the rules by which [`ShardState::apply`](crate::shard::ShardState::apply) turns records into state. Raised by
+/// every change that gives the same records another outcome; a record names the version that it needs, and a gateway that
+/// only knows older ones stops in front of it.
+pub const STATE_MACHINE_VERSION: u32 = 1;
 
 /// Where a record stands in its shard's log: 1 for the first, gap-free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -36,19 +43,21 @@ pub struct Record {
 
 impl Record {
     /// Encodes entries as the payload of a record; position and time are the log's to add.
-    pub fn encode_entries(_entries: &[Entry]) -> Bytes {
-        Bytes::new()
+    pub fn encode_entries(entries: &[Entry]) -> Bytes {
+        codec::encode_entries(entries)
     }
 
-    /// Reads a record back from its payload.
+    /// Reads a record back from its payload. An error means that a human must act: the bytes are damaged, or a newer
+    /// gateway wrote them; the shard stops in front of it.
     pub fn decode(
-        _position: Position,
-        _time: TimestampMs,
-        _payload: &[u8],
+        position: Position,
+        time: TimestampMs,
+        payload: &[u8],
     ) -> Result<Self, CorruptRow> {
-        Err(CorruptRow {
-            what: "record",
-            why: String::new(),
+        Ok(Self {
+            position,
+            time,
+            entries: codec::decode_entries(payload)?,
         })
     }
 }

@@ -1,14 +1,23 @@
 //! What the store holds: rows that never change, entities that do, and one row per shard.
 
+mod account;
+mod conversation;
+mod history;
+mod inbox;
+mod shard;
+
 use bytes::Bytes;
 use quipu_protocol::event::{Message, Receipt};
 use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
 
+pub use self::conversation::{Conversation, Member};
+pub(crate) use self::shard::ShardRow;
 use crate::shard::ShardId;
 
-/// Stored bytes that are not what they should be. A human must act: restore, or rebuild the store from the log.
+/// Stored bytes that cannot be read. A human must act: start the gateway that wrote them, restore, or rebuild the store
+/// from the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a stored {what} is damaged: {why}")]
+#[error("a stored {what} cannot be read: {why}")]
 pub struct CorruptRow {
     /// Which kind of row.
     pub what: &'static str,
@@ -91,4 +100,11 @@ pub struct Device {
     pub token_hash: [u8; 32],
     /// When it was added.
     pub added_at: TimestampMs,
+}
+
+/// Head of a user's inbox. Made with the account: a user without one has no inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inbox {
+    /// Number of the last event; `None`: nothing has happened yet.
+    pub head: Option<InboxSeq>,
 }

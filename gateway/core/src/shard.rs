@@ -1,15 +1,28 @@
 //! Applies records in log order to one shard's users and conversations and says what must happen next.
 
+mod conversation;
+mod effects;
+mod entities;
+mod turn;
+mod user;
+
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 
 use quipu_protocol::id::{ConversationId, UserId};
 use siphasher::sip::SipHasher24;
 
+pub use self::effects::{Action, Dropped, Effects};
+use self::entities::Entities;
+use self::turn::Turn;
+use crate::record::{CommandKind, EntryBody, Position, Record, Source};
+use crate::row::{CorruptRow, EntityKey, Row, ShardRow};
+
 /// One shard of the cluster, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// How many shards there are; fixed for a cluster's life.
+/// How many shards there are, from 1; fixed for a cluster's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardCount(pub u16);
 
@@ -34,5 +47,270 @@ impl ShardCount {
         hasher.write(&[domain]);
         hasher.write(bytes);
         ShardId((hasher.finish() % u64::from(self.0.max(1))) as u16)
+    }
+}
+
+/// The users and conversations of one shard, as far as they are in memory, and how far its log is applied.
+///
+/// ```text
+///   record ──> missing ──> load ──> apply ──> outgoing  (append, wait until durable)
+///                                     │  └──> rows + drain_dirty  (commit)
+///                                     └─────> actions  (perform, then evict)
+/// ```
+///
+/// Everything that a decision depends on is in the records and in the rows, so that a shard that crashed between any two
+/// of these steps repeats them with the same results, and receivers drop the entries that they have.
+#[derive(Debug, Clone)]
+pub struct ShardState {
+    shard: ShardId,
+    shards: ShardCount,
+    row: ShardRow,
+    row_changed: bool,
+    entities: Entities,
+    numbering: turn::Numbering,
+    /// Members whose positions the current record has moved; empty between records.
+    moved: BTreeSet<(ConversationId, UserId)>,
+}
+
+impl ShardState {
+    /// A shard before its first record.
+    pub fn new(shard: ShardId, shards: ShardCount) -> Self {
+        Self::at(shard, shards, ShardRow::default())
+    }
+
+    /// A shard as its row left it; `None`: it has no row yet. Entities are loaded when a record needs them.
+    pub fn restore(
+        shard: ShardId,
+        shards: ShardCount,
+        shard_row: Option<&[u8]>,
+    ) -> Result<Self, CorruptRow> {
+        let row = match shard_row {
+            Some(value) => ShardRow::decode(value)?,
+            None => ShardRow::default(),
+        };
+        Ok(Self::at(shard, shards, row))
+    }
+
+    fn at(shard: ShardId, shards: ShardCount, row: ShardRow) -> Self {
+        Self {
+            shard,
+            shards,
+            row,
+            row_changed: false,
+            entities: Entities::default(),
+            numbering: turn::Numbering::default(),
+            moved: BTreeSet::new(),
+        }
+    }
+
+    /// Which shard it is.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The last record that was applied.
+    pub fn applied(&self) -> Position {
+        self.row.applied
+    }
+
+    /// Adds to `keys` the entities that `apply` would need for this record and that are not in memory.
+    pub fn missing(&self, record: &Record, keys: &mut BTreeSet<EntityKey>) {
+        if record.position <= self.row.applied {
+            return;
+        }
+        let mut need = |key: EntityKey| {
+            if !self.entities.contains(&key) {
+                keys.insert(key);
+            }
+        };
+        for entry in &record.entries {
+            match &entry.body {
+                EntryBody::Command(command) => match &command.kind {
+                    CommandKind::Send { conversation, .. }
+                    | CommandKind::Receipt { conversation, .. } => {
+                        need(EntityKey::Conversation(*conversation));
+                    }
+                    CommandKind::OpenDirect { peer, .. } => need(EntityKey::Conversation(
+                        ConversationId::direct(&command.user, peer),
+                    )),
+                    CommandKind::Register { .. } => {
+                        need(EntityKey::Account(command.user));
+                        need(EntityKey::Inbox(command.user));
+                    }
+                    CommandKind::AddDevice { .. } => need(EntityKey::Account(command.user)),
+                },
+                EntryBody::Deliver { to, .. } => {
+                    to.iter().for_each(|user| need(EntityKey::Inbox(*user)));
+                }
+                EntryBody::Answer { .. } => {}
+            }
+        }
+    }
+
+    /// Takes an entity's row from the store; `None`: there is no such row. What is in memory already is newer and stays.
+    pub fn load(&mut self, key: EntityKey, row: Option<&[u8]>) -> Result<(), CorruptRow> {
+        self.entities.load(self.shards, key, row)
+    }
+
+    /// Applies the next record and adds what follows from it to `effects`. A record that was applied before changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// When the shell skipped a record, or did not load what [`missing`](Self::missing) named: going on would number
+    /// messages anew and overwrite history.
+    pub fn apply(&mut self, record: &Record, effects: &mut Effects) {
+        if record.position <= self.row.applied {
+            return;
+        }
+        assert!(
+            record.position == self.row.applied.next(),
+            "shard {} has applied record {} and was given {}",
+            self.shard.0,
+            self.row.applied.0,
+            record.position.0,
+        );
+        for entry in &record.entries {
+            if let Some(source) = &entry.source
+                && !self.admit(source, effects)
+            {
+                continue;
+            }
+            self.apply_entry(record, &entry.body, effects);
+        }
+        self.announce_receipts(record, effects);
+        self.row.applied = record.position;
+        self.row_changed = true;
+    }
+
+    /// Whether an entry from another processor is news; remembers that it came.
+    fn admit(&mut self, source: &Source, effects: &mut Effects) -> bool {
+        if source.shard.0 >= self.shards.0 {
+            effects.dropped.misrouted += 1;
+            return false;
+        }
+        let mark = self.row.marks.entry(source.shard).or_insert(Source {
+            shard: source.shard,
+            position: Position::START,
+            index: 0,
+        });
+        if *source <= *mark {
+            effects.dropped.repeats += 1;
+            return false;
+        }
+        *mark = *source;
+        true
+    }
+
+    fn apply_entry(&mut self, record: &Record, body: &EntryBody, effects: &mut Effects) {
+        let (entities, mut turn) = self.split(record, effects);
+        match body {
+            EntryBody::Command(command) => {
+                if command.shard(turn.shards) != turn.shard {
+                    turn.effects.dropped.misrouted += 1;
+                    return;
+                }
+                match &command.kind {
+                    CommandKind::Send {
+                        conversation,
+                        client_seq,
+                        id,
+                        content,
+                    } => {
+                        let send = conversation::Send {
+                            conversation: *conversation,
+                            client_seq: *client_seq,
+                            id: *id,
+                            content,
+                        };
+                        conversation::send(entities, &mut turn, command, send);
+                    }
+                    CommandKind::OpenDirect { request, peer } => {
+                        conversation::open_direct(entities, &mut turn, command, *request, *peer);
+                    }
+                    CommandKind::Receipt {
+                        conversation,
+                        delivered,
+                        read,
+                    } => {
+                        let positions = (*delivered, *read);
+                        let key = (*conversation, command.user);
+                        if conversation::receipt(entities, &mut turn, key, positions) {
+                            self.moved.insert(key);
+                        }
+                    }
+                    CommandKind::Register {
+                        request,
+                        password,
+                        device,
+                    } => {
+                        let password = password.as_deref();
+                        user::register(entities, &mut turn, command, *request, password, device);
+                    }
+                    CommandKind::AddDevice { request, device } => {
+                        user::add_device(entities, &mut turn, command, *request, device);
+                    }
+                }
+            }
+            EntryBody::Deliver { to, event } => user::deliver(entities, &mut turn, to, event),
+            EntryBody::Answer {
+                user,
+                device,
+                reply,
+            } => turn.answer_here(*user, *device, reply.clone()),
+        }
+    }
+
+    /// One event for each member whose positions the record has moved, however many receipts said so.
+    fn announce_receipts(&mut self, record: &Record, effects: &mut Effects) {
+        if self.moved.is_empty() {
+            return;
+        }
+        for (conversation, user) in std::mem::take(&mut self.moved) {
+            let (entities, mut turn) = self.split(record, effects);
+            conversation::announce_receipt(entities, &mut turn, conversation, user);
+        }
+    }
+
+    fn split<'a>(
+        &'a mut self,
+        record: &Record,
+        effects: &'a mut Effects,
+    ) -> (&'a mut Entities, Turn<'a>) {
+        let turn = Turn {
+            shard: self.shard,
+            shards: self.shards,
+            position: record.position,
+            time: record.time,
+            numbering: &mut self.numbering,
+            digest: &mut self.row.digest,
+            effects,
+        };
+        (&mut self.entities, turn)
+    }
+
+    /// Adds the rows of what changed since the last call to `rows`, this shard's own row last; nothing if nothing did.
+    pub fn drain_dirty(&mut self, rows: &mut Vec<Row>) {
+        self.entities.drain_dirty(rows);
+        if std::mem::take(&mut self.row_changed) {
+            rows.push(Row::Shard(self.shard, self.row.encode()));
+        }
+    }
+
+    /// Forgets entities until about `keep` are in memory (an eighth more is let pass, so that a full memory is not searched
+    /// every turn), first those that no record has touched for the longest time. Only to be called when all drained rows are
+    /// committed: what is forgotten is read back from the store. Changed entities stay.
+    pub fn evict(&mut self, keep: usize) {
+        self.entities.evict(keep);
+    }
+
+    /// How many entities are in memory, those known to be absent included.
+    pub fn loaded(&self) -> usize {
+        self.entities.len()
+    }
+
+    /// Running digest of every decision since the first record: equal on every replica at an equal position, whatever it
+    /// holds in memory.
+    pub fn digest(&self) -> u64 {
+        self.row.digest
     }
 }

@@ -1,0 +1,9 @@
+//! Every bound that the gateway's decisions keep, beside those of the protocol.
+
+use quipu_protocol::limits::{DELIVERY_WINDOW_BYTES, FRAME_BYTES_MAX};
+
+/// Devices of one account. Above it a log-in is refused with `TOO_MANY_DEVICES`.
+pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
+
+// A catch-up waits for half of the window; the other half has to take a frame of any size.
+const _: () = assert!(FRAME_BYTES_MAX * 2 <= DELIVERY_WINDOW_BYTES);

@@ -1,0 +1,148 @@
+//! A conversation: its members, its head, how far each has come and what each device has sent.
+
+use bytes::Bytes;
+use quipu_protocol::id::{DeviceId, Seq, UserId};
+
+use super::CorruptRow;
+use crate::codec::{Fields, Writer, corrupt, required};
+use crate::dedup::DedupWindow;
+
+const WHAT: &str = "conversation";
+
+/// Members, head, receipts and dedup windows of a conversation. Whether it is a direct one or a group, its id says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Conversation {
+    /// Seq of the last message; `None`: it is empty.
+    pub head: Option<Seq>,
+    /// Who takes part, ascending by user. One member: notes to oneself.
+    pub members: Vec<Member>,
+}
+
+/// What a conversation keeps of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// Every message up to this one has reached a device of theirs.
+    pub delivered: Option<Seq>,
+    /// Every message up to this one was read; never above `delivered`.
+    pub read: Option<Seq>,
+    /// The devices that have sent something, ascending; at most
+    /// [`DEVICES_PER_ACCOUNT_MAX`](crate::limits::DEVICES_PER_ACCOUNT_MAX).
+    pub(crate) senders: Vec<(DeviceId, DedupWindow)>,
+}
+
+impl Conversation {
+    /// A new conversation of these users, in whatever order and however often they are named.
+    pub fn new(users: impl IntoIterator<Item = UserId>) -> Self {
+        let mut members: Vec<Member> = users.into_iter().map(Member::new).collect();
+        members.sort_unstable_by_key(|member| member.user);
+        members.dedup_by_key(|member| member.user);
+        Self {
+            head: None,
+            members,
+        }
+    }
+
+    /// What it keeps of this user; `None`: not a member.
+    pub fn member(&self, user: &UserId) -> Option<&Member> {
+        let at = self.find(user)?;
+        self.members.get(at)
+    }
+
+    pub(crate) fn member_mut(&mut self, user: &UserId) -> Option<&mut Member> {
+        let at = self.find(user)?;
+        self.members.get_mut(at)
+    }
+
+    fn find(&self, user: &UserId) -> Option<usize> {
+        self.members.binary_search_by_key(user, |m| m.user).ok()
+    }
+
+    /// The value of its row.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::with_capacity(64 + self.members.len() * 224);
+        out.seq(1, self.head);
+        for member in &self.members {
+            out.nested(2, |out| write_member(out, member));
+        }
+        out.into_bytes()
+    }
+
+    /// Reads the value of its row.
+    pub fn decode(value: &[u8]) -> Result<Self, CorruptRow> {
+        let mut fields = Fields::new(WHAT, value);
+        let mut conversation = Self::default();
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => conversation.head = field.seq()?,
+                2 => conversation.members.push(read_member(field.nested()?)?),
+                _ => {}
+            }
+        }
+        if !conversation.members.is_sorted_by(|a, b| a.user < b.user) {
+            return Err(corrupt(WHAT, "its members are not in ascending order"));
+        }
+        Ok(conversation)
+    }
+}
+
+impl Member {
+    fn new(user: UserId) -> Self {
+        Self {
+            user,
+            delivered: None,
+            read: None,
+            senders: Vec::new(),
+        }
+    }
+}
+
+fn write_member(out: &mut Writer, member: &Member) {
+    out.user(1, &member.user);
+    out.seq(2, member.delivered);
+    out.seq(3, member.read);
+    for (device, window) in &member.senders {
+        out.nested(4, |out| {
+            out.fixed64(1, device.get());
+            window.write(out, 2);
+        });
+    }
+}
+
+fn read_member(mut fields: Fields) -> Result<Member, CorruptRow> {
+    let (mut user, mut delivered, mut read, mut senders) = (None, None, None, Vec::new());
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => user = Some(field.user()?),
+            2 => delivered = field.seq()?,
+            3 => read = field.seq()?,
+            4 => senders.push(read_sender(field.nested()?)?),
+            _ => {}
+        }
+    }
+    if !senders.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(corrupt(
+            WHAT,
+            "a member's devices are not in ascending order",
+        ));
+    }
+    Ok(Member {
+        user: required(WHAT, "the user of a member", user)?,
+        delivered,
+        read,
+        senders,
+    })
+}
+
+fn read_sender(mut fields: Fields) -> Result<(DeviceId, DedupWindow), CorruptRow> {
+    let (mut device, mut window) = (None, DedupWindow::default());
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => device = Some(field.device()?),
+            2 => window = DedupWindow::read(WHAT, field.nested()?)?,
+            _ => {}
+        }
+    }
+    Ok((required(WHAT, "the device of a sender", device)?, window))
+}

@@ -1,0 +1,82 @@
+//! The bytes of an inbox: its head, and its entries.
+
+use bytes::Bytes;
+use quipu_protocol::id::{InboxSeq, Seq, UserId};
+
+use super::{CorruptRow, Inbox, InboxKind, InboxRow};
+use crate::codec::event::{read_receipt, write_receipt};
+use crate::codec::{Fields, Writer, required};
+
+impl Inbox {
+    /// The value of its row.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::with_capacity(12);
+        out.uint(1, self.head.map_or(0, InboxSeq::get));
+        out.into_bytes()
+    }
+
+    /// Reads the value of its row.
+    pub fn decode(value: &[u8]) -> Result<Self, CorruptRow> {
+        let mut fields = Fields::new("inbox", value);
+        let mut head = None;
+        while let Some(field) = fields.next()? {
+            if field.number == 1 {
+                head = InboxSeq::new(field.uint()?).ok();
+            }
+        }
+        Ok(Self { head })
+    }
+}
+
+impl InboxRow {
+    /// The value of this row. User and inbox seq are not in it: they are its key, in whatever layout the store chooses.
+    pub fn encode_value(&self) -> Bytes {
+        let mut out = Writer::with_capacity(64);
+        match &self.kind {
+            InboxKind::Message { conversation, seq } => out.nested(1, |out| {
+                out.conversation(1, conversation);
+                out.uint(2, seq.get());
+            }),
+            InboxKind::Receipt(receipt) => out.nested(2, |out| write_receipt(out, receipt)),
+        }
+        out.into_bytes()
+    }
+
+    /// Puts a row together again from its key and its value.
+    pub fn decode_value(
+        user: UserId,
+        inbox_seq: InboxSeq,
+        value: &[u8],
+    ) -> Result<Self, CorruptRow> {
+        const WHAT: &str = "inbox entry";
+        let mut fields = Fields::new(WHAT, value);
+        let mut kind = None;
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => kind = Some(read_message_ref(WHAT, field.nested()?)?),
+                2 => kind = Some(InboxKind::Receipt(read_receipt(WHAT, field.nested()?)?)),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            user,
+            inbox_seq,
+            kind: required(WHAT, "a kind that this version knows", kind)?,
+        })
+    }
+}
+
+fn read_message_ref(what: &'static str, mut fields: Fields) -> Result<InboxKind, CorruptRow> {
+    let (mut conversation, mut seq) = (None, None);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => conversation = Some(field.conversation()?),
+            2 => seq = Some(field.checked(Seq::new(field.uint()?))?),
+            _ => {}
+        }
+    }
+    Ok(InboxKind::Message {
+        conversation: required(what, "the conversation", conversation)?,
+        seq: required(what, "the seq", seq)?,
+    })
+}

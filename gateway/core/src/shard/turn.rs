@@ -1,0 +1,176 @@
+//! Where the decisions about one record put their results, numbered and digested.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+
+use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Rejection, Reply, ReplyTo};
+use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
+use siphasher::sip::SipHasher13;
+
+use super::{Action, Effects, ShardCount, ShardId};
+use crate::record::{Entry, EntryBody, Position, Source};
+use crate::row::{HistoryRow, Row};
+
+/// How many entries a record has sent to each shard.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Numbering {
+    record: Position,
+    sent: BTreeMap<ShardId, u32>,
+}
+
+impl Numbering {
+    fn next(&mut self, record: Position, to: ShardId) -> u32 {
+        if self.record != record {
+            self.record = record;
+            self.sent.clear();
+        }
+        let next = self.sent.entry(to).or_insert(0);
+        let index = *next;
+        *next += 1;
+        index
+    }
+}
+
+/// The record in hand, and the results so far.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    pub(super) shard: ShardId,
+    pub(super) shards: ShardCount,
+    pub(super) position: Position,
+    pub(super) time: TimestampMs,
+    pub(super) numbering: &'a mut Numbering,
+    pub(super) digest: &'a mut u64,
+    pub(super) effects: &'a mut Effects,
+}
+
+/// The first byte of what a digest takes of a decision.
+mod decision {
+    pub(super) const HISTORY: u8 = 1;
+    pub(super) const RECEIPT: u8 = 2;
+    pub(super) const ANSWER: u8 = 3;
+    pub(super) const INBOX: u8 = 4;
+    pub(super) const ACCOUNT: u8 = 5;
+}
+
+impl Turn<'_> {
+    /// Keeps a message and tells everybody in `audience`.
+    pub(super) fn message(&mut self, message: Message, audience: &[(ShardId, Vec<UserId>)]) {
+        self.digest(decision::HISTORY, |hasher| {
+            hasher.write(message.conversation.as_bytes());
+            hasher.write_u64(message.seq.get());
+            hasher.write(message.id.as_bytes());
+        });
+        for (shard, to) in audience {
+            self.deliver(*shard, to, EventBody::Message(message.clone()));
+        }
+        self.effects.rows.push(Row::History(HistoryRow(message)));
+    }
+
+    /// Tells everybody in `audience` how far a member is.
+    pub(super) fn receipt(&mut self, receipt: &Receipt, audience: &[(ShardId, Vec<UserId>)]) {
+        self.digest(decision::RECEIPT, |hasher| {
+            hasher.write(receipt.conversation.as_bytes());
+            hasher.write(receipt.user.as_str().as_bytes());
+            hasher.write_u64(receipt.delivered.map_or(0, |seq| seq.get()));
+            hasher.write_u64(receipt.read.map_or(0, |seq| seq.get()));
+        });
+        for (shard, to) in audience {
+            self.deliver(*shard, to, EventBody::Receipt(receipt.clone()));
+        }
+    }
+
+    /// Sends the answer to a device's command to the shard of its user.
+    pub(super) fn answer(&mut self, user: UserId, device: DeviceId, reply: Reply) {
+        self.digest_answer(&user, device, &reply);
+        let body = EntryBody::Answer {
+            user,
+            device,
+            reply,
+        };
+        self.send(self.shards.of_user(&user), body);
+    }
+
+    /// Answers a device of a user of this shard.
+    pub(super) fn answer_here(&mut self, user: UserId, device: DeviceId, reply: Reply) {
+        self.digest_answer(&user, device, &reply);
+        self.effects.actions.push(Action::Answer {
+            user,
+            device,
+            reply,
+        });
+    }
+
+    /// Keeps an event in an inbox and offers it to the user's devices.
+    pub(super) fn inbox(&mut self, row: crate::row::InboxRow, body: EventBody) {
+        self.digest(decision::INBOX, |hasher| {
+            hasher.write(row.user.as_str().as_bytes());
+            hasher.write_u64(row.inbox_seq.get());
+        });
+        self.effects.actions.push(Action::Push {
+            user: row.user,
+            event: quipu_protocol::event::Event {
+                inbox_seq: row.inbox_seq,
+                body,
+            },
+        });
+        self.effects.rows.push(Row::Inbox(row));
+    }
+
+    /// Notes in the digest that an account got a device.
+    pub(super) fn account(&mut self, user: &UserId, device: DeviceId) {
+        self.digest(decision::ACCOUNT, |hasher| {
+            hasher.write(user.as_str().as_bytes());
+            hasher.write_u64(device.get());
+        });
+    }
+
+    fn deliver(&mut self, shard: ShardId, to: &[UserId], event: EventBody) {
+        let to = to.to_vec();
+        self.send(shard, EntryBody::Deliver { to, event });
+    }
+
+    fn send(&mut self, to: ShardId, body: EntryBody) {
+        let source = Source {
+            shard: self.shard,
+            position: self.position,
+            index: self.numbering.next(self.position, to),
+        };
+        let source = Some(source);
+        self.effects.outgoing.push((to, Entry { source, body }));
+    }
+
+    fn digest_answer(&mut self, user: &UserId, device: DeviceId, reply: &Reply) {
+        let (to, of) = match &reply.to {
+            ReplyTo::Send { client_seq, .. } => (1, client_seq.get()),
+            ReplyTo::Request(request) => (2, request.0),
+        };
+        let (outcome, value) = match &reply.outcome {
+            Outcome::Accepted(seq) => (1, seq.get()),
+            Outcome::Opened { head, .. } => (2, head.map_or(0, |seq| seq.get())),
+            Outcome::Done => (3, 0),
+            Outcome::Rejected(rejection) => (4, u64::from(rejection.code.code())),
+        };
+        self.digest(decision::ANSWER, |hasher| {
+            hasher.write(user.as_str().as_bytes());
+            hasher.write_u64(device.get());
+            hasher.write(&[to, outcome]);
+            hasher.write_u64(of);
+            hasher.write_u64(value);
+        });
+    }
+
+    fn digest(&mut self, decision: u8, write: impl FnOnce(&mut SipHasher13)) {
+        let mut hasher = SipHasher13::new_with_keys(*self.digest, u64::from(decision));
+        write(&mut hasher);
+        *self.digest = hasher.finish();
+    }
+}
+
+/// A refusal without a time to wait.
+pub(super) fn rejected(code: quipu_protocol::error::RejectCode, reason: &str) -> Outcome {
+    Outcome::Rejected(Rejection {
+        code,
+        reason: reason.to_owned(),
+        retry_after_ms: 0,
+    })
+}
