@@ -1,0 +1,280 @@
+//! The table of settings, and the structs it declares.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{AdminListen, ByteCount, SettingValue};
+
+/// One setting as the sample file and `--help` describe it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name in the file, with its section: `edge.max_connections`. The flag is the same with dashes, the environment
+    /// variable the same in capitals after `QUIPU_`.
+    pub key: &'static str,
+    /// What it is.
+    pub what: &'static str,
+    /// Its default, as text.
+    pub default: &'static str,
+    /// What breaks when it is too small or too large.
+    pub effect: &'static str,
+    /// First version that had it.
+    pub since: &'static str,
+}
+
+impl Setting {
+    /// The flag, without the two dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("QUIPU_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+/// Why a setting could not be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SetError {
+    /// There is no such setting.
+    Unknown,
+    /// The text is not a value of its type; says what was expected.
+    Value(&'static str),
+}
+
+/// Reads a default. Defaults are literals of the table below, and a test reads them all.
+fn default_value<T: SettingValue>(text: &str) -> T {
+    match T::parse(text) {
+        Some(value) => value,
+        None => panic!("the default {text:?} is not {}", T::EXPECTED),
+    }
+}
+
+fn set_value<T: SettingValue>(slot: &mut T, text: &str) -> Result<(), SetError> {
+    *slot = T::parse(text).ok_or(SetError::Value(T::EXPECTED))?;
+    Ok(())
+}
+
+macro_rules! settings {
+    (
+        {
+            $( #[doc = $root_what:literal] $root:ident: $root_type:ty = $root_default:literal, $root_effect:literal, since $root_since:literal; )*
+        }
+        $( $(#[doc = $section_doc:literal])* $section:ident: $section_type:ident {
+            $( #[doc = $what:literal] $name:ident: $type:ty = $default:literal, $effect:literal, since $since:literal; )*
+        } )*
+    ) => {
+        /// All settings of a gateway.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $( #[doc = $root_what] pub $root: $root_type, )*
+            $( $(#[doc = $section_doc])* pub $section: $section_type, )*
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $section_type {
+                $( #[doc = $what] pub $name: $type, )*
+            }
+
+            impl Default for $section_type {
+                fn default() -> Self {
+                    Self { $( $name: default_value($default), )* }
+                }
+            }
+        )*
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $( $root: default_value($root_default), )*
+                    $( $section: $section_type::default(), )*
+                }
+            }
+        }
+
+        /// Every setting, in the order of the sample file.
+        pub const SETTINGS: &[Setting] = &[
+            $( Setting {
+                key: stringify!($root), what: $root_what, default: $root_default, effect: $root_effect, since: $root_since,
+            }, )*
+            $( $( Setting {
+                key: concat!(stringify!($section), ".", stringify!($name)),
+                what: $what, default: $default, effect: $effect, since: $since,
+            }, )* )*
+        ];
+
+        /// The sections with what they are about, in the order of the sample file.
+        pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+            $( (stringify!($section), &[ $( $section_doc, )* ]), )*
+        ];
+
+        impl Config {
+            /// Sets one setting from text.
+            pub(super) fn set(&mut self, key: &str, text: &str) -> Result<(), SetError> {
+                match key {
+                    $( stringify!($root) => set_value(&mut self.$root, text), )*
+                    $( $( concat!(stringify!($section), ".", stringify!($name)) => {
+                        set_value(&mut self.$section.$name, text)
+                    } )* )*
+                    _ => Err(SetError::Unknown),
+                }
+            }
+
+            /// Writes one setting as a TOML value; `None` if there is no such setting.
+            pub(super) fn to_toml(&self, key: &str) -> Option<String> {
+                match key {
+                    $( stringify!($root) => Some(self.$root.to_toml()), )*
+                    $( $( concat!(stringify!($section), ".", stringify!($name)) => {
+                        Some(self.$section.$name.to_toml())
+                    } )* )*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    {
+        #[doc = "UDP address and port that clients connect to."]
+        listen: SocketAddr = "127.0.0.1:4433",
+            "On a loopback address only this machine can connect; [::]:4433 takes everybody, IPv4 included.", since "0.1.0";
+        #[doc = "Folder that holds everything the gateway keeps; made if it does not exist."]
+        data: PathBuf = "quipu-data",
+            "Two gateways cannot share one. Losing it loses every account and message.", since "0.1.0";
+        #[doc = "Which log lines are written to standard error, as in RUST_LOG, which wins if it is set."]
+        log: String = "info",
+            "At debug and below every connection is logged, which costs more than serving it.", since "0.1.0";
+    }
+
+    /// What connections may cost.
+    edge: Edge {
+        #[doc = "QUIC connections open at once."]
+        max_connections: u32 = "120000",
+            "Too small: clients are ignored and try again. Too large: each idle one takes about 32 KiB of memory.", since "0.1.0";
+        #[doc = "QUIC handshakes in progress at once; from half of it on, strangers must prove their address by a Retry."]
+        max_handshakes: u32 = "1024",
+            "Too small: log-ins are slower than the machine allows. Too large: a storm of log-ins delays everybody's messages.", since "0.1.0";
+        #[doc = "Kernel buffer requested for receiving and for sending, each."]
+        socket_buffer: ByteCount = "8MiB",
+            "Too small: the kernel drops datagrams under load, and latency jumps. The kernel caps it; a warning says when.", since "0.1.0";
+        #[doc = "Bytes buffered for sending on one connection."]
+        send_window: ByteCount = "128KiB",
+            "Too small: catching up is slow over long distances. Too large: peers that stop reading hold that much memory each.", since "0.1.0";
+        #[doc = "How long sessions are given to leave after GOAWAY when the gateway stops."]
+        drain_timeout: Duration = "5s",
+            "Too short: clients notice by a broken connection instead of a GOAWAY. Too long: stopping takes that long.", since "0.1.0";
+        #[doc = "Clients wait a random part of this before they connect anew after a GOAWAY."]
+        reconnect_jitter: Duration = "5s",
+            "Too short: all clients of a stopped gateway arrive in the same moment. Too long: they are away longer than needed.", since "0.1.0";
+    }
+
+    /// The certificate. Without a setting here a self-signed one is made in the data folder on first start, and clients pin it.
+    tls: Tls {
+        #[doc = "PEM file with the certificate and its chain, leaf first; empty: self-signed."]
+        certificate: PathBuf = "",
+            "Needs tls.key as well. ECDSA P-256 keeps handshakes cheap and within one round trip.", since "0.1.0";
+        #[doc = "PEM file with the certificate's private key; empty: self-signed."]
+        key: PathBuf = "",
+            "Readable by others: anybody can pose as this gateway. The files are read again on SIGHUP.", since "0.1.0";
+        #[doc = "Names and IP addresses in the self-signed certificate, separated by commas."]
+        names: String = "localhost,127.0.0.1,::1",
+            "Only used when the certificate is made; remove DATA/tls to have it made anew, after which clients must pin it again.", since "0.1.0";
+    }
+
+    /// Who may have an account, and what checking a password costs.
+    accounts: Accounts {
+        #[doc = "Who may register: open, invitation, closed, or auto (open on a loopback address, closed elsewhere)."]
+        registration: Registration = "auto",
+            "open on a public address lets strangers make accounts without limit.", since "0.1.0";
+        #[doc = "The code that registration = invitation asks for; 1 to 128 bytes."]
+        invitation: String = "",
+            "Whoever knows it can register. Prefer the environment variable to the flag, which other users can see.", since "0.1.0";
+        #[doc = "Memory of one password hash (argon2id)."]
+        hash_memory: ByteCount = "19MiB",
+            "Too small: stolen hashes are cheap to guess. Too large: few log-ins by password at once. Old hashes stay valid.", since "0.1.0";
+        #[doc = "Passes over that memory."]
+        hash_passes: u32 = "2",
+            "Too small: stolen hashes are cheap to guess. Too large: log-in by password is slow.", since "0.1.0";
+        #[doc = "Password hashes computed at once."]
+        hash_threads: u32 = "1",
+            "Too small: log-ins by password wait. Too large: they take the processor from messages. Each takes hash_memory.", since "0.1.0";
+        #[doc = "Password hashes that may wait; above it, clients are told BUSY."]
+        hash_queue: u32 = "64",
+            "Too small: a few log-ins at once are refused. Too large: a client may wait longer than the time limit for HELLO.", since "0.1.0";
+    }
+
+    /// What reading from the store may cost.
+    limits: Limits {
+        #[doc = "Store reads running at once, each on a thread of its own."]
+        queries: u32 = "8",
+            "Too small: catching up and history are slow. Too large: reads take the processor and the disk from messages.", since "0.1.0";
+        #[doc = "Request streams (history) being served at once, over all connections; above it, clients are told BUSY."]
+        requests: u32 = "256",
+            "Too small: scrolling back is refused under load. Each holds up to one page (256 KiB).", since "0.1.0";
+        #[doc = "How long an answer from the log or the store is waited for."]
+        answer_timeout: Duration = "8s",
+            "Too short: a slow disk looks like a dead one. Above 10s the client has given up before.", since "0.1.0";
+    }
+
+    /// The log and the store.
+    storage: Storage {
+        #[doc = "Number of shards; fixed when the data folder is made."]
+        shards: u32 = "64",
+            "Too small: fewer processors can work at once. Too large: batches are small and slow. 1 to 1024.", since "0.1.0";
+        #[doc = "Threads that apply the log; 0: one for each processor, at most 8."]
+        processors: u32 = "0",
+            "Too small: messages wait. More than the machine has processors brings nothing.", since "0.1.0";
+        #[doc = "How often rows are moved from memory to the store."]
+        flush_interval: Duration = "500ms",
+            "Too short: the disk is busier. Too long: more of the log is replayed after a crash.", since "0.1.0";
+        #[doc = "Rows held in memory before they are moved."]
+        overlay: ByteCount = "64MiB",
+            "Too small: messages wait for the disk. Too large: more memory, and more of the log is replayed after a crash.", since "0.1.0";
+    }
+
+    /// Pages for the operator: /metrics, /healthz, /readyz.
+    admin: Admin {
+        #[doc = "TCP address of the admin pages, or off."]
+        listen: AdminListen = "127.0.0.1:4434",
+            "They have no password: on an address that others reach, anybody can read them. A taken port is a warning only.", since "0.1.0";
+    }
+}
+
+/// Who may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Everybody on a loopback address, nobody elsewhere.
+    Auto,
+    /// Everybody.
+    Open,
+    /// Whoever knows the invitation.
+    Invitation,
+    /// Nobody.
+    Closed,
+}
+
+impl SettingValue for Registration {
+    const EXPECTED: &'static str = "auto, open, invitation or closed";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "open" => Some(Self::Open),
+            "invitation" => Some(Self::Invitation),
+            "closed" => Some(Self::Closed),
+            _ => None,
+        }
+    }
+    fn to_toml(&self) -> String {
+        let name = match self {
+            Self::Auto => "auto",
+            Self::Open => "open",
+            Self::Invitation => "invitation",
+            Self::Closed => "closed",
+        };
+        format!("\"{name}\"")
+    }
+}

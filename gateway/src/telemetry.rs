@@ -1,0 +1,177 @@
+//! Metric names with units, and the set-up of logging.
+//!
+//! Counting happens at borders: one name for each limit and each behaviour at it. Names never change meaning; a new meaning
+//! is a new name.
+
+use std::fmt::Write as _;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry as MetricNames;
+use tracing_subscriber::EnvFilter;
+
+/// Declares the metrics of the gateway: a field each, registered under `quipu_` and the field's name.
+macro_rules! metrics {
+    (
+        counters { $( $counter:ident: $counter_help:literal; )* }
+        gauges { $( $gauge:ident: $gauge_help:literal; )* }
+        seconds { $( $seconds:ident: $seconds_help:literal; )* }
+    ) => {
+        /// Every metric of a gateway. Cheap to update from any task; shared behind one `Arc`.
+        #[derive(Debug)]
+        pub struct Metrics {
+            $( #[doc = $counter_help] pub $counter: Counter, )*
+            $( #[doc = $gauge_help] pub $gauge: Gauge, )*
+            $( #[doc = $seconds_help] pub $seconds: Histogram, )*
+            names: MetricNames,
+        }
+
+        impl Metrics {
+            /// Registers every metric at zero.
+            pub fn new() -> Self {
+                let mut names = MetricNames::with_prefix("quipu");
+                $(
+                    let $counter = Counter::default();
+                    names.register(stringify!($counter), $counter_help, $counter.clone());
+                )*
+                $(
+                    let $gauge = Gauge::default();
+                    names.register(stringify!($gauge), $gauge_help, $gauge.clone());
+                )*
+                $(
+                    let $seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
+                    names.register(stringify!($seconds), $seconds_help, $seconds.clone());
+                )*
+                Self { $( $counter, )* $( $gauge, )* $( $seconds, )* names }
+            }
+        }
+    };
+}
+
+metrics! {
+    counters {
+        incoming_retried: "Connection attempts answered with a QUIC Retry because handshakes were near their limit";
+        incoming_ignored_handshakes: "Connection attempts ignored because too many handshakes were running";
+        incoming_ignored_connections: "Connection attempts ignored because edge.max_connections was reached";
+        incoming_ignored_draining: "Connection attempts ignored because the gateway was stopping";
+        handshakes_completed: "QUIC handshakes that finished";
+        handshakes_failed: "QUIC handshakes that failed or timed out";
+        sessions_started: "Sessions that were answered with WELCOME";
+        sessions_resumed: "Sessions that went on from the device's cursor";
+        sessions_resynced: "Sessions that had to start over because their cursor was of another life";
+        sessions_replaced: "Sessions closed because the same device connected again";
+        sessions_refused: "HELLOs refused for any reason";
+        sessions_closed_for_violation: "Connections closed because the peer broke a rule";
+        sessions_closed_unread_replies: "Connections closed because the peer did not read its replies";
+        sessions_closed_unavailable: "Connections closed because the log or the store did not answer";
+        stray_uni_streams: "Unidirectional streams opened by clients, stopped with UNKNOWN_STREAM";
+        early_request_streams: "Request streams opened before WELCOME, reset with NOT_WELCOMED";
+        datagrams_ignored: "Datagrams received, which this version ignores";
+        commands_accepted: "Commands handed to the router";
+        events_pushed: "Events written to lanes as they happened";
+        events_caught_up: "Events written to lanes from the store";
+        event_bytes: "Bytes of event frames written to lanes";
+        acks_received: "ACKs taken from devices";
+        acks_ahead: "ACKs beyond what was sent, which close the connection";
+        catch_up_pages: "Inbox pages read for devices that were behind";
+        catch_up_gaps: "Inbox pages cut short because a history row was not committed yet";
+        requests_served: "Request streams answered with what they asked for";
+        requests_failed: "Request streams answered with FAILURE";
+        requests_reset: "Request streams reset because of a frame that does not belong there or a time limit";
+        requests_busy: "Request streams refused because too many were being served";
+        registrations: "Accounts made";
+        logins: "Devices added by password";
+        passwords_hashed: "Password hashes computed";
+        passwords_refused_busy: "Log-ins and registrations refused because the queue for password hashing was full";
+        credentials_refused: "Log-ins and session tokens that were wrong";
+        queries_failed: "Reads that the store could not answer";
+        admin_requests: "HTTP requests answered on the admin address";
+        admin_refused: "HTTP requests refused on the admin address";
+        certificate_reloads: "Times the certificate was read anew";
+    }
+    gauges {
+        connections: "QUIC connections open or being made";
+        handshakes_running: "QUIC handshakes in progress";
+        sessions: "Sessions past WELCOME";
+        queries_running: "Store reads in progress on blocking threads";
+        password_hashes_waiting: "Password hashes waiting or being computed";
+        udp_receive_buffer_bytes: "What the kernel granted for the UDP receive buffer";
+        udp_send_buffer_bytes: "What the kernel granted for the UDP send buffer";
+    }
+    seconds {
+        hello_seconds: "Time from HELLO to WELCOME";
+        query_seconds: "Time of one store read, waiting included";
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics in the OpenMetrics text format, as `/metrics` answers.
+    pub fn render(&self) -> String {
+        let mut page = String::with_capacity(16 * 1024);
+        if text::encode(&mut page, &self.names).is_err() {
+            // Writing to a String does not fail; a metric that refuses to encode would be a bug, and the page says so.
+            let _ = page.write_str("# a metric could not be encoded\n");
+        }
+        page
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogSetupError {
+    /// The filter is not one.
+    #[error(
+        "the log filter {filter:?} is not understood ({why}); write for example info or quipu_gateway=debug,warn"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What the parser says.
+        why: String,
+    },
+    /// Somebody set it up before.
+    #[error("logging is set up already")]
+    Twice,
+}
+
+/// Sends log lines to standard error, filtered by `RUST_LOG` if it is set and by `filter` otherwise.
+pub fn init_logging(filter: &str) -> Result<(), LogSetupError> {
+    let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| filter.to_owned());
+    let parsed = EnvFilter::builder()
+        .parse(&chosen)
+        .map_err(|error| LogSetupError::Filter {
+            filter: chosen,
+            why: error.to_string(),
+        })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr)
+        .try_init()
+        .map_err(|_| LogSetupError::Twice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_counters_with_their_help() {
+        let metrics = Metrics::new();
+        metrics.sessions_started.inc();
+        let page = metrics.render();
+        assert!(page.contains("quipu_sessions_started_total 1"), "{page}");
+        assert!(
+            page.contains("# HELP quipu_connections QUIC connections open"),
+            "{page}"
+        );
+        assert!(page.ends_with("# EOF\n"), "{page}");
+    }
+}
