@@ -2,6 +2,9 @@
 
 pub mod admin;
 pub mod config;
+#[cfg(any(test, feature = "test-util"))]
+pub mod contract;
+pub mod folder;
 pub mod log;
 pub mod password;
 pub mod store;

@@ -7,9 +7,12 @@ use quipu_core::record::Position;
 use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::id::TimestampMs;
 
+pub mod embedded;
 pub mod memory;
 mod queue;
+pub mod stats;
 
+pub use embedded::EmbeddedLog;
 pub use memory::MemoryLog;
 
 /// Longest payload of one record, in bytes. A writer that gathers entries ends its record well below this.
@@ -52,8 +55,10 @@ pub enum LogError {
     /// the process starts again.
     #[error("the log is closed: {0}")]
     Closed(Arc<str>),
-    /// A fault of the caller: a record above [`RECORD_BYTES_MAX`]. Nothing was appended.
-    #[error("a record of {0} bytes is above the log's limit of {RECORD_BYTES_MAX}")]
+    /// A fault of the caller: a record above [`RECORD_BYTES_MAX`] or a batch above [`QUEUE_BYTES_MAX`]. Nothing was appended.
+    #[error(
+        "{0} bytes are above the log's limit of {RECORD_BYTES_MAX} a record or {QUEUE_BYTES_MAX} an append"
+    )]
     TooLarge(usize),
     /// A fault of the caller: no such shard. Nothing was appended.
     #[error("the log has no shard {}", .0.0)]
@@ -95,8 +100,8 @@ pub trait Log: Send + Sync + 'static {
     fn append(&self, batch: Vec<(ShardId, Bytes)>, done: AppendDone) -> Result<(), LogError>;
 
     /// Durable records after `after`, ascending, at most `max_records` with at most `max_bytes` of payload in all; the
-    /// first always goes, however long. Empty: there is nothing after it yet. [`LogError::Trimmed`] when the record after
-    /// `after` is gone.
+    /// first always goes, however long (0 records count as 1). It may give less than it could; only an empty answer says that
+    /// nothing follows yet. [`LogError::Trimmed`] when the record after `after` is gone.
     fn read(
         &self,
         shard: ShardId,
@@ -122,10 +127,12 @@ pub trait Log: Send + Sync + 'static {
 
 /// Checks a batch before it is queued: all of it or nothing is appended.
 fn check_batch(shards: ShardCount, batch: &[(ShardId, Bytes)]) -> Result<(), LogError> {
+    let mut bytes = 0usize;
     for (shard, payload) in batch {
         check_shard(shards, *shard)?;
-        if payload.len() > RECORD_BYTES_MAX {
-            return Err(LogError::TooLarge(payload.len()));
+        bytes = bytes.saturating_add(payload.len());
+        if payload.len() > RECORD_BYTES_MAX || bytes > QUEUE_BYTES_MAX {
+            return Err(LogError::TooLarge(payload.len().max(bytes)));
         }
     }
     Ok(())

@@ -87,7 +87,7 @@ impl Drop for MemoryLog {
 }
 
 fn write_until_closed(shared: &Shared) {
-    while let Taken::Work(appends) = shared.queue.take(usize::MAX, usize::MAX) {
+    while let Taken::Work { appends, nudged: _ } = shared.queue.take(usize::MAX, usize::MAX) {
         for Append { batch, done } in appends {
             let time = unix_time_now();
             let (positions, touched) = store_batch(shared, batch, time);
@@ -157,7 +157,7 @@ impl Log for MemoryLog {
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut records = Vec::new();
         let mut bytes = 0usize;
-        for record in log.records.iter().skip(skip).take(max_records) {
+        for record in log.records.iter().skip(skip).take(max_records.max(1)) {
             bytes = bytes.saturating_add(record.payload.len());
             if bytes > max_bytes && !records.is_empty() {
                 break;
@@ -190,5 +190,26 @@ impl Log for MemoryLog {
 
     fn on_durable(&self, wake: Wake) {
         self.shared.wakes.lock().push(wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::log::{SHARDS, append, suite};
+
+    #[test]
+    fn passes_the_contract() {
+        suite(&mut || Box::new(MemoryLog::new(SHARDS)));
+    }
+
+    #[test]
+    fn fails_like_a_disk() {
+        let log = MemoryLog::new(SHARDS);
+        append(&log, &[(0, b"a")]).unwrap();
+        log.fail("broken");
+        let refused = append(&log, &[(0, b"b")]);
+        assert_eq!(refused, Err(LogError::Closed("broken".into())));
+        assert_eq!(log.last(ShardId(0)), Ok(Position(1)));
     }
 }

@@ -34,8 +34,13 @@ struct State {
 
 /// What the writer has to do next.
 pub(super) enum Taken {
-    /// Appends to write together, at least one unless the writer was nudged.
-    Work(Vec<Append>),
+    /// Work for one turn.
+    Work {
+        /// Appends to write together; none only if nudged.
+        appends: Vec<Append>,
+        /// Whether somebody asked for the other work since the last turn.
+        nudged: bool,
+    },
     /// Closed and empty: the writer ends.
     End,
 }
@@ -70,7 +75,7 @@ impl AppendQueue {
             }
             self.filled.wait(&mut state);
         }
-        state.nudged = false;
+        let nudged = std::mem::take(&mut state.nudged);
         let mut taken = Vec::new();
         let (mut records, mut bytes) = (0, 0);
         while let Some((append, append_bytes)) = state.waiting.front() {
@@ -84,7 +89,10 @@ impl AppendQueue {
                 taken.push(append);
             }
         }
-        Taken::Work(taken)
+        Taken::Work {
+            appends: taken,
+            nudged,
+        }
     }
 
     /// Wakes the writer for work that is not an append.
@@ -108,5 +116,61 @@ impl AppendQueue {
         state.bytes = 0;
         let waiting = state.waiting.drain(..).map(|(append, _)| append).collect();
         (waiting, why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(bytes: usize) -> Append {
+        Append {
+            batch: vec![(ShardId(0), Bytes::from(vec![0; bytes]))],
+            done: Box::new(|_| ()),
+        }
+    }
+
+    fn taken(queue: &AppendQueue, records: usize, bytes: usize) -> usize {
+        match queue.take(records, bytes) {
+            Taken::Work { appends, .. } => appends.len(),
+            Taken::End => panic!("not closed"),
+        }
+    }
+
+    #[test]
+    fn it_is_full_by_count_and_by_bytes() {
+        let queue = AppendQueue::default();
+        for _ in 0..QUEUE_APPENDS_MAX {
+            queue.push(one(1)).unwrap();
+        }
+        assert_eq!(queue.push(one(1)), Err(LogError::Full));
+        assert_eq!(taken(&queue, 10, usize::MAX), 10);
+        queue.push(one(1)).unwrap();
+
+        let queue = AppendQueue::default();
+        queue.push(one(QUEUE_BYTES_MAX)).unwrap();
+        assert_eq!(queue.push(one(1)), Err(LogError::Full));
+        assert_eq!(taken(&queue, 1, 1), 1, "one append always goes");
+        queue.push(one(1)).unwrap();
+    }
+
+    #[test]
+    fn a_turn_is_bounded_by_records_and_by_bytes() {
+        let queue = AppendQueue::default();
+        (0..9).for_each(|_| queue.push(one(10)).unwrap());
+        assert_eq!(taken(&queue, 3, usize::MAX), 3);
+        assert_eq!(taken(&queue, usize::MAX, 25), 2);
+        assert_eq!(taken(&queue, usize::MAX, usize::MAX), 4);
+    }
+
+    #[test]
+    fn closed_it_ends_after_what_waits() {
+        let queue = AppendQueue::default();
+        queue.push(one(1)).unwrap();
+        queue.close("first");
+        queue.close("second");
+        assert_eq!(queue.push(one(1)), Err(LogError::Closed("first".into())));
+        assert_eq!(taken(&queue, 9, 9), 1);
+        assert!(matches!(queue.take(9, 9), Taken::End));
     }
 }
