@@ -1,9 +1,14 @@
 //! Checked forms of what travels: messages, events, commands. Made from the wire types, or refused.
 
+mod convert;
+
+pub(crate) use convert::shorten;
+
 use crate::error::RejectCode;
 use crate::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
+use crate::violation::Violation;
 
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +144,28 @@ pub struct Rejection {
     pub reason: String,
     /// Milliseconds to wait before trying again; 0: the code says.
     pub retry_after_ms: u64,
+}
+
+impl Rejection {
+    /// A rejection without a time to wait.
+    pub fn new(code: RejectCode, reason: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+            retry_after_ms: 0,
+        }
+    }
+}
+
+/// What becomes of a command that is not passed on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its body is broken so that it cannot even be answered: the connection is closed.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// It can be answered, and is, with this reply. The session goes on.
+    #[error("a command was rejected")]
+    Rejected(Reply),
 }
 
 /// The answer to a command.

@@ -3,11 +3,17 @@
 //! No I/O, no clock, no global randomness: time, random bytes and input are arguments. SPEC.md beside this crate states the
 //! rules; this crate is one way to follow them.
 
+pub mod credentials;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod history;
 pub mod id;
 pub mod limits;
+mod redact;
 pub mod session;
+pub mod varint;
+pub mod violation;
+pub mod welcome;
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod wire;

@@ -30,6 +30,8 @@ pub const STREAM_WINDOW_BYTES: usize = 64 * 1024;
 
 /// SENDs of one device in one conversation that may be unanswered at once.
 pub const SENDS_IN_FLIGHT_MAX: usize = 64;
+/// SENDs of one connection that may be unanswered at once, over all conversations. At it the client's machine refuses more.
+pub const SENDS_IN_FLIGHT_TOTAL_MAX: usize = 1024;
 /// How many accepted SENDs per device a conversation remembers with their seq.
 pub const DEDUP_WINDOW: usize = 64;
 
@@ -37,6 +39,15 @@ pub const DEDUP_WINDOW: usize = 64;
 pub const DELIVERY_WINDOW_EVENTS: usize = 256;
 /// Bytes of frames pushed to a device and not yet acked by it.
 pub const DELIVERY_WINDOW_BYTES: usize = 256 * 1024;
+
+/// Kept events after which a client acks at once: a quarter of the window, so that the gateway never waits for an ack.
+pub const ACK_EVENTS: usize = DELIVERY_WINDOW_EVENTS / 4;
+/// Bytes of kept events after which a client acks at once.
+pub const ACK_BYTES: usize = DELIVERY_WINDOW_BYTES / 4;
+/// Below those, a client acks at most once in this time, in milliseconds.
+pub const ACK_DELAY_MS: u64 = 100;
+/// How many times the delivery window a gateway may overrun before the client closes. Memory of a client is bounded by it.
+pub const DELIVERY_WINDOW_TOLERANCE: usize = 2;
 
 /// Request streams that a client may have open at once.
 pub const REQUEST_STREAMS_MAX: usize = 8;
@@ -53,10 +64,18 @@ pub const REDIRECT_HOPS_MAX: usize = 3;
 pub const HELLO_TIMEOUT_MS: u64 = 5_000;
 /// How long the answer to HELLO may take, in milliseconds.
 pub const AUTH_TIMEOUT_MS: u64 = 10_000;
+/// How long a client waits for WELCOME, in milliseconds.
+pub const WELCOME_TIMEOUT_MS: u64 = 20_000;
 /// How often a client lets itself be heard, in milliseconds.
 pub const KEEP_ALIVE_MS: u64 = 25_000;
 /// Silence after which a connection is dead, in milliseconds.
 pub const IDLE_TIMEOUT_MS: u64 = 75_000;
+
+/// Outputs that a session machine holds. At it the machine takes no more input until they are polled.
+pub const SESSION_OUTPUTS_MAX: usize = 64;
+/// Bytes for S0 that a session machine holds. At it a gateway's machine closes with BUSY, for its peer does not read the
+/// answers; a client's machine refuses further commands.
+pub const SESSION_TRANSMIT_BYTES_MAX: usize = 128 * 1024;
 
 // A text fits a frame, and a frame fits the stream's window: a reader that needs a whole frame never waits for credit.
 const _: () = assert!(TEXT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
@@ -69,3 +88,10 @@ const _: () = assert!(FRAME_BYTES_MAX <= DELIVERY_WINDOW_BYTES);
 const _: () = assert!(HISTORY_PAGE_BYTES_MAX + FRAME_BYTES_MAX <= REQUEST_FRAME_BYTES_MAX);
 // Two keep-alives may be lost before the connection is.
 const _: () = assert!(KEEP_ALIVE_MS * 3 <= IDLE_TIMEOUT_MS);
+// A client gives up later than the gateway, so that the gateway's reason arrives.
+const _: () = assert!(HELLO_TIMEOUT_MS + AUTH_TIMEOUT_MS < WELCOME_TIMEOUT_MS);
+// Acks come well before the window is full.
+const _: () = assert!(ACK_EVENTS * 2 <= DELIVERY_WINDOW_EVENTS);
+const _: () = assert!(ACK_BYTES * 2 <= DELIVERY_WINDOW_BYTES);
+// Below half of it a machine takes input, and one frame makes less than the other half.
+const _: () = assert!(FRAME_BYTES_MAX * 2 < SESSION_TRANSMIT_BYTES_MAX);

@@ -32,6 +32,7 @@ pub mod hello {
 }
 /// Makes an account, and the device that connects as its first.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Register {
     /// user id: 2 to 31 bytes of a-z, 0-9, '.', '_', '-', starting with a letter or digit
     #[prost(string, tag = "1")]
@@ -48,6 +49,7 @@ pub struct Register {
 }
 /// Adds the device that connects to an existing account.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Login {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -58,6 +60,7 @@ pub struct Login {
 }
 /// A device that is known already: the token is what WELCOME gave it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SessionAuth {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -127,6 +130,7 @@ pub struct Ack {
 
 /// WELCOME: answers HELLO. Nothing else is sent on S0 before it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Welcome {
     #[prost(string, tag = "1")]
     pub user: ::prost::alloc::string::String,

@@ -61,6 +61,8 @@ impl Source {
         prost_build::Config::new()
             .out_dir(out.path())
             .bytes(["."])
+            // These carry secrets; `protocol/src/redact.rs` has their `Debug`.
+            .skip_debug(["Register", "Login", "SessionAuth", "Welcome"])
             .compile_fds(descriptors)?;
         let generated = std::fs::read_to_string(out.path().join(format!("{}.rs", self.package)))?;
         Ok(format!(

@@ -1,0 +1,333 @@
+//! Between the checked forms and the wire messages: what comes is refused or right, what goes is always right.
+
+use bytes::Bytes;
+
+use super::{
+    Content, DeviceCommand, Event, EventBody, Message, Outcome, Receipt, Refusal, Rejection, Reply,
+    ReplyTo,
+};
+use crate::error::RejectCode;
+use crate::id::{
+    ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
+};
+use crate::limits::{REASON_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::violation::Violation;
+use crate::wire;
+
+fn conversation(bytes: &[u8], rule: &'static str) -> Result<ConversationId, Violation> {
+    ConversationId::from_slice(bytes)
+        .map_err(|_| Violation::new(rule, "a conversation id has 16 bytes"))
+}
+
+fn user(name: &str, rule: &'static str) -> Result<UserId, Violation> {
+    UserId::new(name).map_err(|_| Violation::new(rule, "a user is named by a user id"))
+}
+
+fn id_bytes(bytes: &[u8; 16]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+fn seq_or_zero(seq: Option<Seq>) -> u64 {
+    seq.map_or(0, Seq::get)
+}
+
+// ---------------------------------------------------------------- commands, client to gateway
+
+impl TryFrom<wire::Send> for DeviceCommand {
+    type Error = Refusal;
+
+    fn try_from(send: wire::Send) -> Result<Self, Refusal> {
+        let conversation = conversation(&send.conversation, "QP-SEND-2")?;
+        let client_seq = ClientSeq::new(send.client_seq)
+            .map_err(|_| Violation::new("QP-SEND-2", "a client seq is not 0"))?;
+        let rejected = |code, reason: &str| {
+            Refusal::Rejected(Reply {
+                to: ReplyTo::Send {
+                    conversation,
+                    client_seq,
+                },
+                outcome: Outcome::Rejected(Rejection::new(code, reason)),
+            })
+        };
+        let Ok(id) = MessageId::from_slice(&send.id) else {
+            return Err(rejected(
+                RejectCode::Invalid,
+                "QP-SEND-3: a message id has 16 bytes",
+            ));
+        };
+        let content = match send.content.and_then(|content| content.kind) {
+            Some(wire::content::Kind::Text(text)) if text.len() > TEXT_BYTES_MAX => {
+                return Err(rejected(
+                    RejectCode::TextTooLong,
+                    "QP-SEND-3: the text is longer than Limits.text_bytes",
+                ));
+            }
+            Some(wire::content::Kind::Text(text)) if !text.is_empty() => Content::Text(text),
+            Some(wire::content::Kind::Text(_)) | None => {
+                return Err(rejected(
+                    RejectCode::Invalid,
+                    "QP-SEND-3: the content is a text of at least one byte",
+                ));
+            }
+        };
+        Ok(Self::Send {
+            client_seq,
+            conversation,
+            id,
+            content,
+        })
+    }
+}
+
+impl TryFrom<wire::OpenDirect> for DeviceCommand {
+    type Error = Refusal;
+
+    fn try_from(open: wire::OpenDirect) -> Result<Self, Refusal> {
+        let request = RequestId(open.request);
+        match UserId::new(&open.peer) {
+            Ok(peer) => Ok(Self::OpenDirect { request, peer }),
+            Err(error) => Err(Refusal::Rejected(Reply {
+                to: ReplyTo::Request(request),
+                outcome: Outcome::Rejected(Rejection::new(
+                    RejectCode::Invalid,
+                    format!("QP-OPEN-1: {error}"),
+                )),
+            })),
+        }
+    }
+}
+
+impl TryFrom<wire::Receipt> for DeviceCommand {
+    type Error = Violation;
+
+    fn try_from(receipt: wire::Receipt) -> Result<Self, Violation> {
+        Ok(Self::Receipt {
+            conversation: conversation(&receipt.conversation, "QP-RECEIPT-1")?,
+            delivered: Seq::new(receipt.delivered).ok(),
+            read: Seq::new(receipt.read).ok(),
+        })
+    }
+}
+
+// ---------------------------------------------------------------- events, gateway to client
+
+impl TryFrom<wire::Event> for Event {
+    type Error = Violation;
+
+    fn try_from(event: wire::Event) -> Result<Self, Violation> {
+        let inbox_seq = InboxSeq::new(event.inbox_seq)
+            .map_err(|_| Violation::new("QP-EVENT-1", "an inbox seq is not 0"))?;
+        let body = match event.body {
+            Some(wire::event::Body::Message(message)) => EventBody::Message(message.try_into()?),
+            Some(wire::event::Body::Receipt(receipt)) => EventBody::Receipt(receipt.try_into()?),
+            None => return Err(Violation::new("QP-EVENT-4", "an event has a body")),
+        };
+        Ok(Self { inbox_seq, body })
+    }
+}
+
+impl From<&Event> for wire::Event {
+    fn from(event: &Event) -> Self {
+        Self::numbered(event.inbox_seq, &event.body)
+    }
+}
+
+impl wire::Event {
+    /// The wire form of a body under its number, for a gateway that holds the two apart.
+    pub fn numbered(inbox_seq: InboxSeq, body: &EventBody) -> Self {
+        let body = match body {
+            EventBody::Message(message) => wire::event::Body::Message(message.into()),
+            EventBody::Receipt(receipt) => wire::event::Body::Receipt(receipt.into()),
+        };
+        Self {
+            inbox_seq: inbox_seq.get(),
+            body: Some(body),
+        }
+    }
+}
+
+impl TryFrom<wire::Message> for Message {
+    type Error = Violation;
+
+    fn try_from(message: wire::Message) -> Result<Self, Violation> {
+        const RULE: &str = "QP-EVENT-5";
+        let content = match message.content.and_then(|content| content.kind) {
+            Some(wire::content::Kind::Text(text)) if !text.is_empty() => Content::Text(text),
+            Some(wire::content::Kind::Text(_)) | None => {
+                return Err(Violation::new(RULE, "a message has a content"));
+            }
+        };
+        let to = match message.to.as_str() {
+            "" => None,
+            name => Some(user(name, RULE)?),
+        };
+        Ok(Self {
+            conversation: conversation(&message.conversation, RULE)?,
+            seq: Seq::new(message.seq).map_err(|_| Violation::new(RULE, "a seq is not 0"))?,
+            id: MessageId::from_slice(&message.id)
+                .map_err(|_| Violation::new(RULE, "a message id has 16 bytes"))?,
+            from: user(&message.from, RULE)?,
+            from_device: DeviceId::new(message.from_device)
+                .map_err(|_| Violation::new(RULE, "a device id is not 0"))?,
+            client_seq: ClientSeq::new(message.client_seq)
+                .map_err(|_| Violation::new(RULE, "a client seq is not 0"))?,
+            to,
+            sent_at: TimestampMs(message.sent_at_ms),
+            content,
+        })
+    }
+}
+
+impl From<&Message> for wire::Message {
+    fn from(message: &Message) -> Self {
+        Self {
+            conversation: id_bytes(message.conversation.as_bytes()),
+            seq: message.seq.get(),
+            id: id_bytes(message.id.as_bytes()),
+            from: message.from.to_string(),
+            from_device: message.from_device.get(),
+            client_seq: message.client_seq.get(),
+            to: message.to.map(|to| to.to_string()).unwrap_or_default(),
+            sent_at_ms: message.sent_at.0,
+            content: Some((&message.content).into()),
+        }
+    }
+}
+
+impl From<&Content> for wire::Content {
+    fn from(content: &Content) -> Self {
+        let kind = match content {
+            Content::Text(text) => wire::content::Kind::Text(text.clone()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl From<Content> for wire::Content {
+    fn from(content: Content) -> Self {
+        let kind = match content {
+            Content::Text(text) => wire::content::Kind::Text(text),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::ReceiptEvent> for Receipt {
+    type Error = Violation;
+
+    fn try_from(receipt: wire::ReceiptEvent) -> Result<Self, Violation> {
+        const RULE: &str = "QP-EVENT-6";
+        if receipt.read > receipt.delivered {
+            return Err(Violation::new(RULE, "read is never above delivered"));
+        }
+        Ok(Self {
+            conversation: conversation(&receipt.conversation, RULE)?,
+            user: user(&receipt.user, RULE)?,
+            delivered: Seq::new(receipt.delivered).ok(),
+            read: Seq::new(receipt.read).ok(),
+        })
+    }
+}
+
+impl From<&Receipt> for wire::ReceiptEvent {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            conversation: id_bytes(receipt.conversation.as_bytes()),
+            user: receipt.user.to_string(),
+            delivered: seq_or_zero(receipt.delivered),
+            read: seq_or_zero(receipt.read),
+        }
+    }
+}
+
+// ---------------------------------------------------------------- replies, gateway to client
+
+impl TryFrom<wire::Reply> for Reply {
+    type Error = Violation;
+
+    fn try_from(reply: wire::Reply) -> Result<Self, Violation> {
+        const RULE: &str = "QP-REPLY-1";
+        let to = match reply.to {
+            Some(wire::reply::To::Send(send)) => ReplyTo::Send {
+                conversation: conversation(&send.conversation, RULE)?,
+                client_seq: ClientSeq::new(send.client_seq)
+                    .map_err(|_| Violation::new(RULE, "a client seq is not 0"))?,
+            },
+            Some(wire::reply::To::Request(request)) => ReplyTo::Request(RequestId(request)),
+            None => {
+                return Err(Violation::new(RULE, "a reply names what it answers"));
+            }
+        };
+        let outcome = match reply.outcome {
+            Some(wire::reply::Outcome::Accepted(accepted)) => Outcome::Accepted(
+                Seq::new(accepted.seq).map_err(|_| Violation::new(RULE, "a seq is not 0"))?,
+            ),
+            Some(wire::reply::Outcome::Opened(opened)) => Outcome::Opened {
+                conversation: conversation(&opened.conversation, RULE)?,
+                head: Seq::new(opened.head).ok(),
+            },
+            Some(wire::reply::Outcome::Rejected(rejected)) => Outcome::Rejected(rejected.into()),
+            None => return Err(Violation::new(RULE, "a reply has an outcome")),
+        };
+        Ok(Self { to, outcome })
+    }
+}
+
+impl From<&Reply> for wire::Reply {
+    fn from(reply: &Reply) -> Self {
+        let to = match &reply.to {
+            ReplyTo::Send {
+                conversation,
+                client_seq,
+            } => wire::reply::To::Send(wire::SendRef {
+                conversation: id_bytes(conversation.as_bytes()),
+                client_seq: client_seq.get(),
+            }),
+            ReplyTo::Request(request) => wire::reply::To::Request(request.0),
+        };
+        let outcome = match &reply.outcome {
+            Outcome::Accepted(seq) => Some(wire::reply::Outcome::Accepted(wire::Accepted {
+                seq: seq.get(),
+            })),
+            Outcome::Opened { conversation, head } => {
+                Some(wire::reply::Outcome::Opened(wire::Opened {
+                    conversation: id_bytes(conversation.as_bytes()),
+                    head: seq_or_zero(*head),
+                }))
+            }
+            Outcome::Rejected(rejection) => Some(wire::reply::Outcome::Rejected(rejection.into())),
+            // Account work is answered by WELCOME; the session machine refuses to send this as a REPLY.
+            Outcome::Done => None,
+        };
+        Self {
+            to: Some(to),
+            outcome,
+        }
+    }
+}
+
+impl From<wire::Rejected> for Rejection {
+    /// Takes whatever came: an unknown code is INTERNAL (QP-ERROR-2).
+    fn from(rejected: wire::Rejected) -> Self {
+        Self {
+            code: RejectCode::from_code(u64::from(rejected.code)),
+            reason: rejected.reason,
+            retry_after_ms: rejected.retry_after_ms,
+        }
+    }
+}
+
+impl From<&Rejection> for wire::Rejected {
+    fn from(rejection: &Rejection) -> Self {
+        Self {
+            code: rejection.code.code(),
+            reason: shorten(&rejection.reason).to_owned(),
+            retry_after_ms: rejection.retry_after_ms,
+        }
+    }
+}
+
+/// Cuts a reason to what may travel, between two characters.
+pub(crate) fn shorten(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]
+}
