@@ -1,12 +1,16 @@
 //! Starts a gateway inside any process: `Gateway::start(config) -> GatewayHandle`.
 
 pub mod admin;
+mod batch;
 pub mod config;
 #[cfg(any(test, feature = "test-util"))]
 pub mod contract;
 pub mod folder;
 pub mod log;
 pub mod password;
+pub mod processor;
+pub mod registry;
+pub mod router;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

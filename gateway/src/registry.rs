@@ -1,0 +1,515 @@
+//! The sessions alive on this gateway and the bounded mailboxes that everything for them goes into.
+//!
+//! Processors push from their own threads; each session's task takes from its mailbox. A full mailbox drops events, never
+//! blocks a processor: the session then catches up from the store.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use quipu_protocol::error::CloseCode;
+use quipu_protocol::event::{Event, Outcome, Reply, ReplyTo};
+use quipu_protocol::frame::{self, FrameType};
+use quipu_protocol::id::{DeviceId, InboxSeq, RequestId, UserId};
+use quipu_protocol::wire;
+use tokio::sync::oneshot;
+
+/// Events and replies that wait in one mailbox. At the limit events are dropped (the session catches up from the store) and
+/// the session of a client that lets that many replies pile up is closed with BUSY.
+pub const MAILBOX_ITEMS_MAX: usize = 128;
+
+/// Locks that the registry is split into, so that a storm of log-ins does not queue behind one.
+const STRIPES: usize = 64;
+
+/// One event, encoded as the frame that goes onto the lane; shared by all sessions of the user.
+#[derive(Debug)]
+pub struct PushedEvent {
+    /// Its number in the inbox.
+    pub inbox_seq: InboxSeq,
+    /// The whole EVENT frame.
+    pub frame: Bytes,
+}
+
+/// What a session finds in its mailbox.
+#[derive(Debug, Clone)]
+pub enum MailboxItem {
+    /// A live event.
+    Event(Arc<PushedEvent>),
+    /// The answer to a command.
+    Reply(Reply),
+}
+
+/// What was in a mailbox, taken at once.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// In the order they came.
+    pub items: Vec<MailboxItem>,
+    /// Events up to this one were dropped since the last take; they are in the store.
+    pub lagged: Option<InboxSeq>,
+    /// The session must end now, with this code.
+    pub close: Option<(CloseCode, &'static str)>,
+    /// The gateway is stopping: say GOAWAY.
+    pub go_away: bool,
+}
+
+impl Taken {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.lagged.is_none() && self.close.is_none() && !self.go_away
+    }
+}
+
+/// Where one session receives. Allocates nothing while empty; any thread puts, one task takes.
+#[derive(Debug, Default)]
+pub struct Mailbox(Mutex<MailboxState>);
+
+#[derive(Debug, Default)]
+struct MailboxState {
+    content: Taken,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Waits until there is something to take. One task at a time; cancelling is harmless.
+    pub async fn ready(&self) {
+        poll_fn(|context| {
+            let mut state = self.0.lock();
+            if !state.content.is_empty() {
+                return Poll::Ready(());
+            }
+            match &mut state.waker {
+                Some(waker) => waker.clone_from(context.waker()),
+                None => state.waker = Some(context.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Takes all there is.
+    pub fn take(&self) -> Taken {
+        std::mem::take(&mut self.0.lock().content)
+    }
+
+    /// Ends the session with `code`; the first call wins.
+    pub fn close(&self, code: CloseCode, reason: &'static str) {
+        self.put(|content| {
+            content.close.get_or_insert((code, reason));
+        });
+    }
+
+    /// Asks the session to say GOAWAY.
+    pub fn go_away(&self) {
+        self.put(|content| content.go_away = true);
+    }
+
+    /// Returns whether the event was dropped because the mailbox is full.
+    fn push(&self, event: &Arc<PushedEvent>) -> bool {
+        self.put(|content| {
+            // Once one event is dropped the ones after it would only be gaps.
+            let drops = content.lagged.is_some() || content.items.len() >= MAILBOX_ITEMS_MAX;
+            if drops {
+                content.lagged = content.lagged.max(Some(event.inbox_seq));
+            } else {
+                content.items.push(MailboxItem::Event(event.clone()));
+            }
+            drops
+        })
+    }
+
+    fn reply(&self, reply: Reply) {
+        self.put(|content| {
+            // Events never fill more than the limit, so replies have as much room again.
+            if content.items.len() < 2 * MAILBOX_ITEMS_MAX {
+                content.items.push(MailboxItem::Reply(reply));
+            } else {
+                content.close.get_or_insert((
+                    CloseCode::Busy,
+                    "too many commands whose answers were not read",
+                ));
+            }
+        });
+    }
+
+    fn put<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
+        let mut state = self.0.lock();
+        let result = change(&mut state.content);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+}
+
+/// What the registry counts.
+#[derive(Debug, Default)]
+pub struct RegistryStats {
+    /// Events put into mailboxes.
+    pub pushed: AtomicU64,
+    /// Events that a full mailbox dropped; their sessions catch up from the store.
+    pub dropped: AtomicU64,
+    /// Sessions ended because their device connected again.
+    pub replaced: AtomicU64,
+    /// Answers whose session was gone; the device asks again when it is back.
+    pub answers_unclaimed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Attachment {
+    device: DeviceId,
+    mailbox: Arc<Mailbox>,
+}
+
+type WaitKey = (UserId, DeviceId, RequestId);
+
+#[derive(Debug, Default)]
+struct Stripe {
+    sessions: HashMap<UserId, Vec<Attachment>>,
+    /// Account commands whose connection has no session yet; bounded by the admission of log-ins.
+    waiting: HashMap<WaitKey, oneshot::Sender<Outcome>>,
+}
+
+/// All sessions of this gateway, by user.
+#[derive(Debug)]
+pub struct Registry {
+    hasher: RandomState,
+    stripes: Vec<Mutex<Stripe>>,
+    stats: RegistryStats,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            stats: RegistryStats::default(),
+        }
+    }
+}
+
+impl Registry {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What it has counted.
+    pub fn stats(&self) -> &RegistryStats {
+        &self.stats
+    }
+
+    /// Sessions attached now.
+    pub fn sessions(&self) -> usize {
+        self.stripes
+            .iter()
+            .map(|stripe| stripe.lock().sessions.values().map(Vec::len).sum::<usize>())
+            .sum()
+    }
+
+    /// Lets a session receive from now on. An older session of the same device is ended with REPLACED.
+    pub fn attach(
+        self: &Arc<Self>,
+        user: UserId,
+        device: DeviceId,
+        mailbox: Arc<Mailbox>,
+    ) -> Attached {
+        let mut stripe = self.stripe(&user).lock();
+        let attachments = stripe
+            .sessions
+            .entry(user)
+            .or_insert_with(|| Vec::with_capacity(1));
+        let older = attachments
+            .iter_mut()
+            .find(|attachment| attachment.device == device)
+            .map(|attachment| std::mem::replace(&mut attachment.mailbox, mailbox.clone()));
+        if older.is_none() {
+            attachments.push(Attachment {
+                device,
+                mailbox: mailbox.clone(),
+            });
+        }
+        drop(stripe);
+        if let Some(older) = older {
+            self.stats.replaced.fetch_add(1, Ordering::Relaxed);
+            older.close(CloseCode::Replaced, "this device connected again");
+        }
+        Attached {
+            registry: self.clone(),
+            user,
+            mailbox,
+        }
+    }
+
+    /// Puts an event into the mailboxes of the user's sessions, encoded once; does nothing for a user without any.
+    pub fn push(&self, user: &UserId, event: Event) {
+        let stripe = self.stripe(user).lock();
+        let Some(attachments) = stripe.sessions.get(user) else {
+            return;
+        };
+        let inbox_seq = event.inbox_seq;
+        let mut frame = BytesMut::new();
+        frame::encode(FrameType::Event, &wire::Event::from(&event), &mut frame);
+        let event = Arc::new(PushedEvent {
+            inbox_seq,
+            frame: frame.freeze(),
+        });
+        for attachment in attachments {
+            let dropped = attachment.mailbox.push(&event);
+            self.stats.pushed.fetch_add(1, Ordering::Relaxed);
+            self.stats
+                .dropped
+                .fetch_add(u64::from(dropped), Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the answer to a command to the device's session, or to the account command that waits for it.
+    pub fn answer(&self, user: &UserId, device: DeviceId, reply: Reply) {
+        let mut stripe = self.stripe(user).lock();
+        if let ReplyTo::Request(request) = reply.to
+            && let Some(waiting) = stripe.waiting.remove(&(*user, device, request))
+        {
+            // A receiver that is gone gave up waiting; its client asks again.
+            let _ = waiting.send(reply.outcome);
+            return;
+        }
+        let attachment = stripe.sessions.get(user).and_then(|attachments| {
+            attachments
+                .iter()
+                .find(|attachment| attachment.device == device)
+        });
+        match attachment {
+            Some(attachment) => attachment.mailbox.reply(reply),
+            None => {
+                self.stats.answers_unclaimed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits for the answer to an account command of a connection that has no session yet. Call before the command is
+    /// submitted, with a request number that is random: it is one of a kind. Dropping the result stops waiting.
+    pub fn expect_answer(
+        self: &Arc<Self>,
+        user: UserId,
+        device: DeviceId,
+        request: RequestId,
+    ) -> ExpectedAnswer {
+        let (sender, receiver) = oneshot::channel();
+        let key = (user, device, request);
+        self.stripe(&user).lock().waiting.insert(key, sender);
+        ExpectedAnswer {
+            registry: self.clone(),
+            key,
+            receiver,
+        }
+    }
+
+    /// Ends the session of one device.
+    pub fn close(&self, user: &UserId, device: DeviceId, code: CloseCode, reason: &'static str) {
+        if let Some(attachments) = self.stripe(user).lock().sessions.get(user) {
+            for attachment in attachments
+                .iter()
+                .filter(|attachment| attachment.device == device)
+            {
+                attachment.mailbox.close(code, reason);
+            }
+        }
+    }
+
+    /// Calls `each` for every session's mailbox: GOAWAY or close of all.
+    pub fn for_each(&self, mut each: impl FnMut(&Mailbox)) {
+        for stripe in &self.stripes {
+            let stripe = stripe.lock();
+            for attachment in stripe.sessions.values().flatten() {
+                each(&attachment.mailbox);
+            }
+        }
+    }
+
+    fn stripe(&self, user: &UserId) -> &Mutex<Stripe> {
+        &self.stripes[self.hasher.hash_one(user) as usize % STRIPES]
+    }
+}
+
+/// A session's place in the registry; it leaves when this is dropped.
+#[derive(Debug)]
+pub struct Attached {
+    registry: Arc<Registry>,
+    user: UserId,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut stripe = self.registry.stripe(&self.user).lock();
+        if let Some(attachments) = stripe.sessions.get_mut(&self.user) {
+            // A session that was replaced no longer finds its own mailbox, and leaves the newer one alone.
+            attachments.retain(|attachment| !Arc::ptr_eq(&attachment.mailbox, &self.mailbox));
+            if attachments.is_empty() {
+                stripe.sessions.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// An account command's answer, still to come.
+#[derive(Debug)]
+pub struct ExpectedAnswer {
+    registry: Arc<Registry>,
+    key: WaitKey,
+    receiver: oneshot::Receiver<Outcome>,
+}
+
+impl ExpectedAnswer {
+    /// Waits for it; `None` when another call expected the same request, or the gateway is going down.
+    pub async fn outcome(mut self) -> Option<Outcome> {
+        (&mut self.receiver).await.ok()
+    }
+}
+
+impl Drop for ExpectedAnswer {
+    fn drop(&mut self) {
+        // Answered ones have no entry any more.
+        self.registry
+            .stripe(&self.key.0)
+            .lock()
+            .waiting
+            .remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use quipu_protocol::event::{EventBody, Receipt};
+    use quipu_protocol::id::ConversationId;
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).expect("a valid name")
+    }
+
+    fn device(number: u64) -> DeviceId {
+        DeviceId::new(number).expect("not zero")
+    }
+
+    fn event(number: u64) -> Event {
+        Event {
+            inbox_seq: InboxSeq::new(number).expect("not zero"),
+            body: EventBody::Receipt(Receipt {
+                conversation: ConversationId([1; 16]),
+                user: user("bob"),
+                delivered: None,
+                read: None,
+            }),
+        }
+    }
+
+    fn numbers(taken: &Taken) -> Vec<u64> {
+        taken
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                MailboxItem::Event(event) => Some(event.inbox_seq.get()),
+                MailboxItem::Reply(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_event_reaches_every_session_of_its_user_and_no_other() {
+        let registry = Registry::new();
+        let (phone, laptop, other) = (Mailbox::new(), Mailbox::new(), Mailbox::new());
+        let _phone = registry.attach(user("alice"), device(1), phone.clone());
+        let _laptop = registry.attach(user("alice"), device(2), laptop.clone());
+        let _other = registry.attach(user("bob"), device(1), other.clone());
+        registry.push(&user("alice"), event(1));
+        assert_eq!(numbers(&phone.take()), [1]);
+        assert_eq!(numbers(&laptop.take()), [1]);
+        assert_eq!(numbers(&other.take()), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_full_mailbox_drops_events_and_says_up_to_where() {
+        let registry = Registry::new();
+        let mailbox = Mailbox::new();
+        let _attached = registry.attach(user("alice"), device(1), mailbox.clone());
+        let last = MAILBOX_ITEMS_MAX as u64 + 5;
+        for number in 1..=last {
+            registry.push(&user("alice"), event(number));
+        }
+        let taken = mailbox.take();
+        assert_eq!(taken.items.len(), MAILBOX_ITEMS_MAX);
+        assert_eq!(taken.lagged.map(InboxSeq::get), Some(last));
+        assert_eq!(registry.stats().dropped.load(Ordering::Relaxed), 5);
+        registry.push(&user("alice"), event(last + 1));
+        assert_eq!(numbers(&mailbox.take()), [last + 1]);
+    }
+
+    #[test]
+    fn a_device_that_connects_again_ends_its_older_session_and_only_the_newer_one_receives() {
+        let registry = Registry::new();
+        let (older, newer) = (Mailbox::new(), Mailbox::new());
+        let older_place = registry.attach(user("alice"), device(1), older.clone());
+        let newer_place = registry.attach(user("alice"), device(1), newer.clone());
+        assert_eq!(
+            older.take().close.map(|(code, _)| code),
+            Some(CloseCode::Replaced)
+        );
+        drop(older_place);
+        registry.push(&user("alice"), event(1));
+        assert_eq!(numbers(&newer.take()), [1]);
+        drop(newer_place);
+        assert_eq!(registry.sessions(), 0);
+    }
+
+    #[test]
+    fn an_answer_goes_to_who_expects_it_and_an_abandoned_wait_leaves_nothing_behind() {
+        let registry = Registry::new();
+        let request = RequestId(7);
+        let reply = Reply {
+            to: ReplyTo::Request(request),
+            outcome: Outcome::Done,
+        };
+        let expected = registry.expect_answer(user("alice"), device(1), request);
+        registry.answer(&user("alice"), device(1), reply.clone());
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(
+            pin!(expected.outcome()).poll(&mut context),
+            Poll::Ready(Some(Outcome::Done))
+        );
+
+        drop(registry.expect_answer(user("alice"), device(1), request));
+        registry.answer(&user("alice"), device(1), reply);
+        assert_eq!(
+            registry.stats().answers_unclaimed.load(Ordering::Relaxed),
+            1
+        );
+    }
+
+    #[test]
+    fn a_waiting_session_is_woken_by_the_first_item() {
+        let mailbox = Mailbox::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut ready = pin!(mailbox.ready());
+        assert!(ready.as_mut().poll(&mut context).is_pending());
+        mailbox.go_away();
+        assert!(ready.as_mut().poll(&mut context).is_ready());
+        assert!(mailbox.take().go_away);
+    }
+}

@@ -1,0 +1,157 @@
+//! Carries commands from sessions to the log of the shard that decides about them.
+//!
+//! One thread gathers: while an append is being made durable the next commands collect, so that batches grow with load and
+//! a lone command waits for nobody. Order is kept for each caller. After a failed append nothing is appended any more:
+//! a later command of a device must never enter the log when an earlier one did not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+
+use bytes::Bytes;
+use quipu_core::record::{Command, Entry, EntryBody};
+use quipu_core::shard::{ShardCount, ShardId};
+use tokio::sync::mpsc;
+
+use crate::batch::Batch;
+use crate::log::Log;
+
+/// Commands that wait for the router; a session that finds it full waits, and its client's stream stops being read.
+pub const ROUTER_QUEUE_MAX: usize = 8_192;
+/// Commands gathered into the records of one append.
+pub const GATHER_COMMANDS_MAX: usize = 4_096;
+/// Bytes of commands gathered into the records of one append; passed by the last command at the most.
+pub const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Appends under way at once: one being made durable, one being gathered behind it.
+const APPENDS_IN_FLIGHT_MAX: usize = 2;
+
+/// The log takes nothing any more. The device must connect again, later or elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log takes no commands")]
+pub struct Unavailable;
+
+/// What the router counts.
+#[derive(Debug, Default)]
+pub struct RouterStats {
+    /// Commands appended.
+    pub commands: AtomicU64,
+    /// Appends made; commands divided by appends is the batching.
+    pub appends: AtomicU64,
+    /// Times a session found the queue full and waited.
+    pub waits: AtomicU64,
+}
+
+/// A handle to the router; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Router {
+    queue: mpsc::Sender<Command>,
+    stats: Arc<RouterStats>,
+}
+
+impl Router {
+    /// Starts the router's thread. It ends when every handle is gone, or with the log; `failed` is called once in the
+    /// latter case, and must end every session.
+    pub fn start(
+        log: Arc<dyn Log>,
+        failed: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (queue, commands) = mpsc::channel(ROUTER_QUEUE_MAX);
+        let stats = Arc::new(RouterStats::default());
+        let gatherer = Gatherer {
+            shards: log.identity().shards,
+            log,
+            commands,
+            stats: stats.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("router".into())
+            .spawn(move || {
+                if gatherer.run().is_err() {
+                    failed();
+                }
+            })?;
+        Ok((Self { queue, stats }, thread))
+    }
+
+    /// What it has counted.
+    pub fn stats(&self) -> &RouterStats {
+        &self.stats
+    }
+
+    /// Queues a command, waiting for room. Commands of one caller keep their order. It is durable only when its event or
+    /// answer comes back.
+    pub async fn submit(&self, command: Command) -> Result<(), Unavailable> {
+        let command = match self.queue.try_send(command) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Unavailable),
+            Err(mpsc::error::TrySendError::Full(command)) => command,
+        };
+        self.stats.waits.fetch_add(1, Ordering::Relaxed);
+        self.queue.send(command).await.map_err(|_| Unavailable)
+    }
+}
+
+struct Gatherer {
+    shards: ShardCount,
+    log: Arc<dyn Log>,
+    commands: mpsc::Receiver<Command>,
+    stats: Arc<RouterStats>,
+}
+
+impl Gatherer {
+    /// Returns when every handle is gone; an error when the log failed.
+    fn run(mut self) -> Result<(), Unavailable> {
+        let (done, finished) = std_mpsc::sync_channel(APPENDS_IN_FLIGHT_MAX);
+        let mut in_flight = 0;
+        while let Some(first) = self.commands.blocking_recv() {
+            let batch = self.gather(first);
+            if in_flight == APPENDS_IN_FLIGHT_MAX {
+                finished.recv().map_err(|_| Unavailable)??;
+                in_flight -= 1;
+            }
+            let done = done.clone();
+            self.log
+                .append(
+                    batch,
+                    Box::new(move |result| {
+                        // The channel holds as many results as there are appends, so this never waits.
+                        let _ = done.send(result.map(|_| ()).map_err(|_| Unavailable));
+                    }),
+                )
+                .map_err(|_| Unavailable)?;
+            in_flight += 1;
+            while let Ok(result) = finished.try_recv() {
+                result?;
+                in_flight -= 1;
+            }
+        }
+        for _ in 0..in_flight {
+            finished.recv().map_err(|_| Unavailable)??;
+        }
+        Ok(())
+    }
+
+    /// Takes what has collected behind `first` and makes records of it.
+    fn gather(&mut self, first: Command) -> Vec<(ShardId, Bytes)> {
+        let mut batch = Batch::default();
+        let mut next = Some(first);
+        while let Some(command) = next {
+            let entry = |command| Entry {
+                source: None,
+                body: EntryBody::Command(command),
+            };
+            batch.push(command.shard(self.shards), entry(command));
+            next = if batch.entries() < GATHER_COMMANDS_MAX && batch.bytes() < GATHER_BYTES_MAX {
+                self.commands.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        self.stats
+            .commands
+            .fetch_add(batch.entries() as u64, Ordering::Relaxed);
+        self.stats.appends.fetch_add(1, Ordering::Relaxed);
+        batch.into_records()
+    }
+}
