@@ -9,10 +9,16 @@ use quipu_core::shard::ShardId;
 use quipu_protocol::event::Content;
 use quipu_protocol::id::{ConversationId, Cursor, Seq, UserId};
 
+pub mod fjall;
+mod keys;
 pub mod memory;
 mod rows;
+pub mod stats;
+pub mod write_behind;
 
+pub use fjall::FjallStore;
 pub use memory::MemoryStore;
+pub use write_behind::{WriteBehind, WriteBehindOptions};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -82,3 +82,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_the_contract() {
+        crate::contract::store::suite(&mut || Box::new(MemoryStore::new()));
+    }
+}

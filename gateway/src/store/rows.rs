@@ -25,6 +25,11 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Rows held.
+    pub(super) fn len(&self) -> usize {
+        self.shards.len() + self.entities.len() + self.history.len() + self.inbox.len()
+    }
+
     /// Adds rows; a later one replaces an earlier one of its key.
     pub(super) fn merge(&mut self, rows: Vec<Row>) {
         for row in rows {

@@ -1,0 +1,167 @@
+//! How rows are keyed in a byte-ordered store: the order of the bytes is the order of the rows.
+
+use quipu_core::row::{CorruptRow, EntityKey};
+use quipu_core::shard::ShardId;
+use quipu_protocol::id::{ConversationId, InboxSeq, InvalidId, Seq, UserId};
+
+const ACCOUNT: u8 = 1;
+const INBOX: u8 = 2;
+const CONVERSATION: u8 = 3;
+/// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
+const NAME_END: u8 = 0;
+
+/// `shard`, two bytes, big-endian.
+pub(super) fn shard(shard: ShardId) -> [u8; 2] {
+    shard.0.to_be_bytes()
+}
+
+pub(super) fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
+    let bytes = key.try_into().map_err(|_| corrupt("two bytes", key))?;
+    Ok(ShardId(u16::from_be_bytes(bytes)))
+}
+
+/// A tag, then the name or the 16 bytes of the conversation.
+pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
+    let (tag, rest) = match key {
+        EntityKey::Account(user) => (ACCOUNT, user.as_str().as_bytes()),
+        EntityKey::Inbox(user) => (INBOX, user.as_str().as_bytes()),
+        EntityKey::Conversation(conversation) => (CONVERSATION, &conversation.as_bytes()[..]),
+    };
+    let mut bytes = Vec::with_capacity(1 + rest.len());
+    bytes.push(tag);
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+pub(super) fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
+    match key.split_first() {
+        Some((&ACCOUNT, name)) => Ok(EntityKey::Account(read_user(name, key)?)),
+        Some((&INBOX, name)) => Ok(EntityKey::Inbox(read_user(name, key)?)),
+        Some((&CONVERSATION, id)) => {
+            let id = ConversationId::from_slice(id).map_err(|error| invalid(&error, key))?;
+            Ok(EntityKey::Conversation(id))
+        }
+        Some(_) | None => Err(corrupt("a known tag", key)),
+    }
+}
+
+/// `conversation`, 16 bytes, then the seq, eight bytes big-endian.
+pub(super) fn history(conversation: &ConversationId, seq: Seq) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(conversation.as_bytes());
+    key[16..].copy_from_slice(&seq.get().to_be_bytes());
+    key
+}
+
+pub(super) fn read_history(key: &[u8]) -> Result<(ConversationId, Seq), CorruptRow> {
+    let (conversation, seq) = split_number(key)?;
+    let conversation =
+        ConversationId::from_slice(conversation).map_err(|error| invalid(&error, key))?;
+    let seq = Seq::new(seq).map_err(|error| invalid(&error, key))?;
+    Ok((conversation, seq))
+}
+
+/// The name, a zero byte, then the inbox seq, eight bytes big-endian.
+pub(super) fn inbox(user: &UserId, seq: InboxSeq) -> Vec<u8> {
+    let name = user.as_str().as_bytes();
+    let mut key = Vec::with_capacity(name.len() + 9);
+    key.extend_from_slice(name);
+    key.push(NAME_END);
+    key.extend_from_slice(&seq.get().to_be_bytes());
+    key
+}
+
+pub(super) fn read_inbox(key: &[u8]) -> Result<(UserId, InboxSeq), CorruptRow> {
+    let (name, seq) = split_number(key)?;
+    let Some((&NAME_END, name)) = name.split_last() else {
+        return Err(corrupt("a name that ends", key));
+    };
+    let seq = InboxSeq::new(seq).map_err(|error| invalid(&error, key))?;
+    Ok((read_user(name, key)?, seq))
+}
+
+fn split_number(key: &[u8]) -> Result<(&[u8], u64), CorruptRow> {
+    let (rest, number) = key
+        .split_last_chunk()
+        .ok_or_else(|| corrupt("a number at its end", key))?;
+    Ok((rest, u64::from_be_bytes(*number)))
+}
+
+fn read_user(name: &[u8], key: &[u8]) -> Result<UserId, CorruptRow> {
+    let name = std::str::from_utf8(name).map_err(|_| corrupt("a name", key))?;
+    UserId::new(name).map_err(|error| invalid(&error, key))
+}
+
+fn invalid(error: &InvalidId, key: &[u8]) -> CorruptRow {
+    corrupt(&error.to_string(), key)
+}
+
+fn corrupt(expected: &str, key: &[u8]) -> CorruptRow {
+    CorruptRow {
+        what: "key",
+        why: format!("{} lacks: {expected}", key.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    #[test]
+    fn keys_read_back() {
+        let conversation = ConversationId::direct(&user("ann"), &user("bob"));
+        for key in [
+            EntityKey::Account(user("ann")),
+            EntityKey::Inbox(user("a-very.long_name-of-31-characte")),
+            EntityKey::Conversation(conversation),
+        ] {
+            assert_eq!(read_entity(&entity(&key)), Ok(key));
+        }
+        let seq = Seq::new(258).unwrap();
+        let key = history(&conversation, seq);
+        assert_eq!(read_history(&key), Ok((conversation, seq)));
+        let seq = InboxSeq::new(u64::MAX).unwrap();
+        let key = inbox(&user("ann"), seq);
+        assert_eq!(read_inbox(&key), Ok((user("ann"), seq)));
+        assert_eq!(read_shard(&shard(ShardId(700))), Ok(ShardId(700)));
+    }
+
+    #[test]
+    fn the_order_of_keys_is_the_order_of_rows() {
+        let names = ["aa", "aa.", "aaa", "ab", "b0", "b0-", "zz"].map(user);
+        assert!(names.is_sorted());
+        let seqs = [1, 2, 255, 256, u64::MAX].map(|seq| InboxSeq::new(seq).unwrap());
+        let keys: Vec<Vec<u8>> = names
+            .iter()
+            .flat_map(|user| seqs.map(|seq| inbox(user, seq)))
+            .collect();
+        assert!(keys.is_sorted());
+        let mut entities: Vec<EntityKey> = names.map(EntityKey::Inbox).into();
+        entities.extend(names.map(EntityKey::Account));
+        entities.push(EntityKey::Conversation(ConversationId([0; 16])));
+        entities.sort_unstable();
+        assert!(entities.iter().map(entity).is_sorted());
+    }
+
+    #[test]
+    fn bytes_that_are_no_key_are_corrupt_not_a_panic() {
+        for key in [&b""[..], b"\x01", b"\x09ann", b"\x03short", b"\x01UPPER"] {
+            assert!(read_entity(key).is_err(), "{key:?}");
+        }
+        for key in [
+            &b""[..],
+            b"1234567",
+            b"\0\0\0\0\0\0\0\0",
+            b"ann\0\0\0\0\0\0\0\0\0",
+            b"\0\0\0\0\0\0\0\0\x01",
+        ] {
+            assert!(read_inbox(key).is_err(), "{key:?}");
+            assert!(read_history(key).is_err(), "{key:?}");
+        }
+        assert!(read_shard(b"123").is_err());
+    }
+}
