@@ -6,8 +6,11 @@ mod codegen;
 mod shell;
 mod test;
 mod tmux;
+mod trials;
 
 use clap::{Parser, Subcommand};
+
+use trials::Profile;
 
 /// Developer commands of the Quipu workspace.
 #[derive(Parser)]
@@ -25,6 +28,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Kill the gateway in a loop under load; says what was acked, lost, doubled, reordered.
+    #[command(disable_help_flag = true)]
+    Crash {
+        /// `--kills N`, `--seed S`, `--users N`, `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Use the gateway and the terminal client as people and scripts do: real processes in real terminals.
+    E2e,
     /// Install what the tests need, then run all of them, the long ones in their short form.
     Test,
 }
@@ -33,6 +45,13 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Generate { check: true } => codegen::check(),
         Command::Generate { check: false } => codegen::generate(),
+        Command::Crash { arguments } => {
+            trials::build_and_run(Profile::Release, "crash", &arguments)
+        }
+        Command::E2e => {
+            tmux::ensure_installed()?;
+            trials::build_and_run(Profile::Debug, "e2e", &[])
+        }
         Command::Test => test::run(),
     }
 }

@@ -1,0 +1,260 @@
+//! Kills the gateway with SIGKILL in a loop while users write to each other, and judges from outside.
+//!
+//! The last line is `crash: kills=200 acked=... lost=0 doubled=0 reordered=0`; the exit code is 0 only if all is as promised.
+
+mod ledger;
+mod person;
+mod sabotage;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use quipu_client::protocol::id::{ConversationId, UserId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use self::ledger::{Ledger, Verdict, View};
+use self::person::{Person, Phase, SharedLedger, lock};
+use self::sabotage::Sabotage;
+use crate::gateway::Gateway;
+use crate::programs;
+
+/// Longest time between a ready gateway and its death, in milliseconds.
+const LIFE_MS_MAX: u64 = 900;
+/// One life in this many ends before the gateway is ready: while it replays its log.
+const EARLY_DEATH_ONE_IN: u32 = 8;
+/// Longest such life, in milliseconds.
+const EARLY_DEATH_MS_MAX: u64 = 150;
+/// How long everybody may take, after the last kill, to see everything.
+const QUIET_WITHIN: Duration = Duration::from_secs(120);
+/// Pause between two looks at the ledger.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How hard to try.
+#[derive(Parser)]
+pub(crate) struct Arguments {
+    /// How often.
+    #[arg(long, default_value_t = 200)]
+    kills: u32,
+    /// Repeats the load and the plan of kills of an earlier run. Random unless given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Users, each writing to some of the others; at least 2. Half of them have data folders and restart their clients.
+    #[arg(long, default_value_t = 8)]
+    users: u16,
+    /// Spoils the run, to show that the judge notices: the exit code must not be 0.
+    #[arg(long, hide = true)]
+    sabotage: Option<Sabotage>,
+}
+
+/// Runs the trial and prints its verdict.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    println!(
+        "crash: seed {seed}, {} kills, {} users",
+        arguments.kills, arguments.users
+    );
+    let folder = match tempfile::Builder::new().prefix("quipu-crash-").tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            eprintln!("crash: no temporary folder: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let verdict = kill_and_judge(arguments, seed, folder.path()).unwrap_or_else(|error| {
+        let mut verdict = Verdict::default();
+        verdict.wrong(format!("{error:#}"));
+        verdict
+    });
+    for complaint in verdict.complaints() {
+        println!("crash: {complaint}");
+    }
+    if !verdict.is_good() {
+        println!(
+            "crash: FAILED with seed {seed}; its folder stays at {}",
+            folder.keep().display()
+        );
+    }
+    println!("crash: kills={} {verdict}", arguments.kills);
+    if verdict.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[tokio::main]
+async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Result<Verdict> {
+    ensure!(arguments.users >= 2, "--users is at least 2");
+    let mut gateway = Gateway::new(&programs::beside("quipu-gateway")?, folder)?;
+    gateway.start()?;
+    gateway.wait_ready()?;
+
+    let ledger = SharedLedger::default();
+    let people = people(arguments.users, seed, folder, &gateway, &ledger)?;
+    let (phase, watched) = watch::channel(Phase::Typing);
+    let mut lives = JoinSet::new();
+    for person in people.iter().map(Person::again) {
+        lives.spawn(person.live(watched.clone()));
+    }
+
+    let killing = kill_in_a_loop(&mut gateway, arguments, seed, &ledger);
+    tokio::select! {
+        killed = killing => killed?,
+        // Nobody leaves before the end: this is a failure of the SDK or the gateway.
+        Some(left) = lives.join_next() => left.context("a person panicked")?.context("a person gave up")?,
+    }
+    gateway.start()?;
+    gateway.wait_ready()?;
+    phase.send_replace(Phase::Reading);
+    wait_until_all_is_seen(&ledger, &mut lives).await?;
+
+    let expected = |user: &UserId| lock(&ledger).shown_to(user);
+    for person in &people {
+        person
+            .look_with_a_fresh_device(expected(&person.user))
+            .await
+            .with_context(|| format!("the fresh device of {}", person.user))?;
+    }
+    phase.send_replace(Phase::Over);
+    while let Some(left) = lives.join_next().await {
+        left.context("a person panicked")?
+            .context("a person gave up")?;
+    }
+    gateway.stop().context("stop the gateway")?;
+
+    let mut ledger = std::mem::take(&mut *lock(&ledger));
+    if let Some(sabotage) = arguments.sabotage {
+        sabotage.spoil(&mut ledger);
+    }
+    let mut verdict = ledger.judge();
+    if verdict.acked < arguments.kills as usize {
+        verdict
+            .wrong("fewer messages were acked than kills made: the run proves nothing".to_owned());
+    }
+    if let Err(error) = gateway.verify() {
+        verdict.wrong(format!("{error:#}"));
+    }
+    Ok(verdict)
+}
+
+/// Everybody writes to the next two, so that each has several conversations and each conversation two writers.
+fn people(
+    users: u16,
+    seed: u64,
+    folder: &Path,
+    gateway: &Gateway,
+    ledger: &SharedLedger,
+) -> Result<Vec<Person>> {
+    let names: Vec<UserId> = (0..users)
+        .map(|n| UserId::new(&format!("user-{n}")))
+        .collect::<Result<_, _>>()?;
+    let mut people: Vec<Person> = (0..users)
+        .map(|n| Person {
+            user: names[usize::from(n)],
+            friends: Vec::new(),
+            server: gateway.address().to_string(),
+            data: (n % 2 == 0).then(|| folder.join(names[usize::from(n)].as_str())),
+            seed: seed.wrapping_add(u64::from(n) + 1),
+            ledger: Arc::clone(ledger),
+        })
+        .collect();
+    for n in 0..names.len() {
+        for step in 1..=2 {
+            let (a, b) = (n, (n + step) % names.len());
+            if a == b || people[a].friends.contains(&names[b]) {
+                continue;
+            }
+            people[a].friends.push(names[b]);
+            people[b].friends.push(names[a]);
+            let conversation = ConversationId::direct(&names[a], &names[b]);
+            lock(ledger).conversation(conversation, [names[a], names[b]]);
+        }
+    }
+    Ok(people)
+}
+
+/// Kills the running gateway and starts it again, `kills` times; it is dead at the end.
+async fn kill_in_a_loop(
+    gateway: &mut Gateway,
+    arguments: &Arguments,
+    seed: u64,
+    ledger: &SharedLedger,
+) -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    // Everybody registers undisturbed, so that every kill meets load.
+    wait_for_acks(ledger, usize::from(arguments.users)).await?;
+    let started = Instant::now();
+    for kill in 1..=arguments.kills {
+        let early = rng.random_ratio(1, EARLY_DEATH_ONE_IN) && kill > 1;
+        if early {
+            sleep(Duration::from_millis(
+                rng.random_range(0..EARLY_DEATH_MS_MAX),
+            ))
+            .await;
+        } else {
+            tokio::task::block_in_place(|| gateway.wait_ready())?;
+            sleep(Duration::from_millis(rng.random_range(0..LIFE_MS_MAX))).await;
+        }
+        gateway.kill()?;
+        if let Some(sabotage) = arguments.sabotage {
+            sabotage.after_kill(kill, &gateway.data())?;
+        }
+        if kill.is_multiple_of(20) {
+            println!(
+                "crash: {kill} kills in {} s, {} messages acked",
+                started.elapsed().as_secs(),
+                lock(ledger).acked_count()
+            );
+        }
+        if kill < arguments.kills {
+            gateway.start()?;
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for_acks(ledger: &SharedLedger, acks: usize) -> Result<()> {
+    let deadline = Instant::now() + QUIET_WITHIN;
+    while lock(ledger).acked_count() < acks {
+        ensure!(Instant::now() < deadline, "nothing is acked");
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Waits until every message typed is acked and was shown to both members. What is missing at the deadline is the judge's
+/// to name; a person that gives up is an error.
+async fn wait_until_all_is_seen(
+    ledger: &SharedLedger,
+    lives: &mut JoinSet<Result<()>>,
+) -> Result<()> {
+    let deadline = Instant::now() + QUIET_WITHIN;
+    loop {
+        if let Some(left) = lives.try_join_next() {
+            left.context("a person panicked")?
+                .context("a person gave up")?;
+        }
+        let (waiting, unseen) = {
+            let ledger: &Ledger = &lock(ledger);
+            (ledger.waiting_for_ack(), ledger.unseen(View::Tail))
+        };
+        if waiting + unseen == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            println!(
+                "crash: {waiting} messages not acked and {unseen} not seen after {QUIET_WITHIN:?}"
+            );
+            return Ok(());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
