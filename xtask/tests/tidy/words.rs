@@ -29,14 +29,14 @@ const RULES: &[Rule] = &[
         call: "unbounded_channel",
         within: &[],
         except: &[],
-        tests_may: false,
+        tests_may: true,
         instead: "`mpsc::channel(NAME_MAX)`: every queue has a named bound and a behaviour at the bound",
     },
     Rule {
         call: "mpsc::channel()",
         within: &[],
         except: &[],
-        tests_may: false,
+        tests_may: true,
         instead: "`mpsc::sync_channel(NAME_MAX)`: every queue has a named bound and a behaviour at the bound",
     },
     Rule {
