@@ -33,7 +33,7 @@ pub struct DeliveryWindow {
     /// Frame bytes of each event in flight, oldest first.
     in_flight: VecDeque<u32>,
     in_flight_bytes: usize,
-    /// What was known when a page brought nothing.
+    /// What was known when a page last brought nothing; the store has it all since.
     empty_page_at: Option<u64>,
 }
 
@@ -147,7 +147,6 @@ impl DeliveryWindow {
         );
         self.sent = inbox_seq.get();
         self.known = self.known.max(self.sent);
-        self.empty_page_at = None;
         self.in_flight
             .push_back(u32::try_from(bytes).unwrap_or(u32::MAX));
         self.in_flight_bytes += bytes;
@@ -171,7 +170,8 @@ impl DeliveryWindow {
         }
         self.behind = self.known > self.sent;
         if self.behind && last_in_page.is_none() {
-            // The read may be older than the push. A second one is not: it began after this.
+            // This read may be older than the push. The next one is not: it begins after this, and what was known by now is
+            // committed by now.
             if self.empty_page_at.is_some_and(|known| known > self.sent) {
                 return Err(NotInStore {
                     sent: Cursor(self.sent),

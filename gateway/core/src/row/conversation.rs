@@ -83,6 +83,13 @@ impl Conversation {
         if !conversation.members.is_sorted_by(|a, b| a.user < b.user) {
             return Err(corrupt(WHAT, "its members are not in ascending order"));
         }
+        if !conversation
+            .members
+            .iter()
+            .all(|m| m.is_within(conversation.head))
+        {
+            return Err(corrupt(WHAT, "a member is ahead of its head"));
+        }
         Ok(conversation)
     }
 }
@@ -95,6 +102,13 @@ impl Member {
             read: None,
             senders: Vec::new(),
         }
+    }
+
+    fn is_within(&self, head: Option<Seq>) -> bool {
+        let mut windows = self.senders.iter().map(|(_, window)| window);
+        self.read <= self.delivered
+            && self.delivered <= head
+            && windows.all(|window| window.last_seq() <= head)
     }
 }
 

@@ -1,0 +1,165 @@
+//! What happens at the named limits.
+
+use quipu_core::limits::DEVICES_PER_ACCOUNT_MAX;
+use quipu_core::record::{CommandKind, Entry, Position, Record};
+use quipu_core::row::{Account, EntityKey};
+use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::{Outcome, Rejection};
+use quipu_protocol::id::{ConversationId, RequestId, TimestampMs};
+use quipu_protocol::limits::DEDUP_WINDOW;
+
+use crate::support::{self, Store};
+
+struct Shard {
+    state: ShardState,
+    store: Store,
+}
+
+impl Shard {
+    fn new() -> Self {
+        let state = ShardState::new(ShardId(0), ShardCount(1));
+        let store = Store::default();
+        Self { state, store }
+    }
+
+    /// Applies one record, and takes the state through its rows, as an eviction or a crash would.
+    fn apply(&mut self, entries: Vec<Entry>) -> Effects {
+        let record = Record {
+            position: self.state.applied().next(),
+            time: TimestampMs(1),
+            entries,
+        };
+        let mut effects = Effects::default();
+        self.store.apply(&mut self.state, &record, &mut effects);
+        let mut rows = effects.clone();
+        self.store.checkpoint(&mut self.state, &mut rows);
+        self.state = self.store.restore(ShardId(0), ShardCount(1));
+        effects
+    }
+}
+
+fn outcomes(effects: &Effects) -> Vec<&Outcome> {
+    let answers = effects.actions.iter().filter_map(|action| match action {
+        Action::Answer { reply, .. } => Some(&reply.outcome),
+        Action::Push { .. } => None,
+    });
+    answers.collect()
+}
+
+fn add_device(number: u64) -> Entry {
+    let kind = CommandKind::AddDevice {
+        request: RequestId(number),
+        device: support::new_device(number as u8),
+    };
+    support::command(support::user("alice"), support::device(number), kind)
+}
+
+#[test]
+fn an_account_has_so_many_devices_and_no_more() {
+    let mut shard = Shard::new();
+    let alice = support::user("alice");
+    shard.apply(vec![support::register(alice, support::device(1), 1, 1)]);
+    // In descending order, which the row turns round.
+    for number in (2..=DEVICES_PER_ACCOUNT_MAX as u64).rev() {
+        assert_eq!(
+            outcomes(&shard.apply(vec![add_device(number)])),
+            [&Outcome::Done]
+        );
+    }
+    let one_more = shard.apply(vec![add_device(99)]);
+    let [Outcome::Rejected(Rejection { code, .. })] = outcomes(&one_more)[..] else {
+        panic!("{one_more:?}");
+    };
+    assert_eq!(*code, RejectCode::TooManyDevices);
+    // A retry of one that is there is done, as before.
+    assert_eq!(
+        outcomes(&shard.apply(vec![add_device(7)])),
+        [&Outcome::Done]
+    );
+    let row = &shard.store.entities[&EntityKey::Account(alice)];
+    assert_eq!(
+        Account::decode(row).unwrap().devices.len(),
+        DEVICES_PER_ACCOUNT_MAX
+    );
+}
+
+#[test]
+fn a_conversation_remembers_so_many_devices_of_a_member() {
+    let mut shard = Shard::new();
+    let (alice, bob) = (support::user("alice"), support::user("bob"));
+    let conversation = ConversationId::direct(&alice, &bob);
+    shard.apply(vec![support::open(alice, support::device(1), bob, 1)]);
+    let send = |device: u64, number| {
+        support::send(
+            alice,
+            support::device(device),
+            conversation,
+            number,
+            "hello",
+        )
+    };
+    let last = DEVICES_PER_ACCOUNT_MAX as u64 + 1;
+    for device in (1..=last).rev() {
+        let effects = shard.apply(vec![send(device, 5)]);
+        assert_eq!(effects.rows.len(), 1, "device {device} has written");
+    }
+    // The one that was silent for the longest time, `last`, is forgotten; the others are not.
+    for device in 1..last {
+        assert_eq!(shard.apply(vec![send(device, 5)]).rows, []);
+    }
+    let row = shard.store.entities[&EntityKey::Conversation(conversation)].len();
+    shard.apply(vec![send(last, 6), send(1, 6)]);
+    let later = shard.store.entities[&EntityKey::Conversation(conversation)].len();
+    assert!(
+        later < row + 8,
+        "the row does not grow: {row} to {later} bytes"
+    );
+}
+
+#[test]
+fn a_conversation_remembers_so_many_messages_of_a_device() {
+    let mut shard = Shard::new();
+    let (alice, bob) = (support::user("alice"), support::user("bob"));
+    let conversation = ConversationId::direct(&alice, &bob);
+    shard.apply(vec![support::open(alice, support::device(1), bob, 1)]);
+    let window = DEDUP_WINDOW as u64;
+    let send = |number| support::send(alice, support::device(1), conversation, number, "hello");
+    for number in 1..=window + 3 {
+        assert_eq!(shard.apply(vec![send(number)]).rows.len(), 1);
+    }
+    let answers = shard.apply((1..=window + 3).map(send).collect());
+    assert_eq!(answers.rows, []);
+    // They go to the shard of the user, which is this one.
+    let answers = shard.apply(
+        answers
+            .outgoing
+            .into_iter()
+            .map(|(_, entry)| entry)
+            .collect(),
+    );
+    for (number, outcome) in (1..).zip(outcomes(&answers)) {
+        match outcome {
+            Outcome::Accepted(seq) => assert!(number > 3 && seq.get() == number, "{number}: {seq}"),
+            Outcome::Rejected(why) => {
+                assert!(
+                    number <= 3 && why.code == RejectCode::StaleClientSeq,
+                    "{number}: {why:?}"
+                );
+            }
+            Outcome::Opened { .. } | Outcome::Done => panic!("{number}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "has applied record 0 and was given 2")]
+fn a_skipped_record_is_not_papered_over() {
+    let mut state = ShardState::new(ShardId(0), ShardCount(1));
+    let record = Record {
+        position: Position(2),
+        time: TimestampMs(1),
+        entries: Vec::new(),
+    };
+    state.apply(&record, &mut Effects::default());
+}

@@ -1,0 +1,5 @@
+//! The instructions that scripts know, one module for each machine.
+
+pub(crate) mod delivery;
+pub(crate) mod shard;
+pub(crate) mod timer;

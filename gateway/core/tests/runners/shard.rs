@@ -1,0 +1,405 @@
+//! Shards with their logs and one store. Instructions, each a record or a step of the shell:
+//!
+//! `shards N` · `at MS: ENTRY; ENTRY ...` (one record for each shard concerned) · `at MS: carry` (what was sent arrives) ·
+//! `at MS: carry again` (the same once more, as after a crash) · `rows` (what changed) · `restart` (from rows alone)
+//!
+//! Entries: `alice/1 registers [secret N]` · `alice/2 joins [secret N]` · `alice/1 opens bob` · `alice/1 sends N to
+//! alice+bob: TEXT` · `alice/1 has alice+bob delivered N read N`
+
+use std::collections::BTreeMap;
+
+use quipu_core::record::{CommandKind, Entry, EntryBody, Record};
+use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row};
+use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
+use quipu_protocol::event::{Content, EventBody, Message, Outcome, Receipt, Reply, ReplyTo};
+use quipu_protocol::id::{ConversationId, DeviceId, RequestId, Seq, TimestampMs, UserId};
+
+use crate::support::{self, Store};
+
+pub(crate) struct Cluster {
+    shards: Vec<ShardState>,
+    count: ShardCount,
+    store: Store,
+    /// Sent and not carried yet, by receiving shard.
+    sent: BTreeMap<ShardId, Vec<Entry>>,
+    /// What was carried last.
+    carried: BTreeMap<ShardId, Vec<Entry>>,
+    changed: Vec<Row>,
+    requests: u64,
+    names: BTreeMap<ConversationId, String>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
+impl crate::Machine for Cluster {
+    fn run(&mut self, instruction: &str) -> Result<Vec<String>, String> {
+        if let Some(count) = instruction.strip_prefix("shards ") {
+            *self = Self::new(count.parse().map_err(|_| "not a number of shards")?);
+            return Ok(Vec::new());
+        }
+        match instruction {
+            "rows" => {
+                self.drain();
+                let rows = std::mem::take(&mut self.changed);
+                return Ok(rows.iter().map(|row| self.row(row)).collect());
+            }
+            "restart" => {
+                self.drain();
+                self.shards = self
+                    .count
+                    .iter()
+                    .map(|s| self.store.restore(s, self.count))
+                    .collect();
+                return Ok(Vec::new());
+            }
+            _ => {}
+        }
+        let (time, what) = instruction
+            .strip_prefix("at ")
+            .and_then(|rest| rest.split_once(": "))
+            .ok_or("not an instruction")?;
+        let time = TimestampMs(time.parse().map_err(|_| "not a time")?);
+        let records = match what {
+            "carry" => {
+                self.carried = std::mem::take(&mut self.sent);
+                self.carried.clone()
+            }
+            "carry again" => self.carried.clone(),
+            entries => self.entries(entries)?,
+        };
+        let mut followed = Vec::new();
+        for (shard, entries) in records {
+            followed.extend(self.append(shard, time, entries));
+        }
+        Ok(followed)
+    }
+}
+
+impl Cluster {
+    fn new(count: u16) -> Self {
+        let count = ShardCount(count);
+        Self {
+            shards: count
+                .iter()
+                .map(|shard| ShardState::new(shard, count))
+                .collect(),
+            count,
+            store: Store::default(),
+            sent: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            changed: Vec::new(),
+            requests: 0,
+            names: BTreeMap::new(),
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut rows = Vec::new();
+        for shard in &mut self.shards {
+            shard.drain_dirty(&mut rows);
+        }
+        self.store.commit(rows.iter().cloned());
+        self.changed.extend(rows);
+    }
+
+    /// Appends one record and applies it.
+    fn append(&mut self, shard: ShardId, time: TimestampMs, entries: Vec<Entry>) -> Vec<String> {
+        let state = &mut self.shards[usize::from(shard.0)];
+        let payload = Record::encode_entries(&entries);
+        let record = Record::decode(state.applied().next(), time, &payload).unwrap();
+        let mut effects = Effects::default();
+        self.store.apply(state, &record, &mut effects);
+        self.store.commit(effects.rows.iter().cloned());
+        let mut followed = vec![format!("shard {} record {}", shard.0, record.position.0)];
+        followed.extend(
+            self.effects(&effects)
+                .into_iter()
+                .map(|line| format!("  {line}")),
+        );
+        for (to, entry) in effects.outgoing {
+            self.sent.entry(to).or_default().push(entry);
+        }
+        followed
+    }
+
+    fn entries(&mut self, text: &str) -> Result<BTreeMap<ShardId, Vec<Entry>>, String> {
+        let mut records: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
+        for text in text.split("; ") {
+            let entry = self.entry(text)?;
+            let EntryBody::Command(command) = &entry.body else {
+                continue;
+            };
+            records
+                .entry(command.shard(self.count))
+                .or_default()
+                .push(entry);
+        }
+        Ok(records)
+    }
+
+    fn entry(&mut self, text: &str) -> Result<Entry, String> {
+        let (head, message) = match text.split_once(": ") {
+            Some((head, message)) => (head, message),
+            None => (text, ""),
+        };
+        let words: Vec<&str> = head.split_whitespace().collect();
+        let (who, rest) = words.split_first().ok_or("who?")?;
+        let (name, number) = who.split_once('/').ok_or("a device is NAME/NUMBER")?;
+        let (user, device) = (support::user(name), support::device(parse(number)?));
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        Ok(match rest {
+            ["registers"] => support::register(user, device, request.0, device.get() as u8),
+            ["registers", "secret", n] => {
+                support::register(user, device, request.0, parse(n)? as u8)
+            }
+            ["joins", rest @ ..] => {
+                let secret = rest.last().map_or_else(|| Ok(device.get()), |n| parse(n))?;
+                let device_row = support::new_device(secret as u8);
+                let kind = CommandKind::AddDevice {
+                    request,
+                    device: device_row,
+                };
+                support::command(user, device, kind)
+            }
+            ["opens", peer] => {
+                let (lower, higher) = (name.min(*peer), name.max(*peer));
+                self.conversation(&format!("{lower}+{higher}"))?;
+                support::open(user, device, support::user(peer), request.0)
+            }
+            ["sends", n, "to", conversation] => {
+                let conversation = self.conversation(conversation)?;
+                support::send(user, device, conversation, parse(n)?, message)
+            }
+            ["has", conversation, positions @ ..] => {
+                let conversation = self.conversation(conversation)?;
+                let position = |what: &str| -> Result<Option<Seq>, String> {
+                    let mut pairs = positions.chunks_exact(2);
+                    let found = pairs.find(|pair| pair[0] == what);
+                    found
+                        .map(|pair| Ok(support::seq(parse(pair[1])?)))
+                        .transpose()
+                };
+                let kind = CommandKind::Receipt {
+                    conversation,
+                    delivered: position("delivered")?,
+                    read: position("read")?,
+                };
+                support::command(user, device, kind)
+            }
+            _ => return Err(format!("`{text}` is no entry")),
+        })
+    }
+
+    fn conversation(&mut self, name: &str) -> Result<ConversationId, String> {
+        let (a, b) = name.split_once('+').ok_or("a conversation is NAME+NAME")?;
+        let id = ConversationId::direct(&support::user(a), &support::user(b));
+        self.names.insert(id, name.to_owned());
+        Ok(id)
+    }
+
+    // ---- what followed, as text
+
+    fn effects(&self, effects: &Effects) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (shard, entry) in &effects.outgoing {
+            let source = entry.source.unwrap();
+            lines.push(format!(
+                "sends to shard {} [{}.{}.{}] {}",
+                shard.0,
+                source.shard.0,
+                source.position.0,
+                source.index,
+                self.body(&entry.body)
+            ));
+        }
+        lines.extend(effects.rows.iter().map(|row| self.row(row)));
+        for action in &effects.actions {
+            lines.push(match action {
+                Action::Push { user, event } => {
+                    format!(
+                        "pushes {user} event {}: {}",
+                        event.inbox_seq,
+                        self.event(&event.body)
+                    )
+                }
+                Action::Answer {
+                    user,
+                    device,
+                    reply,
+                } => {
+                    format!("answers {}", self.answer(user, *device, reply))
+                }
+            });
+        }
+        let Dropped {
+            repeats,
+            misrouted,
+            without_inbox,
+        } = effects.dropped;
+        if repeats + misrouted + without_inbox > 0 {
+            lines.push(format!(
+                "drops {repeats} repeated, {misrouted} misrouted, {without_inbox} without an inbox"
+            ));
+        }
+        if lines.is_empty() {
+            lines.push("nothing".to_owned());
+        }
+        lines
+    }
+
+    fn body(&self, body: &EntryBody) -> String {
+        match body {
+            EntryBody::Command(command) => format!("{command:?}"),
+            EntryBody::Deliver { to, event } => {
+                let to: Vec<&str> = to.iter().map(UserId::as_str).collect();
+                format!("for {}: {}", to.join(" "), self.event(event))
+            }
+            EntryBody::Answer {
+                user,
+                device,
+                reply,
+            } => {
+                format!("answer {}", self.answer(user, *device, reply))
+            }
+        }
+    }
+
+    fn event(&self, event: &EventBody) -> String {
+        match event {
+            EventBody::Message(message) => self.message(message),
+            EventBody::Receipt(receipt) => self.receipt(receipt),
+        }
+    }
+
+    fn message(&self, message: &Message) -> String {
+        let Content::Text(text) = &message.content;
+        format!(
+            "{} {} from {}/{} no. {} at {}: {text}",
+            self.name(&message.conversation),
+            message.seq,
+            message.from,
+            message.from_device.get(),
+            message.client_seq,
+            message.sent_at.0,
+        )
+    }
+
+    fn receipt(&self, receipt: &Receipt) -> String {
+        format!(
+            "{} {} has {}",
+            self.name(&receipt.conversation),
+            receipt.user,
+            positions(receipt.delivered, receipt.read)
+        )
+    }
+
+    fn answer(&self, user: &UserId, device: DeviceId, reply: &Reply) -> String {
+        let to = match &reply.to {
+            ReplyTo::Send {
+                conversation,
+                client_seq,
+            } => {
+                format!("no. {client_seq} to {}", self.name(conversation))
+            }
+            ReplyTo::Request(request) => format!("request {}", request.0),
+        };
+        let outcome = match &reply.outcome {
+            Outcome::Accepted(seq) => format!("accepted as {seq}"),
+            Outcome::Opened { conversation, head } => {
+                format!(
+                    "opened {}, head {}",
+                    self.name(conversation),
+                    or_none(*head)
+                )
+            }
+            Outcome::Done => "done".to_owned(),
+            Outcome::Rejected(rejection) => rejection.code.to_string(),
+        };
+        format!("{user}/{} {to}: {outcome}", device.get())
+    }
+
+    fn row(&self, row: &Row) -> String {
+        match row {
+            Row::History(row) => format!("row history: {}", self.message(&row.0)),
+            Row::Inbox(row) => {
+                let kind = match &row.kind {
+                    InboxKind::Message { conversation, seq } => {
+                        format!("{} {seq}", self.name(conversation))
+                    }
+                    InboxKind::Receipt(receipt) => self.receipt(receipt),
+                };
+                format!("row inbox of {} {}: {kind}", row.user, row.inbox_seq)
+            }
+            Row::Entity(EntityKey::Account(user), value) => {
+                let account = Account::decode(value).unwrap();
+                let devices: Vec<String> = account
+                    .devices
+                    .iter()
+                    .map(|d| {
+                        format!(
+                            "{} (secret {}, at {})",
+                            d.id.get(),
+                            d.token_hash[0],
+                            d.added_at.0
+                        )
+                    })
+                    .collect();
+                format!(
+                    "row account {user}: at {}, devices {}",
+                    account.created_at.0,
+                    devices.join(", ")
+                )
+            }
+            Row::Entity(EntityKey::Inbox(user), value) => {
+                let head = Inbox::decode(value).unwrap().head;
+                format!(
+                    "row inbox {user}: head {}",
+                    head.map_or_else(|| "none".to_owned(), |h| h.to_string())
+                )
+            }
+            Row::Entity(EntityKey::Conversation(id), value) => {
+                let row = Conversation::decode(value).unwrap();
+                let members: Vec<String> = row
+                    .members
+                    .iter()
+                    .map(|m| format!("{} {}", m.user, positions(m.delivered, m.read)))
+                    .collect();
+                format!(
+                    "row conversation {}: head {}, {} ({} bytes)",
+                    self.name(id),
+                    or_none(row.head),
+                    members.join(", "),
+                    value.len()
+                )
+            }
+            Row::Shard(shard, value) => {
+                let state = ShardState::restore(*shard, self.count, Some(value)).unwrap();
+                format!("row shard {}: applied {}", shard.0, state.applied().0)
+            }
+        }
+    }
+
+    fn name(&self, id: &ConversationId) -> String {
+        self.names
+            .get(id)
+            .cloned()
+            .unwrap_or_else(|| "a conversation".to_owned())
+    }
+}
+
+fn positions(delivered: Option<Seq>, read: Option<Seq>) -> String {
+    format!("delivered {} read {}", or_none(delivered), or_none(read))
+}
+
+fn or_none(seq: Option<Seq>) -> String {
+    seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
+}
+
+fn parse(number: &str) -> Result<u64, String> {
+    number.parse().map_err(|_| format!("{number} is no number"))
+}

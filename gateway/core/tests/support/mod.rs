@@ -1,0 +1,147 @@
+//! A store in memory, and short names for what tests build.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Record};
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
+use quipu_protocol::event::Content;
+use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
+
+/// What is committed. A row that never changes is only ever written again with the same value.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Store {
+    pub(crate) entities: BTreeMap<EntityKey, Bytes>,
+    pub(crate) shards: BTreeMap<ShardId, Bytes>,
+    pub(crate) history: BTreeMap<(ConversationId, u64), HistoryRow>,
+    pub(crate) inbox: BTreeMap<(UserId, u64), InboxRow>,
+}
+
+impl Store {
+    pub(crate) fn commit(&mut self, rows: impl IntoIterator<Item = Row>) {
+        for row in rows {
+            match row {
+                Row::History(row) => {
+                    // Through its bytes, as a real store would.
+                    let (conversation, seq) = (*row.conversation(), row.seq());
+                    let stored =
+                        HistoryRow::decode_value(conversation, seq, &row.encode_value()).unwrap();
+                    assert_eq!(stored, row);
+                    let before = self.history.insert((conversation, seq.get()), row.clone());
+                    assert!(before.is_none_or(|before| before == row), "{row:?} changed");
+                }
+                Row::Inbox(row) => {
+                    let stored =
+                        InboxRow::decode_value(row.user, row.inbox_seq, &row.encode_value());
+                    assert_eq!(stored.unwrap(), row);
+                    let key = (row.user, row.inbox_seq.get());
+                    let before = self.inbox.insert(key, row.clone());
+                    assert!(before.is_none_or(|before| before == row), "{row:?} changed");
+                }
+                Row::Entity(key, value) => {
+                    self.entities.insert(key, value);
+                }
+                Row::Shard(shard, value) => {
+                    self.shards.insert(shard, value);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn restore(&self, shard: ShardId, shards: ShardCount) -> ShardState {
+        let row = self.shards.get(&shard).map(Bytes::as_ref);
+        ShardState::restore(shard, shards, row).unwrap()
+    }
+
+    /// Loads what a record needs, then applies it.
+    pub(crate) fn apply(&self, state: &mut ShardState, record: &Record, effects: &mut Effects) {
+        let mut missing = BTreeSet::new();
+        state.missing(record, &mut missing);
+        for key in missing {
+            let row = self.entities.get(&key).map(Bytes::as_ref);
+            state.load(key, row).unwrap();
+        }
+        state.apply(record, effects);
+    }
+
+    /// Commits everything that a state has to write.
+    pub(crate) fn checkpoint(&mut self, state: &mut ShardState, effects: &mut Effects) {
+        let mut rows = std::mem::take(&mut effects.rows);
+        state.drain_dirty(&mut rows);
+        self.commit(rows);
+    }
+}
+
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+pub(crate) fn device(number: u64) -> DeviceId {
+    DeviceId::new(number).unwrap()
+}
+
+pub(crate) fn seq(number: u64) -> Seq {
+    Seq::new(number).unwrap()
+}
+
+pub(crate) fn client_seq(number: u64) -> ClientSeq {
+    ClientSeq::new(number).unwrap()
+}
+
+/// An entry that a router would append.
+pub(crate) fn command(user: UserId, device: DeviceId, kind: CommandKind) -> Entry {
+    Entry {
+        source: None,
+        body: EntryBody::Command(Command { user, device, kind }),
+    }
+}
+
+/// A message id that says which send it names.
+pub(crate) fn message_id(user: &UserId, device: DeviceId, number: u64) -> MessageId {
+    let mut id = [0; 16];
+    let name = user.as_str().as_bytes();
+    let len = name.len().min(6);
+    id[..len].copy_from_slice(&name[..len]);
+    id[6..8].copy_from_slice(&(device.get() as u16).to_be_bytes());
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    MessageId(id)
+}
+
+pub(crate) fn send(
+    from: UserId,
+    from_device: DeviceId,
+    conversation: ConversationId,
+    number: u64,
+    text: &str,
+) -> Entry {
+    let kind = CommandKind::Send {
+        conversation,
+        client_seq: client_seq(number),
+        id: message_id(&from, from_device, number),
+        content: Content::Text(text.to_owned()),
+    };
+    command(from, from_device, kind)
+}
+
+pub(crate) fn register(name: UserId, with: DeviceId, request: u64, secret: u8) -> Entry {
+    let kind = CommandKind::Register {
+        request: RequestId(request),
+        password: Some("$argon2id$".to_owned()),
+        device: new_device(secret),
+    };
+    command(name, with, kind)
+}
+
+pub(crate) fn new_device(secret: u8) -> NewDevice {
+    NewDevice {
+        label: "a device".to_owned(),
+        token_hash: [secret; 32],
+    }
+}
+
+pub(crate) fn open(by: UserId, with: DeviceId, peer: UserId, request: u64) -> Entry {
+    let request = RequestId(request);
+    command(by, with, CommandKind::OpenDirect { request, peer })
+}
