@@ -1,14 +1,17 @@
-//! Starts a gateway inside any process: `Gateway::start(config) -> GatewayHandle`.
+//! Starts a gateway inside any process: `Gateway::start(&config)`.
 
+pub mod accounts;
 pub mod admin;
 mod batch;
 pub mod config;
 #[cfg(any(test, feature = "test-util"))]
 pub mod contract;
+pub mod edge;
 pub mod folder;
 pub mod log;
 pub mod password;
 pub mod processor;
+pub mod queries;
 pub mod registry;
 pub mod router;
 pub mod store;

@@ -1,0 +1,400 @@
+//! Who may connect: registering, logging in, session tokens, and where the device's events go on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use quipu_core::record::{Command, CommandKind, NewDevice};
+use quipu_core::row::{Account, Inbox};
+use quipu_protocol::credentials::{Credentials, Hello, Resume, Token};
+use quipu_protocol::error::{CloseCode, RejectCode};
+use quipu_protocol::event::Outcome;
+use quipu_protocol::id::{Cursor, DeviceId, RequestId, TimestampMs, UserId};
+use quipu_protocol::welcome::{Limits, Welcome};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::config::{self, Registration};
+use crate::password::{Password, PasswordError, Passwords};
+use crate::queries::{Queries, QueryError};
+use crate::registry::Registry;
+use crate::router::{Router, Unavailable};
+use crate::telemetry::Metrics;
+
+/// What WELCOME says about this software.
+pub const AGENT: &str = concat!("quipu-gateway/", env!("CARGO_PKG_VERSION"));
+
+/// Why a HELLO was refused: the code and reason that the connection is closed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the client concludes.
+    pub code: CloseCode,
+    /// For a person.
+    pub reason: &'static str,
+}
+
+const fn refusal(code: CloseCode, reason: &'static str) -> Refusal {
+    Refusal { code, reason }
+}
+
+/// The same for an unknown user, a wrong password and a wrong token, so that nobody learns who has an account.
+const WRONG: Refusal = refusal(
+    CloseCode::Unauthenticated,
+    "unknown user, wrong password or wrong token",
+);
+const UNAVAILABLE: Refusal = refusal(
+    CloseCode::Unavailable,
+    "the log or the store does not answer",
+);
+
+impl From<QueryError> for Refusal {
+    fn from(_: QueryError) -> Self {
+        // `Queries` has logged it.
+        UNAVAILABLE
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(_: Unavailable) -> Self {
+        UNAVAILABLE
+    }
+}
+
+impl From<PasswordError> for Refusal {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => refusal(CloseCode::Busy, "too many log-ins at once"),
+            PasswordError::Failed(why) => {
+                tracing::error!(why, "cannot hash or check a password");
+                refusal(CloseCode::Internal, "cannot check the password")
+            }
+        }
+    }
+}
+
+/// Who may register, decided at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Policy {
+    Open,
+    Invitation(String),
+    Closed,
+}
+
+/// Decides about HELLOs.
+pub struct Accounts {
+    policy: Policy,
+    passwords: Passwords,
+    queries: Queries,
+    router: Router,
+    registry: Arc<Registry>,
+    life: u64,
+    answer_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// What [`Accounts`] works with.
+pub struct Surroundings {
+    /// Reads accounts.
+    pub queries: Queries,
+    /// Takes account commands.
+    pub router: Router,
+    /// Gives their answers.
+    pub registry: Arc<Registry>,
+    /// The life that cursors of this gateway belong to.
+    pub life: u64,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Accounts {
+    /// Takes the rules from the settings; `listening` decides what `auto` means. Computes one password hash.
+    pub fn new(
+        settings: &config::Accounts,
+        listening: SocketAddr,
+        answer_timeout: Duration,
+        with: Surroundings,
+    ) -> Result<Self, PasswordError> {
+        let policy = match settings.registration {
+            Registration::Open => Policy::Open,
+            Registration::Closed => Policy::Closed,
+            Registration::Invitation => Policy::Invitation(settings.invitation.clone()),
+            Registration::Auto if listening.ip().to_canonical().is_loopback() => Policy::Open,
+            Registration::Auto => Policy::Closed,
+        };
+        Ok(Self {
+            policy,
+            passwords: Passwords::new(settings, Arc::clone(&with.metrics))?,
+            queries: with.queries,
+            router: with.router,
+            registry: with.registry,
+            life: with.life,
+            answer_timeout,
+            metrics: with.metrics,
+        })
+    }
+
+    /// Whether anybody may register now, for the line that start-up prints.
+    pub fn registration(&self) -> &'static str {
+        match &self.policy {
+            Policy::Open => "open",
+            Policy::Invitation(_) => "by invitation",
+            Policy::Closed => "closed",
+        }
+    }
+
+    /// Answers a HELLO. Dropping the future is harmless: at worst an account or a device exists whose token nobody has.
+    pub async fn admit(&self, hello: Hello) -> Result<Welcome, Refusal> {
+        let asked = Instant::now();
+        let admitted = match hello.credentials {
+            Credentials::Register {
+                name,
+                password,
+                label,
+                invitation,
+            } => {
+                self.register(name, Password(password), label, &invitation)
+                    .await
+            }
+            Credentials::Login {
+                name,
+                password,
+                label,
+            } => self.log_in(name, Password(password), label).await,
+            Credentials::Session {
+                name,
+                device,
+                token,
+            } => self.resume(name, device, &token, hello.resume).await,
+        };
+        match &admitted {
+            Ok(welcome) => {
+                self.metrics.sessions_started.inc();
+                self.metrics
+                    .hello_seconds
+                    .observe(asked.elapsed().as_secs_f64());
+                if welcome.resumed {
+                    self.metrics.sessions_resumed.inc();
+                } else if hello.resume.is_some() {
+                    self.metrics.sessions_resynced.inc();
+                }
+            }
+            Err(refusal) => {
+                self.metrics.sessions_refused.inc();
+                if refusal.code == CloseCode::Unauthenticated {
+                    self.metrics.credentials_refused.inc();
+                }
+            }
+        }
+        admitted
+    }
+
+    async fn register(
+        &self,
+        name: UserId,
+        password: Password,
+        label: String,
+        invitation: &str,
+    ) -> Result<Welcome, Refusal> {
+        self.check_policy(invitation)?;
+        let taken = refusal(CloseCode::NameTaken, "this name belongs to somebody");
+        // Asked before the password is hashed, which costs more; the shard decides again, in order.
+        if self.queries.user_exists(name).await? {
+            return Err(taken);
+        }
+        let password = Some(self.passwords.hash(password).await?);
+        let credentials = NewCredentials::random(label);
+        let (device, token) = (credentials.device, credentials.token);
+        let (request, kept) = (credentials.request, credentials.kept);
+        let kind = CommandKind::Register {
+            request,
+            password,
+            device: kept,
+        };
+        self.decide(name, device, request, kind).await?;
+        self.metrics.registrations.inc();
+        Ok(self.welcome(name, device, Some(token), None))
+    }
+
+    async fn log_in(
+        &self,
+        name: UserId,
+        password: Password,
+        label: String,
+    ) -> Result<Welcome, Refusal> {
+        let account = self.queries.account(name).await?;
+        let stored = account.and_then(|(account, _)| account.password);
+        if !self.passwords.verify(password, stored).await? {
+            return Err(WRONG);
+        }
+        let credentials = NewCredentials::random(label);
+        let (device, token) = (credentials.device, credentials.token);
+        let (request, kept) = (credentials.request, credentials.kept);
+        let kind = CommandKind::AddDevice {
+            request,
+            device: kept,
+        };
+        self.decide(name, device, request, kind).await?;
+        self.metrics.logins.inc();
+        Ok(self.welcome(name, device, Some(token), None))
+    }
+
+    async fn resume(
+        &self,
+        name: UserId,
+        device: DeviceId,
+        token: &Token,
+        resume: Option<Resume>,
+    ) -> Result<Welcome, Refusal> {
+        let found = self.queries.account(name).await?;
+        if !token_matches(found.as_ref().map(|(account, _)| account), device, token) {
+            return Err(WRONG);
+        }
+        let inbox = found.map(|(_, inbox)| inbox).unwrap_or_default();
+        let cursor = resume
+            .filter(|resume| usable(resume, self.life, &inbox))
+            .map(|resume| resume.cursor);
+        Ok(self.welcome(name, device, None, cursor))
+    }
+
+    fn check_policy(&self, invitation: &str) -> Result<(), Refusal> {
+        match &self.policy {
+            Policy::Open => Ok(()),
+            // Compared by digest, in constant time, so that the code cannot be guessed byte by byte.
+            Policy::Invitation(code) if bool::from(sha256(code).ct_eq(&sha256(invitation))) => {
+                Ok(())
+            }
+            Policy::Invitation(_) => Err(refusal(
+                CloseCode::RegistrationClosed,
+                "registering here needs an invitation",
+            )),
+            Policy::Closed => Err(refusal(
+                CloseCode::RegistrationClosed,
+                "this gateway takes no registrations",
+            )),
+        }
+    }
+
+    /// Sends an account command through the log and waits for the shard's answer.
+    async fn decide(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        request: RequestId,
+        kind: CommandKind,
+    ) -> Result<(), Refusal> {
+        let expected = self.registry.expect_answer(user, device, request);
+        self.router.submit(Command { user, device, kind }).await?;
+        let outcome = tokio::time::timeout(self.answer_timeout, expected.outcome()).await;
+        match outcome.ok().flatten() {
+            Some(Outcome::Done) => Ok(()),
+            Some(Outcome::Rejected(rejection)) => Err(match rejection.code {
+                RejectCode::NameTaken => {
+                    refusal(CloseCode::NameTaken, "this name belongs to somebody")
+                }
+                RejectCode::TooManyDevices => refusal(
+                    CloseCode::TooManyDevices,
+                    "this account has as many devices as it may; remove one first",
+                ),
+                RejectCode::UnknownUser => WRONG,
+                RejectCode::Internal
+                | RejectCode::UnknownConversation
+                | RejectCode::NotAMember
+                | RejectCode::Invalid
+                | RejectCode::TextTooLong
+                | RejectCode::StaleClientSeq
+                | RejectCode::Busy
+                | RejectCode::RateLimited => {
+                    tracing::error!(%user, code = %rejection.code, "an account command was rejected");
+                    refusal(CloseCode::Internal, "the account could not be changed")
+                }
+            }),
+            Some(Outcome::Accepted(_) | Outcome::Opened { .. }) => {
+                tracing::error!(%user, "an account command got the answer of another one");
+                Err(refusal(
+                    CloseCode::Internal,
+                    "the account could not be changed",
+                ))
+            }
+            None => Err(UNAVAILABLE),
+        }
+    }
+
+    fn welcome(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        token: Option<Token>,
+        cursor: Option<Cursor>,
+    ) -> Welcome {
+        Welcome {
+            user,
+            device,
+            token,
+            resumed: cursor.is_some(),
+            cursor: cursor.unwrap_or(Cursor::START),
+            life: self.life,
+            server_time: now_ms(),
+            agent: AGENT.to_owned(),
+            limits: Limits::default(),
+            gateway: String::new(),
+            next_gateways: Vec::new(),
+        }
+    }
+}
+
+/// A cursor counts only in its own life, and only if the inbox has come that far.
+fn usable(resume: &Resume, life: u64, inbox: &Inbox) -> bool {
+    let head = inbox.head.map_or(Cursor::START, |head| head.cursor());
+    resume.life == life && resume.cursor <= head
+}
+
+/// Whether the token is the device's. Compares digests in constant time, also for a device that does not exist.
+fn token_matches(account: Option<&Account>, device: DeviceId, token: &Token) -> bool {
+    let kept = account
+        .and_then(|account| account.device(device))
+        .map(|device| device.token_hash);
+    let matches = sha256(token).ct_eq(&kept.unwrap_or([0; 32]));
+    bool::from(matches) && kept.is_some()
+}
+
+fn sha256(bytes: impl AsRef<[u8]>) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+fn now_ms() -> TimestampMs {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    TimestampMs(since_epoch.map_or(0, |time| {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    }))
+}
+
+/// A new device: its id, its secret, and what the account keeps of it.
+pub(crate) struct NewCredentials {
+    pub(crate) device: DeviceId,
+    pub(crate) token: Token,
+    pub(crate) request: RequestId,
+    pub(crate) kept: NewDevice,
+}
+
+impl NewCredentials {
+    pub(crate) fn random(label: String) -> Self {
+        let token: Token = rand::random();
+        Self {
+            device: random_device(),
+            token,
+            request: RequestId(rand::random()),
+            kept: NewDevice {
+                label,
+                token_hash: sha256(token),
+            },
+        }
+    }
+}
+
+fn random_device() -> DeviceId {
+    loop {
+        if let Ok(device) = DeviceId::new(rand::random()) {
+            return device;
+        }
+    }
+}

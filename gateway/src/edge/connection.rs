@@ -1,0 +1,647 @@
+//! One task per connection: pumps a `ServerSession` between quinn streams, the router and the registry.
+//!
+//! Reads never wait for writes: what a slow peer does not take stays in [`Outgoing`], within the session's and the delivery
+//! window's bounds, while S0 is served on. Everything that may take long (checking credentials, waiting for room in the
+//! router, reading the store) is a boxed future that is gone when done, so that an idle connection is small.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quipu_core::delivery::{DeliveryWindow, Offer, Want};
+use quipu_core::record::{Command, CommandKind};
+use quipu_protocol::credentials::Hello;
+use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
+use quipu_protocol::event::{DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
+use quipu_protocol::frame::{self, FrameType};
+use quipu_protocol::id::{Cursor, DeviceId, UserId};
+use quipu_protocol::limits::{FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX};
+use quipu_protocol::session::{ServerOutput, ServerSession};
+use quipu_protocol::welcome::Welcome;
+use quipu_protocol::wire;
+use tokio::time::Sleep;
+
+use super::lane::Outgoing;
+use super::{Shared, request};
+use crate::accounts::Refusal;
+use crate::queries::{InboxPage, QueryError};
+use crate::registry::{Attached, Mailbox, MailboxItem, Taken};
+use crate::router::Unavailable;
+
+/// Bytes of S0 read at once.
+const READ_BYTES_MAX: usize = 16 * 1024;
+/// Answers waiting for the peer's credit above which no more of its commands are read.
+const S0_WAITING_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// First wait before an inbox page that ended at a missing history row is read again; doubles with each try.
+const GAP_WAIT_MIN: Duration = Duration::from_millis(2);
+/// Longest such wait.
+const GAP_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Tries without progress after which the session is closed with UNAVAILABLE: about half a minute.
+const GAP_TRIES_MAX: u32 = 64;
+
+// S0 is closed with BUSY only after its peer was given the chance to read.
+const _: () = assert!(S0_WAITING_BYTES_MAX < SESSION_TRANSMIT_BYTES_MAX);
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a session waits for besides its streams.
+enum Work {
+    /// HELLO was judged.
+    Admitted(Box<Result<Welcome, Refusal>>),
+    /// A command is queued, or was answered without the log.
+    Submitted(Result<Option<Box<Reply>>, Refused>),
+}
+
+/// Why a command could not be carried to the log.
+struct Refused;
+
+impl From<Unavailable> for Refused {
+    fn from(_: Unavailable) -> Self {
+        Self
+    }
+}
+
+impl From<QueryError> for Refused {
+    fn from(_: QueryError) -> Self {
+        Self
+    }
+}
+
+/// What a turn of the loop begins with.
+enum Happened {
+    Received(Bytes),
+    S0Ended,
+    Written,
+    LaneOpened(SendStream),
+    LaneStopped,
+    Mail,
+    Due,
+    Done(Work),
+    Page(Result<InboxPage, QueryError>),
+    Request(SendStream, RecvStream),
+    StrayStream(RecvStream),
+    Datagram,
+    Lost,
+}
+
+/// Serves a connection until it is closed. The peer's first bidirectional stream is S0.
+pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let session = ServerSession::new(Instant::now());
+    let deadline = session.poll_timeout().unwrap_or_else(Instant::now);
+    let s0 = tokio::time::timeout_at(deadline.into(), connection.accept_bi()).await;
+    match s0 {
+        Ok(Ok((send, receive))) => {
+            let mut driver = Driver::new(shared, connection, session, send, receive);
+            driver.run().await;
+        }
+        Ok(Err(_lost)) => {}
+        Err(_late) => close(
+            &connection,
+            CloseCode::HelloTimeout,
+            "QP-HELLO-5: HELLO did not come in time",
+        ),
+    }
+}
+
+fn close(connection: &Connection, code: CloseCode, reason: &str) {
+    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+    connection.close(VarInt::from_u32(code.code()), &reason.as_bytes()[..end]);
+}
+
+/// The loop has ended; the connection is closed.
+struct Ended;
+
+struct Driver {
+    shared: Arc<Shared>,
+    connection: Connection,
+    session: ServerSession,
+    s0_send: SendStream,
+    s0_receive: RecvStream,
+    s0: Outgoing,
+    /// Received and not yet taken by the session, which takes no more while a command waits for the router.
+    input: Bytes,
+    lane_send: Option<SendStream>,
+    lane: Outgoing,
+    mailbox: Arc<Mailbox>,
+    /// Present from WELCOME on.
+    member: Option<Member>,
+    /// HELLO being judged, or a command on its way; one at a time, which keeps the commands' order.
+    work: Option<Boxed<Work>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a session has once its device is let in.
+struct Member {
+    user: UserId,
+    device: DeviceId,
+    window: DeliveryWindow,
+    reading: Option<Boxed<Result<InboxPage, QueryError>>>,
+    /// Tries in a row that found the next event's history row missing.
+    gap_tries: u32,
+    /// When the inbox is read again after such a try.
+    retry_at: Option<Instant>,
+    _attached: Attached,
+    _counted: Counted,
+}
+
+/// Counts a session while it lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.with.metrics.sessions.inc();
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.with.metrics.sessions.dec();
+    }
+}
+
+impl Driver {
+    fn new(
+        shared: Arc<Shared>,
+        connection: Connection,
+        session: ServerSession,
+        s0_send: SendStream,
+        s0_receive: RecvStream,
+    ) -> Self {
+        Self {
+            shared,
+            connection,
+            session,
+            s0_send,
+            s0_receive,
+            s0: Outgoing::default(),
+            input: Bytes::new(),
+            lane_send: None,
+            lane: Outgoing::default(),
+            mailbox: Mailbox::new(),
+            member: None,
+            work: None,
+            timer: None,
+        }
+    }
+
+    async fn run(&mut self) {
+        while let Ok(()) = self.settle() {
+            let happened = self.happen().await;
+            if self.handle(happened).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next thing. What has been waiting longest for us comes first: finished work, then what lets the peer
+    /// go on, then new input.
+    async fn happen(&mut self) -> Happened {
+        let takes_input = self.input.is_empty() && self.s0.len() < S0_WAITING_BYTES_MAX;
+        let opens_lane = self.member.is_some() && self.lane_send.is_none();
+        let reading = self
+            .member
+            .as_mut()
+            .and_then(|member| member.reading.as_mut());
+        tokio::select! {
+            biased;
+            work = poll_or_wait(self.work.as_mut()) => {
+                self.work = None;
+                Happened::Done(work)
+            }
+            written = self.s0.write_some(&mut self.s0_send), if !self.s0.is_empty() => match written {
+                Ok(()) => Happened::Written,
+                Err(WriteError::ConnectionLost(_)) => Happened::Lost,
+                Err(_) => Happened::S0Ended,
+            },
+            written = write_lane(&mut self.lane, self.lane_send.as_mut()), if !self.lane.is_empty() => match written {
+                Ok(()) => Happened::Written,
+                Err(WriteError::ConnectionLost(_)) => Happened::Lost,
+                Err(_) => Happened::LaneStopped,
+            },
+            () = self.mailbox.ready() => Happened::Mail,
+            chunk = self.s0_receive.read_chunk(READ_BYTES_MAX, true), if takes_input => match chunk {
+                Ok(Some(chunk)) => Happened::Received(chunk.bytes),
+                Err(ReadError::ConnectionLost(_)) => Happened::Lost,
+                Ok(None) | Err(_) => Happened::S0Ended,
+            },
+            page = poll_or_wait(reading) => Happened::Page(page),
+            () = poll_or_wait(self.timer.as_mut()) => Happened::Due,
+            opened = self.connection.open_uni(), if opens_lane => {
+                opened.map_or(Happened::Lost, Happened::LaneOpened)
+            }
+            stream = self.connection.accept_bi() => {
+                stream.map_or(Happened::Lost, |(send, receive)| Happened::Request(send, receive))
+            }
+            stream = self.connection.accept_uni() => stream.map_or(Happened::Lost, Happened::StrayStream),
+            datagram = self.connection.read_datagram() => datagram.map_or(Happened::Lost, |_| Happened::Datagram),
+        }
+    }
+
+    fn handle(&mut self, happened: Happened) -> Result<(), Ended> {
+        match happened {
+            Happened::Received(bytes) => self.input = bytes,
+            Happened::S0Ended => self.session.handle_finish(),
+            Happened::Written => {}
+            Happened::LaneOpened(stream) => self.lane_send = Some(stream),
+            Happened::LaneStopped => self.session.close(
+                CloseCode::CriticalStreamClosed,
+                "QP-STREAM-2: the lane stays open as long as the connection",
+            ),
+            Happened::Mail => self.take_mail(),
+            Happened::Due => {
+                self.timer = None;
+                self.session.handle_timeout(Instant::now());
+                self.retry_read();
+            }
+            Happened::Done(Work::Admitted(result)) => self.admitted(*result),
+            Happened::Done(Work::Submitted(result)) => match result {
+                Ok(Some(reply)) => self.session.reply(&reply),
+                Ok(None) => {}
+                Err(Refused) => self.unavailable(),
+            },
+            Happened::Page(page) => self.take_page(page),
+            Happened::Request(send, receive) => self.start_request(send, receive),
+            Happened::StrayStream(mut stream) => {
+                self.shared.with.metrics.stray_uni_streams.inc();
+                let _ = stream.stop(VarInt::from_u32(StreamCode::UnknownStream.code()));
+            }
+            Happened::Datagram => {
+                self.shared.with.metrics.datagrams_ignored.inc();
+            }
+            Happened::Lost => return Err(Ended),
+        }
+        Ok(())
+    }
+
+    /// Carries out what the session asks for, as far as it goes without waiting, and arms what has to be waited for.
+    fn settle(&mut self) -> Result<(), Ended> {
+        loop {
+            if !self.input.is_empty() && self.work.is_none() {
+                self.session.handle_bytes(Instant::now(), &mut self.input);
+            }
+            // A command on its way holds back the ones behind it.
+            if self.work.is_some() {
+                break;
+            }
+            match self.session.poll_output() {
+                Some(output) => self.carry_out(output)?,
+                None if self.input.has_remaining() => {}
+                None => break,
+            }
+        }
+        if self.s0.len() > SESSION_TRANSMIT_BYTES_MAX {
+            self.shared
+                .with
+                .metrics
+                .sessions_closed_unread_replies
+                .inc();
+            return self.end(CloseCode::Busy, "QP-REPLY-3: replies are not being read");
+        }
+        self.start_reading();
+        self.arm_timer();
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: ServerOutput) -> Result<(), Ended> {
+        match output {
+            ServerOutput::Transmit(bytes) => self.s0.push(bytes),
+            ServerOutput::Authenticate(hello) => self.authenticate(hello),
+            ServerOutput::Command(command) => self.submit(command),
+            ServerOutput::Acked(cursor) => self.acked(cursor),
+            ServerOutput::Close { code, reason } => return self.end(code, &reason),
+        }
+        Ok(())
+    }
+
+    /// Closes the connection, with a last try to send what S0 still holds.
+    fn end(&self, code: CloseCode, reason: &str) -> Result<(), Ended> {
+        let metrics = &self.shared.with.metrics;
+        match code {
+            CloseCode::ProtocolViolation
+            | CloseCode::FrameTooLarge
+            | CloseCode::Unsupported
+            | CloseCode::CriticalStreamClosed
+            | CloseCode::HelloTimeout => {
+                metrics.sessions_closed_for_violation.inc();
+            }
+            CloseCode::Replaced => {
+                metrics.sessions_replaced.inc();
+            }
+            CloseCode::Unavailable => {
+                metrics.sessions_closed_unavailable.inc();
+            }
+            CloseCode::Ok
+            | CloseCode::Internal
+            | CloseCode::Unauthenticated
+            | CloseCode::NameTaken
+            | CloseCode::RegistrationClosed
+            | CloseCode::InvalidCredentials
+            | CloseCode::TooManyDevices
+            | CloseCode::Busy
+            | CloseCode::Shutdown
+            | CloseCode::RateLimited
+            | CloseCode::Redirect => {}
+        }
+        tracing::debug!(peer = %self.connection.remote_address(), %code, reason, "closing");
+        close(&self.connection, code, reason);
+        Err(Ended)
+    }
+
+    fn unavailable(&mut self) {
+        let reason = "the log or the store does not answer";
+        self.session.close(CloseCode::Unavailable, reason);
+    }
+
+    fn authenticate(&mut self, hello: Hello) {
+        let shared = Arc::clone(&self.shared);
+        self.work = Some(Box::pin(async move {
+            Work::Admitted(Box::new(shared.with.accounts.admit(hello).await))
+        }));
+    }
+
+    fn admitted(&mut self, result: Result<Welcome, Refusal>) {
+        let welcome = match result {
+            Ok(welcome) => welcome,
+            Err(refusal) => return self.session.close(refusal.code, refusal.reason),
+        };
+        let (user, device, cursor) = (welcome.user, welcome.device, welcome.cursor);
+        self.session.welcome(welcome);
+        if !self.session.is_welcomed() {
+            // It timed out, or was told to go away, while its credentials were being checked.
+            return;
+        }
+        // Attached before the inbox is read for the first time, or an event between the two would be missed.
+        let attached = self
+            .shared
+            .with
+            .registry
+            .attach(user, device, Arc::clone(&self.mailbox));
+        self.member = Some(Member {
+            user,
+            device,
+            window: DeliveryWindow::new(cursor),
+            reading: None,
+            gap_tries: 0,
+            retry_at: None,
+            _attached: attached,
+            _counted: Counted::new(&self.shared),
+        });
+        let mut bytes = BytesMut::new();
+        let lane = wire::Lane { index: 0, lanes: 1 };
+        frame::encode(FrameType::Lane, &lane, &mut bytes);
+        self.lane.push(bytes.freeze());
+        if self.shared.draining.load(Ordering::SeqCst) {
+            self.go_away();
+        }
+    }
+
+    fn go_away(&mut self) {
+        let go_away = self.shared.go_away();
+        self.session.go_away(Instant::now(), go_away);
+    }
+
+    fn submit(&mut self, command: DeviceCommand) {
+        let Some(member) = &self.member else {
+            // The session passes on commands of welcomed devices only.
+            return;
+        };
+        let (user, device) = (member.user, member.device);
+        let shared = Arc::clone(&self.shared);
+        self.work = Some(Box::pin(async move {
+            Work::Submitted(carry(&shared, user, device, command).await)
+        }));
+    }
+
+    fn acked(&mut self, cursor: Cursor) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        self.shared.with.metrics.acks_received.inc();
+        if let Err(ahead) = member.window.ack(cursor) {
+            self.shared.with.metrics.acks_ahead.inc();
+            let reason = format!("QP-ACK-2: {ahead}");
+            self.session.close(CloseCode::ProtocolViolation, &reason);
+        }
+    }
+
+    fn take_mail(&mut self) {
+        let Taken {
+            items,
+            lagged,
+            close,
+            go_away,
+        } = self.mailbox.take();
+        let metrics = &self.shared.with.metrics;
+        for item in items {
+            match item {
+                MailboxItem::Reply(reply) => self.session.reply(&reply),
+                MailboxItem::Event(event) => {
+                    let Some(member) = &mut self.member else {
+                        continue;
+                    };
+                    match member.window.offer(event.inbox_seq) {
+                        Offer::Send => {
+                            member.window.sent(event.inbox_seq, event.frame.len());
+                            metrics.events_pushed.inc();
+                            metrics.event_bytes.inc_by(event.frame.len() as u64);
+                            self.lane.push(event.frame.clone());
+                        }
+                        Offer::Known | Offer::Behind => {}
+                    }
+                }
+            }
+        }
+        if let (Some(inbox_seq), Some(member)) = (lagged, &mut self.member) {
+            member.window.missed(inbox_seq);
+        }
+        if go_away {
+            self.go_away();
+        }
+        if let Some((code, reason)) = close {
+            self.session.close(code, reason);
+        }
+    }
+
+    /// Reads on in the inbox when the device is behind and its window has room.
+    fn start_reading(&mut self) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        if member.reading.is_some() || member.retry_at.is_some() {
+            return;
+        }
+        match member.window.want() {
+            Want::Nothing => {}
+            Want::Read {
+                after,
+                max_events,
+                max_bytes,
+            } => {
+                let (shared, user) = (Arc::clone(&self.shared), member.user);
+                member.reading = Some(Box::pin(async move {
+                    let queries = &shared.with.queries;
+                    queries.inbox_page(user, after, max_events, max_bytes).await
+                }));
+            }
+        }
+    }
+
+    fn retry_read(&mut self) {
+        if let Some(member) = &mut self.member
+            && member.retry_at.is_some_and(|at| at <= Instant::now())
+        {
+            member.retry_at = None;
+        }
+    }
+
+    fn take_page(&mut self, page: Result<InboxPage, QueryError>) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        member.reading = None;
+        let Ok(page) = page else {
+            return self.unavailable();
+        };
+        let metrics = &self.shared.with.metrics;
+        if page
+            .events
+            .first()
+            .is_some_and(|(first, _)| *first != member.window.next())
+        {
+            tracing::error!(user = %member.user, next = %member.window.next(), "the inbox has a hole");
+            return self
+                .session
+                .close(CloseCode::Internal, "the inbox has a hole");
+        }
+        let mut bytes = 0;
+        for (inbox_seq, len) in &page.events {
+            if !member.window.fits(*len) {
+                break;
+            }
+            member.window.sent(*inbox_seq, *len);
+            metrics.events_caught_up.inc();
+            bytes += len;
+        }
+        if bytes > 0 {
+            metrics.event_bytes.inc_by(bytes as u64);
+            self.lane.push(page.frames.slice(..bytes));
+            member.gap_tries = 0;
+        } else if page.gap {
+            member.gap_tries += 1;
+            let wait = GAP_WAIT_MIN * 2u32.pow(member.gap_tries.min(16));
+            member.retry_at = Some(Instant::now() + wait.min(GAP_WAIT_MAX));
+        }
+        if let Err(error) = member.window.page(page.last, page.exhausted) {
+            tracing::error!(user = %member.user, %error, "the inbox ends too early");
+            return self.unavailable();
+        }
+        if member.gap_tries > GAP_TRIES_MAX {
+            tracing::error!(user = %member.user, next = %member.window.next(), "a history row does not come");
+            self.unavailable();
+        }
+    }
+
+    fn start_request(&self, mut send: SendStream, mut receive: RecvStream) {
+        let metrics = &self.shared.with.metrics;
+        let Some(member) = self.member.as_ref().filter(|_| self.session.is_welcomed()) else {
+            metrics.early_request_streams.inc();
+            return request::refuse(&mut send, &mut receive, StreamCode::NotWelcomed);
+        };
+        let Ok(place) = Arc::clone(&self.shared.requests).try_acquire_owned() else {
+            metrics.requests_busy.inc();
+            return request::refuse(&mut send, &mut receive, StreamCode::Busy);
+        };
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(request::serve(shared, member.user, send, receive, place));
+    }
+
+    /// One timer for the session's deadline and the next try to read; none while neither is due.
+    fn arm_timer(&mut self) {
+        let retry_at = self.member.as_ref().and_then(|member| member.retry_at);
+        let due = [self.session.poll_timeout(), retry_at]
+            .into_iter()
+            .flatten()
+            .min();
+        let Some(due) = due else {
+            self.timer = None;
+            return;
+        };
+        let due = tokio::time::Instant::from_std(due);
+        match &mut self.timer {
+            Some(timer) if timer.deadline() == due => {}
+            Some(timer) => timer.as_mut().reset(due),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(due))),
+        }
+    }
+}
+
+/// Polls the future if there is one; otherwise never ends.
+async fn poll_or_wait<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn write_lane(
+    lane: &mut Outgoing,
+    stream: Option<&mut SendStream>,
+) -> Result<(), WriteError> {
+    match stream {
+        Some(stream) => lane.write_some(stream).await,
+        None => pending().await,
+    }
+}
+
+/// Hands a command to the router, waiting for room. A reply means that it needed no log.
+async fn carry(
+    shared: &Shared,
+    user: UserId,
+    device: DeviceId,
+    command: DeviceCommand,
+) -> Result<Option<Box<Reply>>, Refused> {
+    let kind = match command {
+        DeviceCommand::Send {
+            client_seq,
+            conversation,
+            id,
+            content,
+        } => CommandKind::Send {
+            conversation,
+            client_seq,
+            id,
+            content,
+        },
+        DeviceCommand::OpenDirect { request, peer } => {
+            // The conversation's shard does not know the users of other shards.
+            if !shared.with.queries.user_exists(peer).await? {
+                return Ok(Some(Box::new(Reply {
+                    to: ReplyTo::Request(request),
+                    outcome: Outcome::Rejected(Rejection::new(
+                        RejectCode::UnknownUser,
+                        "no such user",
+                    )),
+                })));
+            }
+            CommandKind::OpenDirect { request, peer }
+        }
+        DeviceCommand::Receipt {
+            conversation,
+            delivered,
+            read,
+        } => CommandKind::Receipt {
+            conversation,
+            delivered,
+            read,
+        },
+    };
+    let command = Command { user, device, kind };
+    shared.with.router.submit(command).await?;
+    shared.with.metrics.commands_accepted.inc();
+    Ok(None)
+}

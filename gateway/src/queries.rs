@@ -1,0 +1,284 @@
+//! Reads for the edge: accounts, inbox pages, history pages. Run on blocking threads, a bounded number at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use quipu_core::row::{Account, Conversation, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow};
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::{EventBody, Message, Rejection};
+use quipu_protocol::frame::{self, FrameType};
+use quipu_protocol::history::{HistoryPage, HistoryRequest};
+use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
+use quipu_protocol::limits::{
+    HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX, MESSAGE_OVERHEAD_BYTES_MAX,
+    REQUEST_FRAME_BYTES_MAX, TEXT_BYTES_MAX,
+};
+use quipu_protocol::wire;
+use tokio::sync::Semaphore;
+
+use crate::store::{HistoryRange, Store, StoreError};
+use crate::telemetry::Metrics;
+
+// The store counts bodies only; the names and numbers around them fit as well, even when one long message passes the limit.
+const _: () = assert!(
+    HISTORY_PAGE_BYTES_MAX
+        + TEXT_BYTES_MAX
+        + (HISTORY_PAGE_MESSAGES_MAX + 1) * MESSAGE_OVERHEAD_BYTES_MAX
+        <= REQUEST_FRAME_BYTES_MAX
+);
+
+/// Why a read gave nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueryError {
+    /// The store failed, or what it holds is damaged. A human must act.
+    #[error("cannot read the store: {0}")]
+    Store(#[from] StoreError),
+    /// The gateway is stopping.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// Reads the store on blocking threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    store: Arc<dyn Store>,
+    running: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// Part of an inbox, as EVENT frames ready for the lane.
+#[derive(Debug, Default)]
+pub struct InboxPage {
+    /// All frames, one after the other.
+    pub frames: Bytes,
+    /// Each event with the length of its frame, ascending without gaps from the one asked for.
+    pub events: Vec<(InboxSeq, usize)>,
+    /// The last event that was seen, whether or not its frame is here.
+    pub last: Option<InboxSeq>,
+    /// Whether the inbox held no more when it was read.
+    pub exhausted: bool,
+    /// Whether the page ends early because a history row is not committed yet: the conversation's shard is behind the
+    /// user's. Ask again a little later.
+    pub gap: bool,
+}
+
+impl Queries {
+    /// At most `running_max` reads at once; more wait, each in the task that asked.
+    pub fn new(store: Arc<dyn Store>, running_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            running: Arc::new(Semaphore::new(running_max)),
+            metrics,
+        }
+    }
+
+    /// A user's account and inbox; `None` if there is no such user.
+    pub async fn account(&self, user: UserId) -> Result<Option<(Account, Inbox)>, QueryError> {
+        self.run(move |store| {
+            let rows = store.entities(&[EntityKey::Account(user), EntityKey::Inbox(user)])?;
+            let mut rows = rows.into_iter();
+            let (account, inbox) = (rows.next().flatten(), rows.next().flatten());
+            let Some(account) = account else {
+                return Ok(None);
+            };
+            let inbox = inbox.map(|row| Inbox::decode(&row)).transpose()?;
+            Ok(Some((
+                Account::decode(&account)?,
+                inbox.unwrap_or_default(),
+            )))
+        })
+        .await
+    }
+
+    /// Whether there is such a user.
+    pub async fn user_exists(&self, user: UserId) -> Result<bool, QueryError> {
+        self.run(move |store| {
+            let rows = store.entities(&[EntityKey::Account(user)])?;
+            Ok(rows.into_iter().flatten().next().is_some())
+        })
+        .await
+    }
+
+    /// A page of a conversation's history, or why this user does not get it.
+    pub async fn history(
+        &self,
+        user: UserId,
+        request: HistoryRequest,
+    ) -> Result<Result<HistoryPage, Rejection>, QueryError> {
+        self.run(move |store| history_page(store, &user, &request))
+            .await
+    }
+
+    /// What follows `after` in a user's inbox: at most so many events and, but for the first one, so many frame bytes.
+    pub async fn inbox_page(
+        &self,
+        user: UserId,
+        after: Cursor,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Result<InboxPage, QueryError> {
+        let page = self
+            .run(move |store| inbox_page(store, &user, after, max_events, max_bytes))
+            .await?;
+        self.metrics.catch_up_pages.inc();
+        if page.gap {
+            self.metrics.catch_up_gaps.inc();
+        }
+        Ok(page)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let asked = Instant::now();
+        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let permit = permit.map_err(|_| QueryError::Stopping)?;
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
+        metrics.queries_running.inc();
+        let done = tokio::task::spawn_blocking(move || {
+            // The permit goes with the work, which goes on when nobody waits for it any more.
+            let result = read(&*store);
+            drop(permit);
+            metrics.queries_running.dec();
+            metrics.query_seconds.observe(asked.elapsed().as_secs_f64());
+            if let Err(error) = &result {
+                metrics.queries_failed.inc();
+                tracing::error!(%error, "a read failed");
+            }
+            result
+        });
+        Ok(done.await.map_err(|_| QueryError::Stopping)??)
+    }
+}
+
+fn history_page(
+    store: &dyn Store,
+    user: &UserId,
+    request: &HistoryRequest,
+) -> Result<Result<HistoryPage, Rejection>, StoreError> {
+    let key = EntityKey::Conversation(request.conversation);
+    let Some(row) = store.entities(&[key])?.into_iter().next().flatten() else {
+        let reason = "no such conversation".to_owned();
+        return Ok(Err(Rejection::new(RejectCode::UnknownConversation, reason)));
+    };
+    let conversation = Conversation::decode(&row)?;
+    if conversation.member(user).is_none() {
+        let reason = "only members read a conversation".to_owned();
+        return Ok(Err(Rejection::new(RejectCode::NotAMember, reason)));
+    }
+    let first = request.first.unwrap_or(Seq::FIRST);
+    // Rows above the head that was read may be there already; a page does not show what its head denies.
+    let last = request.last.or(conversation.head).min(conversation.head);
+    let Some(last) = last.filter(|last| *last >= first) else {
+        return Ok(Ok(HistoryPage {
+            messages: Vec::new(),
+            more: false,
+            head: conversation.head,
+        }));
+    };
+    let range = HistoryRange {
+        first,
+        last: Some(last),
+        limit: request.limit as usize,
+        bytes: HISTORY_PAGE_BYTES_MAX,
+        newest_first: request.newest_first,
+    };
+    let messages: Vec<Message> = store
+        .history(&request.conversation, range)?
+        .into_iter()
+        .map(|HistoryRow(message)| message)
+        .collect();
+    let more = if request.newest_first {
+        messages.first().is_some_and(|message| message.seq > first)
+    } else {
+        messages.last().is_some_and(|message| message.seq < last)
+    };
+    Ok(Ok(HistoryPage {
+        messages,
+        more,
+        head: conversation.head,
+    }))
+}
+
+fn inbox_page(
+    store: &dyn Store,
+    user: &UserId,
+    after: Cursor,
+    max_events: usize,
+    max_bytes: usize,
+) -> Result<InboxPage, StoreError> {
+    let rows = store.inbox(user, after, max_events)?;
+    let mut page = InboxPage {
+        last: rows.last().map(|row| row.inbox_seq),
+        exhausted: rows.len() < max_events,
+        ..InboxPage::default()
+    };
+    let mut frames = BytesMut::new();
+    let mut found = BTreeMap::new();
+    for (at, row) in rows.iter().enumerate() {
+        let body = match &row.kind {
+            InboxKind::Receipt(receipt) => EventBody::Receipt(receipt.clone()),
+            InboxKind::Message { conversation, seq } => {
+                if !found.contains_key(&(*conversation, *seq)) {
+                    let left = max_bytes.saturating_sub(frames.len());
+                    read_run(store, &rows[at..], conversation, *seq, left, &mut found)?;
+                }
+                let Some(message) = found.remove(&(*conversation, *seq)) else {
+                    page.gap = true;
+                    page.exhausted = false;
+                    break;
+                };
+                EventBody::Message(message)
+            }
+        };
+        let start = frames.len();
+        let event = wire::Event::numbered(row.inbox_seq, &body);
+        frame::encode(FrameType::Event, &event, &mut frames);
+        if frames.len() > max_bytes && start > 0 {
+            frames.truncate(start);
+            page.exhausted = false;
+            break;
+        }
+        page.events.push((row.inbox_seq, frames.len() - start));
+    }
+    page.frames = frames.freeze();
+    Ok(page)
+}
+
+/// Reads the message at `seq` and those of its conversation that the page needs next, as far as they follow each other:
+/// one range instead of a look-up for each.
+fn read_run(
+    store: &dyn Store,
+    rows: &[InboxRow],
+    conversation: &ConversationId,
+    seq: Seq,
+    bytes: usize,
+    found: &mut BTreeMap<(ConversationId, Seq), Message>,
+) -> Result<(), StoreError> {
+    let mut last = seq;
+    for row in rows {
+        if let InboxKind::Message {
+            conversation: of,
+            seq: next,
+        } = &row.kind
+            && of == conversation
+            && *next == last.next()
+        {
+            last = *next;
+        }
+    }
+    let range = HistoryRange {
+        first: seq,
+        last: Some(last),
+        limit: rows.len(),
+        bytes,
+        newest_first: false,
+    };
+    for HistoryRow(message) in store.history(conversation, range)? {
+        found.insert((message.conversation, message.seq), message);
+    }
+    Ok(())
+}
