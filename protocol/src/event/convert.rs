@@ -1,12 +1,13 @@
 //! Between the checked forms and the wire messages: what comes is refused or right, what goes is always right.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     Content, DeviceCommand, Event, EventBody, Message, Outcome, Receipt, Refusal, Rejection, Reply,
     ReplyTo,
 };
 use crate::error::RejectCode;
+use crate::frame::{FrameType, encode};
 use crate::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
@@ -106,6 +107,47 @@ impl TryFrom<wire::Receipt> for DeviceCommand {
             delivered: Seq::new(receipt.delivered).ok(),
             read: Seq::new(receipt.read).ok(),
         })
+    }
+}
+
+impl DeviceCommand {
+    /// Appends the command's frame to `out`.
+    pub fn encode(self, out: &mut BytesMut) {
+        match self {
+            Self::Send {
+                client_seq,
+                conversation,
+                id,
+                content,
+            } => {
+                let send = wire::Send {
+                    client_seq: client_seq.get(),
+                    conversation: id_bytes(conversation.as_bytes()),
+                    id: id_bytes(id.as_bytes()),
+                    content: Some(content.into()),
+                };
+                encode(FrameType::Send, &send, out);
+            }
+            Self::OpenDirect { request, peer } => {
+                let open = wire::OpenDirect {
+                    request: request.0,
+                    peer: peer.to_string(),
+                };
+                encode(FrameType::OpenDirect, &open, out);
+            }
+            Self::Receipt {
+                conversation,
+                delivered,
+                read,
+            } => {
+                let receipt = wire::Receipt {
+                    conversation: id_bytes(conversation.as_bytes()),
+                    delivered: seq_or_zero(delivered),
+                    read: seq_or_zero(read),
+                };
+                encode(FrameType::Receipt, &receipt, out);
+            }
+        }
     }
 }
 

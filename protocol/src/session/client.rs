@@ -10,7 +10,7 @@ use super::outputs::Outputs;
 use super::server::misplaced;
 use crate::credentials::{Credentials, Hello, Resume};
 use crate::error::CloseCode;
-use crate::event::{Content, Event, EventBody, Reply, ReplyTo};
+use crate::event::{Content, DeviceCommand, Event, EventBody, Reply, ReplyTo};
 use crate::frame::{FrameDecoder, FrameSet, FrameType, RawFrame, StreamKind};
 use crate::id::{ClientSeq, ConversationId, Cursor, DeviceId, MessageId, RequestId, Seq, UserId};
 use crate::limits::{TEXT_BYTES_MAX, WELCOME_TIMEOUT_MS};
@@ -253,24 +253,22 @@ impl ClientSession {
                 Full::Connection => SendBlocked::ConnectionFull,
                 Full::Repeated => SendBlocked::InFlight,
             })?;
-        let send = wire::Send {
-            client_seq: client_seq.get(),
-            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
-            id: Bytes::copy_from_slice(id.as_bytes()),
-            content: Some(content.into()),
-        };
-        outputs.frame(FrameType::Send, &send);
+        outputs.command(DeviceCommand::Send {
+            client_seq,
+            conversation,
+            id,
+            content,
+        });
         Ok(())
     }
 
     /// Makes sure that the direct conversation with `peer` exists. The reply carries `request`.
     pub fn open_direct(&mut self, request: RequestId, peer: &UserId) -> Result<(), SendBlocked> {
         let (_, outputs) = self.ready()?;
-        let open_direct = wire::OpenDirect {
-            request: request.0,
-            peer: peer.to_string(),
-        };
-        outputs.frame(FrameType::OpenDirect, &open_direct);
+        outputs.command(DeviceCommand::OpenDirect {
+            request,
+            peer: *peer,
+        });
         Ok(())
     }
 
@@ -283,12 +281,11 @@ impl ClientSession {
         read: Option<Seq>,
     ) -> Result<(), SendBlocked> {
         let (_, outputs) = self.ready()?;
-        let receipt = wire::Receipt {
-            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
-            delivered: delivered.map_or(0, Seq::get),
-            read: read.map_or(0, Seq::get),
-        };
-        outputs.frame(FrameType::Receipt, &receipt);
+        outputs.command(DeviceCommand::Receipt {
+            conversation,
+            delivered,
+            read,
+        });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 
 use crate::error::CloseCode;
-use crate::event::shorten;
+use crate::event::{DeviceCommand, shorten};
 use crate::frame::{FrameType, encode};
 use crate::limits::{SESSION_OUTPUTS_MAX, SESSION_TRANSMIT_BYTES_MAX};
 
@@ -54,6 +54,12 @@ impl<T> Outputs<T> {
     pub(super) fn frame(&mut self, kind: FrameType, body: &impl Message) {
         if !self.is_closed() {
             encode(kind, body, &mut self.transmit);
+        }
+    }
+
+    pub(super) fn command(&mut self, command: DeviceCommand) {
+        if !self.is_closed() {
+            command.encode(&mut self.transmit);
         }
     }
 
