@@ -1,0 +1,106 @@
+//! The text of a measured message: says which one it is, and proves that no byte of it changed.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+/// Shortest text that holds all fields.
+pub(crate) const TEXT_BYTES_MIN: usize = 64;
+/// What every text starts with.
+const MARK: &str = "quipu";
+/// Hexadecimal digits of the checksum at the end.
+const SUM_DIGITS: usize = 16;
+
+/// Which message of a run this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// Random number of the run, so that a message of an earlier one is known for a ghost.
+    pub(crate) run: u64,
+    /// Which pair of users.
+    pub(crate) pair: u32,
+    /// Which of the two sent it: 0 or 1.
+    pub(crate) side: u8,
+    /// From 0, in the order in which this side sent to this pair's conversation.
+    pub(crate) counter: u64,
+}
+
+impl Label {
+    /// The text, filled up to `bytes`.
+    pub(crate) fn text(&self, bytes: usize) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(bytes.max(TEXT_BYTES_MIN));
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "{MARK} {:016x} {:08x} {} {:012x} ",
+            self.run, self.pair, self.side, self.counter
+        );
+        while text.len() + SUM_DIGITS < bytes {
+            text.push('.');
+        }
+        let sum = checksum(&text);
+        let _ = write!(text, "{sum:016x}");
+        text
+    }
+
+    /// Reads a text; `None` when it is not one that [`text`](Self::text) made.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (body, sum) = text.split_at_checked(text.len().checked_sub(SUM_DIGITS)?)?;
+        if u64::from_str_radix(sum, 16).ok()? != checksum(body) {
+            return None;
+        }
+        let mut fields = body.split(' ');
+        if fields.next()? != MARK {
+            return None;
+        }
+        let mut number = || u64::from_str_radix(fields.next()?, 16).ok();
+        Some(Self {
+            run: number()?,
+            pair: u32::try_from(number()?).ok()?,
+            side: u8::try_from(number()?).ok().filter(|side| *side < 2)?,
+            counter: number()?,
+        })
+    }
+}
+
+fn checksum(text: &str) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LABEL: Label = Label {
+        run: 0xfeed_beef,
+        pair: 77,
+        side: 1,
+        counter: 123_456,
+    };
+
+    #[test]
+    fn a_text_has_the_size_asked_for_and_reads_back() {
+        let text = LABEL.text(120);
+        assert_eq!(text.len(), 120);
+        assert_eq!(Label::read(&text), Some(LABEL));
+        assert!(LABEL.text(0).len() <= TEXT_BYTES_MIN);
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let text = LABEL.text(80);
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            let changed = String::from_utf8(bytes).unwrap();
+            assert_eq!(Label::read(&changed), None, "byte {at}");
+        }
+        assert_eq!(Label::read(""), None);
+        assert_eq!(
+            Label::read("a text from somebody else, long enough to hold a sum"),
+            None
+        );
+    }
+}

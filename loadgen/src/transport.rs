@@ -1,0 +1,209 @@
+//! QUIC and TLS settings of the simulated clients and of the echo server, and the sockets that they share.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quipu_protocol::limits;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+
+/// The protocol that a gateway speaks.
+pub(crate) const ALPN_QUIPU: &[u8] = b"quipu/1";
+/// The protocol of the bare echo server, so that nobody takes one for the other.
+pub(crate) const ALPN_ECHO: &[u8] = b"quipu-echo/1";
+/// What a socket that carries thousands of connections asks the kernel for; the default of 208 KiB drops datagrams.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// One client socket for so many connections: enough sockets that none overflows, few enough that none costs.
+const CONNECTIONS_PER_SOCKET: usize = 1_250;
+/// The name in the certificates made here; nobody verifies it.
+const SERVER_NAME: &str = "localhost";
+
+/// The settings that both sides of a comparison share: those of the gateway's edge, so that a ratio compares the work above
+/// the transport and not two sets of windows.
+fn transport() -> quinn::TransportConfig {
+    let stream_window = quinn::VarInt::from_u32(limits::STREAM_WINDOW_BYTES as u32);
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(quinn::VarInt::from_u32(
+            limits::REQUEST_STREAMS_MAX as u32 + 1,
+        ))
+        .max_concurrent_uni_streams(quinn::VarInt::from_u32(4))
+        .stream_receive_window(stream_window)
+        .receive_window(quinn::VarInt::from_u32(
+            limits::STREAM_WINDOW_BYTES as u32 * 3,
+        ))
+        .send_window(limits::DELIVERY_WINDOW_BYTES as u64)
+        .send_fairness(false)
+        .datagram_receive_buffer_size(Some(16 << 10))
+        .datagram_send_buffer_size(16 << 10)
+        .mtu_discovery_config(None)
+        .allow_spin(false)
+        .max_idle_timeout(Some(
+            quinn::VarInt::from_u32(limits::IDLE_TIMEOUT_MS as u32).into(),
+        ));
+    transport
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// How a simulated client connects: TLS 1.3, no resumption, so that every handshake is a whole one.
+pub(crate) fn client_config(alpn: &[u8]) -> anyhow::Result<quinn::ClientConfig> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider())))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    let mut transport = transport();
+    transport.keep_alive_interval(Some(Duration::from_millis(limits::KEEP_ALIVE_MS)));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+/// How the echo server listens: an ECDSA P-256 certificate of its own, and otherwise the settings of a gateway.
+pub(crate) fn echo_server_config() -> anyhow::Result<quinn::ServerConfig> {
+    let made = rcgen::generate_simple_self_signed(vec![SERVER_NAME.to_owned()])?;
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())?;
+    tls.alpn_protocols = vec![ALPN_ECHO.to_vec()];
+    tls.send_tls13_tickets = 1;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport()));
+    Ok(config)
+}
+
+/// A UDP socket with buffers for many connections. Says on standard error when the kernel gave less.
+pub(crate) fn socket(address: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    let got = socket.recv_buffer_size()?;
+    if got < SOCKET_BUFFER_BYTES {
+        eprintln!(
+            "warning: receive buffer of {got} bytes instead of {SOCKET_BUFFER_BYTES}; raise net.core.rmem_max and net.core.wmem_max"
+        );
+    }
+    socket
+        .bind(&address.into())
+        .with_context(|| format!("bind a UDP socket to {address}"))?;
+    Ok(socket.into())
+}
+
+/// The sockets of the simulated clients: connections are dealt out to them in turn.
+///
+/// Their connection ids have the usual 8 bytes; with empty ones a socket could hold one connection to a server only.
+pub(crate) struct Sockets {
+    endpoints: Vec<quinn::Endpoint>,
+    config: quinn::ClientConfig,
+    server: SocketAddr,
+}
+
+impl Sockets {
+    /// Opens as many sockets as `connections` need.
+    pub(crate) fn open(
+        server: SocketAddr,
+        connections: usize,
+        alpn: &[u8],
+    ) -> anyhow::Result<Self> {
+        let count = connections.div_ceil(CONNECTIONS_PER_SOCKET).max(1);
+        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        let endpoints = (0..count)
+            .map(|_| {
+                Ok(quinn::Endpoint::new(
+                    quinn::EndpointConfig::default(),
+                    None,
+                    socket(any)?,
+                    Arc::new(quinn::TokioRuntime),
+                )?)
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            endpoints,
+            config: client_config(alpn)?,
+            server,
+        })
+    }
+
+    /// Connects client number `index`.
+    pub(crate) async fn connect(&self, index: usize) -> anyhow::Result<quinn::Connection> {
+        let endpoint = &self.endpoints[index % self.endpoints.len()];
+        let connecting = endpoint.connect_with(self.config.clone(), self.server, SERVER_NAME)?;
+        Ok(connecting.await?)
+    }
+
+    /// Tells the server that every connection is over.
+    pub(crate) async fn close(self) {
+        for endpoint in &self.endpoints {
+            endpoint.close(0_u32.into(), b"run over");
+        }
+        let idle = async {
+            for endpoint in &self.endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        // The server may be gone by now; its closing packets are not worth more than a moment.
+        let _ = tokio::time::timeout(Duration::from_secs(1), idle).await;
+    }
+}
+
+/// Accepts whatever certificate the server shows, and checks that the server holds its key.
+///
+/// The generator starts the server it measures, or is pointed at a test system; building a chain would only cost time.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("QUIC has no TLS 1.2".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,520 @@
+//! The ledger of a run: what was sent, what each member saw, and the verdict on every difference.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use quipu_protocol::event::{Content, Message};
+use quipu_protocol::id::{ConversationId, MessageId, UserId};
+use serde::Serialize;
+
+use crate::payload::Label;
+
+/// Gaps that one view remembers; what is missing beyond them is counted as lost without being told apart.
+const GAPS_MAX: usize = 4_096;
+
+/// Faults by kind. A run in which any is not zero has failed, however fast it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Verdicts {
+    /// Sent, never acked and never seen by the receiver.
+    pub(crate) lost: u64,
+    /// Acked and never seen by the receiver: the worst of all.
+    pub(crate) acked_but_lost: u64,
+    /// Seen by the receiver and never acked.
+    pub(crate) unacked: u64,
+    /// Seen twice by one member.
+    pub(crate) duplicated: u64,
+    /// Seen after a later one.
+    pub(crate) reordered: u64,
+    /// Two members saw different messages at one place.
+    pub(crate) disagreed: u64,
+    /// Seen by somebody whom it was not for.
+    pub(crate) misdelivered: u64,
+    /// Text, id or sender are not those that were sent.
+    pub(crate) corrupted: u64,
+    /// Nobody sent it.
+    pub(crate) ghosts: u64,
+    /// Refused by the gateway.
+    pub(crate) rejected: u64,
+}
+
+impl Verdicts {
+    /// Whether nothing went wrong.
+    pub(crate) fn clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A number that must come once and in order, and what happened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    InOrder,
+    /// Later ones came first; the ones between are missing for now.
+    Ahead,
+    /// Was missing until now.
+    Late,
+    Again,
+}
+
+/// Which numbers of a gap-free sequence one observer has seen.
+#[derive(Debug)]
+struct View {
+    next: u64,
+    missing: BTreeSet<u64>,
+}
+
+impl View {
+    fn from(next: u64) -> Self {
+        Self {
+            next,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    fn see(&mut self, number: u64) -> Seen {
+        if number < self.next {
+            return match self.missing.remove(&number) {
+                true => Seen::Late,
+                false => Seen::Again,
+            };
+        }
+        let skipped = self.next..number;
+        self.next = number + 1;
+        if skipped.is_empty() {
+            return Seen::InOrder;
+        }
+        let room = GAPS_MAX - self.missing.len();
+        self.missing.extend(skipped.take(room));
+        Seen::Ahead
+    }
+
+    fn has(&self, number: u64) -> bool {
+        number < self.next && !self.missing.contains(&number)
+    }
+}
+
+/// Where a sent message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Progress {
+    acked: bool,
+    delivered: bool,
+}
+
+/// One member of a pair.
+#[derive(Debug)]
+struct Member {
+    user: UserId,
+    sent: u64,
+    /// Messages of this member that are not finished, the first of them number `finished`, except for holes.
+    in_flight: VecDeque<Progress>,
+    finished: u64,
+    /// The conversation's seqs as this member saw them.
+    seqs: View,
+    /// The counters of both senders as this member saw them.
+    counters: [View; 2],
+}
+
+/// What the members saw at one seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Unseen,
+    /// One of them saw this side's message with this counter.
+    Once(u8, u64),
+    /// Both were there.
+    Both,
+}
+
+/// One conversation of two users.
+#[derive(Debug)]
+struct Pair {
+    conversation: ConversationId,
+    members: [Member; 2],
+    /// What was seen at seq `order_base` and after.
+    order: VecDeque<Place>,
+    order_base: u64,
+}
+
+/// What an observation means to the one who drives the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Observation {
+    /// Which side had sent the message.
+    pub(crate) side: u8,
+    /// Its number there.
+    pub(crate) counter: u64,
+    /// The sender saw it: its ack.
+    pub(crate) is_ack: bool,
+    /// Acked and delivered now, and not before: one message of the measurement.
+    pub(crate) finished: bool,
+}
+
+/// Everything a run has sent and seen.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    run: u64,
+    pairs: Vec<Pair>,
+    verdicts: Verdicts,
+}
+
+impl Ledger {
+    /// An empty ledger for the run with this random number.
+    pub(crate) fn new(run: u64) -> Self {
+        Self {
+            run,
+            pairs: Vec::new(),
+            verdicts: Verdicts::default(),
+        }
+    }
+
+    /// Adds a pair whose conversation's last message is `head` (0: none). Its number is the count of pairs before it.
+    pub(crate) fn add_pair(&mut self, users: [UserId; 2], head: u64) {
+        let member = |user| Member {
+            user,
+            sent: 0,
+            in_flight: VecDeque::new(),
+            finished: 0,
+            seqs: View::from(head + 1),
+            counters: [View::from(0), View::from(0)],
+        };
+        self.pairs.push(Pair {
+            conversation: ConversationId::direct(&users[0], &users[1]),
+            members: users.map(member),
+            order: VecDeque::new(),
+            order_base: head + 1,
+        });
+    }
+
+    /// The pair's conversation.
+    pub(crate) fn conversation(&self, pair: usize) -> ConversationId {
+        self.pairs[pair].conversation
+    }
+
+    /// Notes that `side` of `pair` sends its next message, and says which one that is.
+    pub(crate) fn send(&mut self, pair: usize, side: u8) -> Label {
+        let member = &mut self.pairs[pair].members[usize::from(side)];
+        let counter = member.sent;
+        member.sent += 1;
+        member.in_flight.push_back(Progress::default());
+        Label {
+            run: self.run,
+            pair: pair as u32,
+            side,
+            counter,
+        }
+    }
+
+    /// The name of a message: a function of its label, so that a receiver can check it.
+    pub(crate) fn message_id(label: &Label) -> MessageId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&label.run.to_be_bytes());
+        bytes[8..].copy_from_slice(
+            &(u64::from(label.pair) << 40 | u64::from(label.side) << 39 | label.counter)
+                .to_be_bytes(),
+        );
+        MessageId(bytes)
+    }
+
+    /// A message was refused.
+    pub(crate) fn rejected(&mut self) {
+        self.verdicts.rejected += 1;
+    }
+
+    /// Member `observer` of `pair` got `message`. `None`: a fault that makes it none of the measured ones.
+    pub(crate) fn observe(
+        &mut self,
+        pair: usize,
+        observer: u8,
+        message: &Message,
+    ) -> Option<Observation> {
+        let Content::Text(text) = &message.content;
+        let Some(label) = Label::read(text) else {
+            self.verdicts.corrupted += 1;
+            return None;
+        };
+        let known = self.pairs[pair].members[usize::from(label.side)].sent;
+        if label.run != self.run || (label.pair as usize == pair && label.counter >= known) {
+            self.verdicts.ghosts += 1;
+            return None;
+        }
+        let this = &mut self.pairs[pair];
+        if label.pair as usize != pair || message.conversation != this.conversation {
+            self.verdicts.misdelivered += 1;
+            return None;
+        }
+        let sender = this.members[usize::from(label.side)].user;
+        if message.from != sender || message.id != Self::message_id(&label) {
+            self.verdicts.corrupted += 1;
+            return None;
+        }
+        let member = &mut this.members[usize::from(observer)];
+        let by_seq = member.seqs.see(message.seq.get());
+        let by_counter = member.counters[usize::from(label.side)].see(label.counter);
+        if by_seq == Seen::Again || by_counter == Seen::Again {
+            self.verdicts.duplicated += 1;
+            return None;
+        }
+        if by_seq == Seen::Late || by_counter == Seen::Late {
+            self.verdicts.reordered += 1;
+        }
+        if !this.agree(message.seq.get(), (label.side, label.counter)) {
+            self.verdicts.disagreed += 1;
+        }
+        let is_ack = observer == label.side;
+        Some(Observation {
+            side: label.side,
+            counter: label.counter,
+            is_ack,
+            finished: this.members[usize::from(label.side)].progress(label.counter, is_ack),
+        })
+    }
+
+    /// Whether every message sent was acked and delivered.
+    pub(crate) fn settled(&self) -> bool {
+        self.pairs
+            .iter()
+            .flat_map(|pair| &pair.members)
+            .all(|member| member.in_flight.is_empty())
+    }
+
+    /// Messages sent in all.
+    pub(crate) fn sent(&self) -> u64 {
+        self.pairs
+            .iter()
+            .flat_map(|pair| &pair.members)
+            .map(|member| member.sent)
+            .sum()
+    }
+
+    /// Reconciles: what is still missing now is lost.
+    pub(crate) fn finish(mut self) -> Verdicts {
+        for pair in &self.pairs {
+            for (side, sender) in pair.members.iter().enumerate() {
+                let receiver = &pair.members[1 - side];
+                for counter in 0..sender.sent {
+                    let acked = sender.counters[side].has(counter);
+                    let delivered = receiver.counters[side].has(counter);
+                    match (acked, delivered) {
+                        (true, true) => {}
+                        (true, false) => self.verdicts.acked_but_lost += 1,
+                        (false, true) => self.verdicts.unacked += 1,
+                        (false, false) => self.verdicts.lost += 1,
+                    }
+                }
+            }
+        }
+        self.verdicts
+    }
+}
+
+impl Member {
+    /// Notes an ack or a delivery of message `counter`; whether that finished it.
+    fn progress(&mut self, counter: u64, is_ack: bool) -> bool {
+        let at = counter
+            .checked_sub(self.finished)
+            .and_then(|at| usize::try_from(at).ok());
+        let Some(progress) = at.and_then(|at| self.in_flight.get_mut(at)) else {
+            return false;
+        };
+        match is_ack {
+            true => progress.acked = true,
+            false => progress.delivered = true,
+        }
+        let finished = progress.acked && progress.delivered;
+        let done = |progress: &Progress| progress.acked && progress.delivered;
+        while self.in_flight.front().is_some_and(done) {
+            self.in_flight.pop_front();
+            self.finished += 1;
+        }
+        finished
+    }
+}
+
+impl Pair {
+    /// Notes what one member saw at `seq`; false when the other saw something else there.
+    fn agree(&mut self, seq: u64, what: (u8, u64)) -> bool {
+        let Some(at) = seq.checked_sub(self.order_base) else {
+            // Both had agreed on this place already.
+            return false;
+        };
+        let Ok(at) = usize::try_from(at) else {
+            return false;
+        };
+        if at >= self.order.len() {
+            // A seq far ahead is a gap that the views count; the table of places stays bounded.
+            if at > self.order.len() + GAPS_MAX {
+                return true;
+            }
+            self.order.resize(at + 1, Place::Unseen);
+        }
+        let (place, agreed) = match self.order[at] {
+            Place::Unseen => (Place::Once(what.0, what.1), true),
+            Place::Once(side, counter) => (Place::Both, (side, counter) == what),
+            Place::Both => (Place::Both, false),
+        };
+        self.order[at] = place;
+        while self.order.front() == Some(&Place::Both) {
+            self.order.pop_front();
+            self.order_base += 1;
+        }
+        agreed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quipu_protocol::id::{ClientSeq, DeviceId, Seq, TimestampMs};
+
+    use super::*;
+
+    const RUN: u64 = 7;
+
+    fn users(pair: usize) -> [UserId; 2] {
+        ["a", "b"].map(|side| UserId::new(&format!("user-{pair}-{side}")).unwrap())
+    }
+
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::new(RUN);
+        ledger.add_pair(users(0), 0);
+        ledger.add_pair(users(1), 0);
+        ledger
+    }
+
+    fn message(label: &Label, seq: u64) -> Message {
+        let users = users(label.pair as usize);
+        Message {
+            conversation: ConversationId::direct(&users[0], &users[1]),
+            seq: Seq::new(seq).unwrap(),
+            id: Ledger::message_id(label),
+            from: users[usize::from(label.side)],
+            from_device: DeviceId::new(1).unwrap(),
+            client_seq: ClientSeq::FIRST,
+            to: Some(users[usize::from(1 - label.side)]),
+            sent_at: TimestampMs(0),
+            content: Content::Text(label.text(120)),
+        }
+    }
+
+    /// Sends `count` messages from side 0 of pair 0.
+    fn sent(ledger: &mut Ledger, count: usize) -> Vec<Label> {
+        (0..count).map(|_| ledger.send(0, 0)).collect()
+    }
+
+    fn verdicts(change: impl FnOnce(&mut Verdicts)) -> Verdicts {
+        let mut verdicts = Verdicts::default();
+        change(&mut verdicts);
+        verdicts
+    }
+
+    #[test]
+    fn a_message_counts_once_acked_and_delivered() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 2);
+        for (label, seq) in labels.iter().zip(1..) {
+            let ack = ledger.observe(0, 0, &message(label, seq)).unwrap();
+            assert!(ack.is_ack && !ack.finished);
+            let delivery = ledger.observe(0, 1, &message(label, seq)).unwrap();
+            assert!(!delivery.is_ack && delivery.finished);
+        }
+        assert!(ledger.settled());
+        assert!(ledger.finish().clean());
+    }
+
+    #[test]
+    fn both_sides_may_talk_at_once() {
+        let mut ledger = ledger();
+        let (first, second) = (ledger.send(0, 0), ledger.send(0, 1));
+        for observer in [0, 1] {
+            ledger.observe(0, observer, &message(&second, 1)).unwrap();
+            ledger.observe(0, observer, &message(&first, 2)).unwrap();
+        }
+        assert!(ledger.settled());
+        assert!(ledger.finish().clean());
+    }
+
+    #[test]
+    fn lost_with_and_without_an_ack() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 3);
+        ledger.observe(0, 0, &message(&labels[0], 1));
+        ledger.observe(0, 1, &message(&labels[1], 2));
+        assert!(!ledger.settled());
+        assert_eq!(
+            ledger.finish(),
+            verdicts(|v| {
+                v.acked_but_lost = 1;
+                v.unacked = 1;
+                v.lost = 1;
+            })
+        );
+    }
+
+    #[test]
+    fn duplicated_by_place_and_by_content() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 1);
+        for observer in [0, 1] {
+            ledger.observe(0, observer, &message(&labels[0], 1));
+        }
+        ledger.observe(0, 1, &message(&labels[0], 1));
+        ledger.observe(0, 1, &message(&labels[0], 2));
+        assert_eq!(ledger.finish(), verdicts(|v| v.duplicated = 2));
+    }
+
+    #[test]
+    fn reordered() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 2);
+        for at in [0, 1] {
+            ledger.observe(0, 0, &message(&labels[at], at as u64 + 1));
+        }
+        for at in [1, 0] {
+            ledger.observe(0, 1, &message(&labels[at], at as u64 + 1));
+        }
+        assert_eq!(ledger.finish(), verdicts(|v| v.reordered = 1));
+    }
+
+    #[test]
+    fn two_members_see_different_orders() {
+        let mut ledger = ledger();
+        let (first, second) = (ledger.send(0, 0), ledger.send(0, 1));
+        ledger.observe(0, 0, &message(&first, 1));
+        ledger.observe(0, 0, &message(&second, 2));
+        ledger.observe(0, 1, &message(&second, 1));
+        ledger.observe(0, 1, &message(&first, 2));
+        assert_eq!(ledger.finish(), verdicts(|v| v.disagreed = 2));
+    }
+
+    #[test]
+    fn misdelivered_corrupted_ghost_and_rejected() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 1);
+        let good = message(&labels[0], 1);
+        ledger.observe(1, 0, &good);
+        let mut wrong_sender = good.clone();
+        wrong_sender.from = users(0)[1];
+        ledger.observe(0, 1, &wrong_sender);
+        let mut wrong_text = good.clone();
+        wrong_text.content = Content::Text("something else".to_owned());
+        ledger.observe(0, 1, &wrong_text);
+        let unsent = Label {
+            counter: 1,
+            ..labels[0]
+        };
+        ledger.observe(0, 1, &message(&unsent, 2));
+        let earlier_run = Label {
+            run: RUN + 1,
+            ..labels[0]
+        };
+        ledger.observe(0, 1, &message(&earlier_run, 2));
+        ledger.rejected();
+        for observer in [0, 1] {
+            ledger.observe(0, observer, &good);
+        }
+        assert_eq!(
+            ledger.finish(),
+            verdicts(|v| {
+                v.misdelivered = 1;
+                v.corrupted = 2;
+                v.ghosts = 2;
+                v.rejected = 1;
+            })
+        );
+    }
+}
