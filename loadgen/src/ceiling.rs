@@ -128,7 +128,7 @@ async fn connect(sockets: &Sockets, index: usize, message: &Bytes) -> anyhow::Re
     })
 }
 
-/// Keeps `plan.pairs` streams busy, in a closed loop with `plan.outstanding` messages on each.
+/// Keeps the plan's streams busy in a closed loop.
 async fn load(
     plan: &Plan,
     server: u32,
@@ -142,9 +142,10 @@ async fn load(
         latency: RefCell::new(Latency::new()),
     });
     let busy: Vec<_> = clients
-        .drain(..plan.pairs)
+        .drain(..plan.busy_streams())
         .map(|client| {
-            let (tally, message, outstanding) = (tally.clone(), message.clone(), plan.outstanding);
+            let (tally, message, outstanding) =
+                (tally.clone(), message.clone(), plan.outstanding_each());
             tokio::task::spawn_local(keep_busy(client, message, outstanding, tally))
         })
         .collect();

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use quipu_protocol::limits::TEXT_BYTES_MAX;
 use serde::Serialize;
 
+use crate::payload::TEXT_BYTES_MIN;
 use crate::process::{self, Sample};
 use crate::recorder::Percentiles;
 
@@ -13,10 +15,10 @@ pub(crate) struct Plan {
     /// Connections that are open, most of them idle
     #[arg(long, default_value_t = 10_000)]
     pub(crate) connections: usize,
-    /// Pairs of users that talk; for the echo server: busy streams
+    /// Pairs of users that talk; for the echo server, twice as many busy connections
     #[arg(long, default_value_t = 500)]
     pub(crate) pairs: usize,
-    /// Messages of a pair (or of a stream) under way at once
+    /// Messages of a pair under way at once, sent by its two users in turn; for the echo server, half of them on each connection
     #[arg(long, default_value_t = 2)]
     pub(crate) outstanding: usize,
     /// Bytes of a message's text
@@ -36,6 +38,16 @@ impl Plan {
         self.connections / 10
     }
 
+    /// Connections of the echo server that are busy: as many as the pairs have.
+    pub(crate) fn busy_streams(&self) -> usize {
+        2 * self.pairs
+    }
+
+    /// Messages under way at once on each of them.
+    pub(crate) fn outstanding_each(&self) -> usize {
+        self.outstanding.div_ceil(2)
+    }
+
     /// How long the load runs before counting starts.
     pub(crate) fn warm_up(&self) -> Duration {
         Duration::from_millis(self.seconds * 100)
@@ -51,6 +63,10 @@ impl Plan {
         anyhow::ensure!(
             self.connections >= 2 * self.pairs,
             "--connections must be at least twice --pairs"
+        );
+        anyhow::ensure!(
+            (TEXT_BYTES_MIN..=TEXT_BYTES_MAX).contains(&self.bytes),
+            "--bytes is between {TEXT_BYTES_MIN} and {TEXT_BYTES_MAX}"
         );
         anyhow::ensure!(
             self.pairs > 0 && self.outstanding > 0 && self.seconds > 0 && self.handshakes > 0,

@@ -1,0 +1,51 @@
+//! The cases by area. Each is one function; its name and rules stand in the list at the end of its file.
+
+use crate::suite::Case;
+
+/// Declares the list of cases of one file: name, rules of SPEC.md, function.
+macro_rules! cases {
+    ($( $name:literal, [$($rule:literal),*], $function:path; )*) => {
+        /// The cases of this file.
+        pub(super) const CASES: &[$crate::suite::Case] = &[$(
+            $crate::suite::Case {
+                name: $name,
+                rules: &[$($rule),*],
+                run: |context| Box::pin($function(context)),
+            },
+        )*];
+    };
+}
+
+mod frames;
+mod hello;
+mod history;
+mod inbox;
+mod sending;
+mod streams;
+
+/// Every case, in the order in which they are run.
+pub fn all() -> &'static [Case] {
+    static ALL: std::sync::LazyLock<Vec<Case>> = std::sync::LazyLock::new(|| {
+        [
+            hello::CASES,
+            sending::CASES,
+            inbox::CASES,
+            history::CASES,
+            frames::CASES,
+            streams::CASES,
+        ]
+        .concat()
+    });
+    &ALL
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = super::all().iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), super::all().len());
+    }
+}

@@ -1,0 +1,345 @@
+//! Connecting: HELLO, WELCOME, who is let in, and with what code the others are turned away.
+
+use anyhow::ensure;
+use bytes::Bytes;
+use quipu_protocol::error::CloseCode;
+use quipu_protocol::frame::FrameType;
+use quipu_protocol::limits;
+use quipu_protocol::wire::{self, hello::Auth};
+
+use crate::raw::{frame, header};
+use crate::session::{Session, hello, login, register};
+use crate::suite::Context;
+
+/// Says `hello` and expects to be turned away.
+async fn turned_away(
+    context: &Context,
+    hello: &wire::Hello,
+    code: CloseCode,
+) -> anyhow::Result<()> {
+    let peer = context.dialer.connect().await?;
+    let mut s0 = peer.open().await?;
+    s0.send(FrameType::Hello, hello).await?;
+    peer.expect_close(&[code]).await?;
+    Ok(())
+}
+
+async fn register_welcomes(context: Context) -> anyhow::Result<()> {
+    let name = context.fresh_name();
+    let session = Session::open(&context.dialer, &register(&name)).await?;
+    let welcome = &session.welcome;
+    ensure!(welcome.user == name && welcome.device != 0, "{welcome:?}");
+    ensure!(
+        welcome.token.len() == limits::TOKEN_BYTES,
+        "no token of 32 bytes"
+    );
+    ensure!(welcome.cursor == 0, "a new inbox starts at 0");
+    ensure!(welcome.life != 0, "WELCOME names a life");
+    let stated = welcome.limits.unwrap_or_default();
+    ensure!(
+        stated.frame_bytes as usize >= limits::FRAME_BYTES_MAX
+            && stated.text_bytes as usize >= limits::TEXT_BYTES_MAX
+            && stated.sends_in_flight as usize >= limits::SENDS_IN_FLIGHT_MAX
+            && stated.request_streams as usize >= limits::REQUEST_STREAMS_MAX
+            && stated.keep_alive_ms > 0,
+        "limits below the minimum: {stated:?}"
+    );
+    Ok(())
+}
+
+async fn login_adds_a_device(context: Context) -> anyhow::Result<()> {
+    let first = context.user().await?;
+    let name = &first.welcome.user;
+    let second = Session::open(&context.dialer, &login(name, crate::session::PASSWORD)).await?;
+    ensure!(
+        second.welcome.device != first.welcome.device,
+        "the same device"
+    );
+    ensure!(
+        second.welcome.token.len() == limits::TOKEN_BYTES,
+        "no token"
+    );
+    ensure!(
+        second.welcome.life == first.welcome.life,
+        "one inbox, two lives"
+    );
+    Ok(())
+}
+
+async fn token_comes_back(context: Context) -> anyhow::Result<()> {
+    let first = context.user().await?;
+    let identity = first.identity();
+    first.peer.connection.close(0_u32.into(), b"");
+    let resume = wire::Resume {
+        cursor: 0,
+        life: first.welcome.life,
+    };
+    let back = Session::open(&context.dialer, &identity.hello(Some(resume))).await?;
+    ensure!(back.welcome.device == identity.device, "another device");
+    ensure!(
+        back.welcome.token.is_empty(),
+        "a token is handed out only once"
+    );
+    ensure!(
+        back.welcome.resume() == wire::ResumeResult::Resumed,
+        "{:?}",
+        back.welcome.resume()
+    );
+    Ok(())
+}
+
+async fn wrong_password(context: Context) -> anyhow::Result<()> {
+    let user = context.user().await?;
+    let hello = login(&user.welcome.user, "not this password");
+    turned_away(&context, &hello, CloseCode::Unauthenticated).await
+}
+
+/// The same code as for a wrong password, so that nobody learns which names exist.
+async fn unknown_user(context: Context) -> anyhow::Result<()> {
+    let hello = login(&context.fresh_name(), crate::session::PASSWORD);
+    turned_away(&context, &hello, CloseCode::Unauthenticated).await
+}
+
+async fn wrong_token(context: Context) -> anyhow::Result<()> {
+    let mut identity = context.user().await?.identity();
+    identity.token = vec![7; limits::TOKEN_BYTES].into();
+    turned_away(&context, &identity.hello(None), CloseCode::Unauthenticated).await
+}
+
+async fn unknown_device(context: Context) -> anyhow::Result<()> {
+    let mut identity = context.user().await?.identity();
+    identity.device ^= 1 << 40;
+    turned_away(&context, &identity.hello(None), CloseCode::Unauthenticated).await
+}
+
+async fn another_users_token(context: Context) -> anyhow::Result<()> {
+    let mut identity = context.user().await?.identity();
+    identity.name = context.user().await?.welcome.user;
+    turned_away(&context, &identity.hello(None), CloseCode::Unauthenticated).await
+}
+
+async fn name_taken(context: Context) -> anyhow::Result<()> {
+    let user = context.user().await?;
+    let again = register(&user.welcome.user);
+    turned_away(&context, &again, CloseCode::NameTaken).await
+}
+
+async fn bad_names(context: Context) -> anyhow::Result<()> {
+    let long = "x".repeat(limits::USER_ID_BYTES_MAX + 1);
+    for name in [
+        "",
+        "a",
+        "Upper",
+        "with blank",
+        "-dash",
+        "\u{fc}mlaut",
+        &long,
+    ] {
+        turned_away(&context, &register(name), CloseCode::InvalidCredentials).await?;
+    }
+    Ok(())
+}
+
+async fn bad_credentials(context: Context) -> anyhow::Result<()> {
+    let name = context.fresh_name();
+    let with = |password: &str, label: &str| {
+        let register = wire::Register {
+            name: name.clone(),
+            password: password.to_owned(),
+            device_label: label.to_owned(),
+            invitation: String::new(),
+        };
+        hello(Auth::Register(register), None)
+    };
+    let session = |device: u64, token: usize| {
+        let session = wire::SessionAuth {
+            name: name.clone(),
+            device,
+            token: vec![1; token].into(),
+        };
+        hello(Auth::Session(session), None)
+    };
+    let long = "x".repeat(limits::PASSWORD_BYTES_MAX + 1);
+    for hello in [
+        with("short", ""),
+        with(&long, ""),
+        with("long enough", &"x".repeat(limits::LABEL_BYTES_MAX + 1)),
+        session(0, limits::TOKEN_BYTES),
+        session(1, limits::TOKEN_BYTES - 1),
+        session(1, 0),
+    ] {
+        turned_away(&context, &hello, CloseCode::InvalidCredentials).await?;
+    }
+    Ok(())
+}
+
+async fn no_credentials(context: Context) -> anyhow::Result<()> {
+    turned_away(
+        &context,
+        &wire::Hello::default(),
+        CloseCode::ProtocolViolation,
+    )
+    .await
+}
+
+async fn second_after_welcome(context: Context) -> anyhow::Result<()> {
+    let mut user = context.user().await?;
+    let again = user.identity().hello(None);
+    user.s0.send(FrameType::Hello, &again).await?;
+    user.peer
+        .expect_close(&[CloseCode::ProtocolViolation])
+        .await?;
+    Ok(())
+}
+
+/// Both in one write, so that the second is there while the first is still being checked.
+async fn second_before_welcome(context: Context) -> anyhow::Result<()> {
+    let hello = prost::Message::encode_to_vec(&register(&context.fresh_name()));
+    let peer = context.dialer.connect().await?;
+    let mut s0 = peer.open().await?;
+    let one = frame(FrameType::Hello as u64, &hello);
+    s0.write(&[one.clone(), one].concat()).await?;
+    peer.expect_close(&[CloseCode::ProtocolViolation]).await?;
+    Ok(())
+}
+
+async fn another_frame_first(context: Context) -> anyhow::Result<()> {
+    for kind in [
+        FrameType::Send,
+        FrameType::OpenDirect,
+        FrameType::Receipt,
+        FrameType::Ack,
+        FrameType::History,
+    ] {
+        let peer = context.dialer.connect().await?;
+        let mut s0 = peer.open().await?;
+        s0.write(&frame(kind as u64, &[])).await?;
+        peer.expect_close(&[CloseCode::ProtocolViolation]).await?;
+    }
+    Ok(())
+}
+
+/// A command right behind HELLO, before WELCOME.
+async fn command_before_welcome(context: Context) -> anyhow::Result<()> {
+    let hello = prost::Message::encode_to_vec(&register(&context.fresh_name()));
+    let peer = context.dialer.connect().await?;
+    let mut s0 = peer.open().await?;
+    let hello = frame(FrameType::Hello as u64, &hello);
+    let ack = frame(FrameType::Ack as u64, &[]);
+    s0.write(&[hello, ack].concat()).await?;
+    peer.expect_close(&[CloseCode::ProtocolViolation]).await?;
+    Ok(())
+}
+
+/// No stream at all, an empty stream, and half of a HELLO: each is given up after the limit.
+async fn never_said(context: Context) -> anyhow::Result<()> {
+    let silent = context.dialer.connect().await?;
+    let begun = context.dialer.connect().await?;
+    let mut s0 = begun.open().await?;
+    s0.write(&header(100, FrameType::Hello as u64)).await?;
+    s0.write(b"half").await?;
+    for peer in [silent, begun] {
+        peer.expect_close(&[CloseCode::HelloTimeout]).await?;
+    }
+    Ok(())
+}
+
+async fn wrong_alpn(context: Context) -> anyhow::Result<()> {
+    for alpn in [&b"quipu/99"[..], b"h3"] {
+        let refused = context.dialer.connect_as(alpn).await?;
+        let Err(quinn::ConnectionError::ConnectionClosed(close)) = refused else {
+            anyhow::bail!("expected a TLS alert, got {refused:?}");
+        };
+        // TLS alert 120, no_application_protocol, as a QUIC crypto error.
+        ensure!(u64::from(close.error_code) == 0x100 + 120, "{close:?}");
+    }
+    Ok(())
+}
+
+async fn replaced(context: Context) -> anyhow::Result<()> {
+    let first = context.user().await?;
+    let hello = first.identity().hello(None);
+    let mut second = Session::open(&context.dialer, &hello).await?;
+    first.peer.expect_close(&[CloseCode::Replaced]).await?;
+    second.expect_alive().await
+}
+
+async fn foreign_life(context: Context) -> anyhow::Result<()> {
+    let (mut a, b, conversation) = context.pair().await?;
+    a.say(&conversation, "one").await?;
+    let resume = wire::Resume {
+        cursor: 1,
+        life: b.welcome.life ^ 1,
+    };
+    let mut back = Session::open(&context.dialer, &b.identity().hello(Some(resume))).await?;
+    ensure!(
+        back.welcome.resume() == wire::ResumeResult::Resync,
+        "not RESYNC"
+    );
+    let (inbox_seq, _) = back.message().await?;
+    ensure!(
+        inbox_seq == back.welcome.cursor + 1,
+        "events restart behind WELCOME.cursor"
+    );
+    Ok(())
+}
+
+async fn cursor_ahead(context: Context) -> anyhow::Result<()> {
+    let user = context.user().await?;
+    let resume = wire::Resume {
+        cursor: 1_000,
+        life: user.welcome.life,
+    };
+    let back = Session::open(&context.dialer, &user.identity().hello(Some(resume))).await?;
+    ensure!(
+        back.welcome.resume() == wire::ResumeResult::Resync,
+        "not RESYNC"
+    );
+    ensure!(
+        back.welcome.cursor == 0,
+        "events restart behind {}",
+        back.welcome.cursor
+    );
+    Ok(())
+}
+
+/// Reasons reach logs: they must not repeat what was secret.
+async fn reasons_without_secrets(context: Context) -> anyhow::Result<()> {
+    let secret = "xyzzy-plugh-secret";
+    let user = context.user().await?;
+    let mut identity = user.identity();
+    identity.token = Bytes::from_static(b"xyzzy-plugh-secret-of-32-bytes!!");
+    for hello in [login(&user.welcome.user, secret), identity.hello(None)] {
+        let peer = context.dialer.connect().await?;
+        let mut s0 = peer.open().await?;
+        s0.send(FrameType::Hello, &hello).await?;
+        let closed = crate::raw::within("a close", peer.connection.closed()).await?;
+        ensure!(!closed.to_string().contains("xyzzy"), "{closed}");
+    }
+    Ok(())
+}
+
+cases! {
+    "hello/register-welcomes", [], register_welcomes;
+    "hello/login-adds-a-device", [], login_adds_a_device;
+    "hello/token-comes-back", [], token_comes_back;
+    "hello/wrong-password", [], wrong_password;
+    "hello/unknown-user", [], unknown_user;
+    "hello/wrong-token", [], wrong_token;
+    "hello/unknown-device", [], unknown_device;
+    "hello/another-users-token", [], another_users_token;
+    "hello/name-taken", [], name_taken;
+    "hello/bad-names", ["QP-HELLO-3"], bad_names;
+    "hello/bad-credentials", ["QP-HELLO-3"], bad_credentials;
+    "hello/no-credentials", ["QP-HELLO-2"], no_credentials;
+    "hello/second-after-welcome", [], second_after_welcome;
+    "hello/second-before-welcome", [], second_before_welcome;
+    "hello/another-frame-first", [], another_frame_first;
+    "hello/command-before-welcome", [], command_before_welcome;
+    "hello/never-said", [], never_said;
+    "hello/wrong-alpn", [], wrong_alpn;
+    "hello/replaced", [], replaced;
+    "hello/foreign-life", [], foreign_life;
+    "hello/cursor-ahead", [], cursor_ahead;
+    "hello/reasons-without-secrets", [], reasons_without_secrets;
+}
