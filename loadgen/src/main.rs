@@ -1,21 +1,39 @@
 //! Quipu's load generator: measures gateways, and the bare transport beside them, and verifies every message that it counts.
 
+mod account;
+mod bench;
 mod ceiling;
+mod device;
+mod gateway;
+mod mailbox;
 mod payload;
 mod plan;
 mod process;
 mod recorder;
+mod report;
+mod run;
 mod transport;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use crate::gateway::Target;
 use crate::plan::Plan;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A message was lost, doubled, reordered or changed, or the run is invalid.
+const EXIT_FAULTS: u8 = 2;
+
 /// Measures a Quipu gateway and verifies every message that it counts.
+///
+/// Exit code 2: a message was lost, doubled, reordered or changed, or the run was invalid, however fast it was.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -25,17 +43,43 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure a gateway: log-ins, memory, one-to-one messages
+    Bench {
+        #[command(flatten)]
+        plan: Plan,
+        #[command(flatten)]
+        target: Target,
+        /// Messages a second of the open loop; without it, half of what the closed loop gave
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Also write all figures to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Measure a bare QUIC echo on this machine, in the shape of the same plan
     Ceiling {
         #[command(flatten)]
         plan: Plan,
+    },
+    /// Measure both, one after the other, and print the ratios as Markdown
+    Compare {
+        #[command(flatten)]
+        plan: Plan,
+        #[command(flatten)]
+        target: Target,
+        /// Messages a second of the open loop; without it, half of what the closed loop gave
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Also write all figures to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// The other process of `ceiling`
     #[command(hide = true)]
     EchoServer,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     // One thread each for generator and echo server: what they need is the same on every run, and the gateway has the rest.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,14 +89,55 @@ fn main() -> anyhow::Result<()> {
     local.block_on(&runtime, run(arguments.command))
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::EchoServer => ceiling::serve().await,
+        Command::EchoServer => {
+            ceiling::serve().await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Ceiling { plan } => {
             plan.check()?;
             let figures = ceiling::measure(&plan).await?;
             println!("{}", serde_json::to_string_pretty(&figures)?);
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
+        Command::Bench {
+            plan,
+            target,
+            rate,
+            json,
+        } => {
+            plan.check()?;
+            let figures = bench::measure(&plan, &target, rate).await?;
+            println!("{}", report::alone(&plan, &figures));
+            write_json(json, &figures)?;
+            Ok(exit(&figures))
+        }
+        Command::Compare {
+            plan,
+            target,
+            rate,
+            json,
+        } => {
+            plan.check()?;
+            let ceiling = ceiling::measure(&plan).await?;
+            let figures = bench::measure(&plan, &target, rate).await?;
+            println!("{}", report::comparison(&plan, &ceiling, &figures));
+            write_json(json, &(&plan, &ceiling, &figures))?;
+            Ok(exit(&figures))
+        }
+    }
+}
+
+fn write_json(path: Option<PathBuf>, figures: &impl Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures)?;
+    std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn exit(figures: &bench::Figures) -> ExitCode {
+    match figures.clean() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_FAULTS),
     }
 }

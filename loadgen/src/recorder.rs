@@ -25,15 +25,11 @@ impl Latency {
         self.0.saturating_record(us.max(1));
     }
 
-    /// How many were recorded.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.len()
-    }
-
     /// What a report prints.
     pub(crate) fn percentiles(&self) -> Percentiles {
         let ms = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1_000.0;
         Percentiles {
+            count: self.0.len(),
             p50_ms: ms(0.5),
             p90_ms: ms(0.9),
             p99_ms: ms(0.99),
@@ -46,6 +42,8 @@ impl Latency {
 /// A few points of a distribution, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Percentiles {
+    /// How many latencies the distribution has.
+    pub(crate) count: u64,
     pub(crate) p50_ms: f64,
     pub(crate) p90_ms: f64,
     pub(crate) p99_ms: f64,
@@ -66,7 +64,7 @@ mod tests {
         let seen = latency.percentiles();
         assert!((seen.p50_ms - 50.0).abs() < 0.1, "{seen:?}");
         assert!((seen.p99_ms - 99.0).abs() < 0.1, "{seen:?}");
-        assert_eq!(latency.count(), 100);
+        assert_eq!(seen.count, 100);
         latency.record(Duration::from_secs(3_600));
         assert!(latency.percentiles().max_ms >= 60_000.0);
     }

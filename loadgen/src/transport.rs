@@ -23,29 +23,23 @@ const CONNECTIONS_PER_SOCKET: usize = 1_250;
 /// The name in the certificates made here; nobody verifies it.
 const SERVER_NAME: &str = "localhost";
 
-/// The settings that both sides of a comparison share: those of the gateway's edge, so that a ratio compares the work above
-/// the transport and not two sets of windows.
-fn transport() -> quinn::TransportConfig {
-    let stream_window = quinn::VarInt::from_u32(limits::STREAM_WINDOW_BYTES as u32);
+/// The settings of a gateway's edge (gateway/src/edge.rs), so that a ratio compares the work above the transport and not two
+/// sets of windows. The streams are those that the peer may open.
+fn transport(bidi_streams: u32, uni_streams: u32) -> quinn::TransportConfig {
+    let bytes = |count: usize| quinn::VarInt::from_u32(count as u32);
     let mut transport = quinn::TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(quinn::VarInt::from_u32(
-            limits::REQUEST_STREAMS_MAX as u32 + 1,
-        ))
-        .max_concurrent_uni_streams(quinn::VarInt::from_u32(4))
-        .stream_receive_window(stream_window)
-        .receive_window(quinn::VarInt::from_u32(
-            limits::STREAM_WINDOW_BYTES as u32 * 3,
-        ))
-        .send_window(limits::DELIVERY_WINDOW_BYTES as u64)
+        .max_concurrent_bidi_streams(bidi_streams.into())
+        .max_concurrent_uni_streams(uni_streams.into())
+        .stream_receive_window(bytes(limits::STREAM_WINDOW_BYTES))
+        .receive_window(bytes(limits::STREAM_WINDOW_BYTES * 4))
+        .send_window(128 << 10)
         .send_fairness(false)
-        .datagram_receive_buffer_size(Some(16 << 10))
-        .datagram_send_buffer_size(16 << 10)
+        .datagram_receive_buffer_size(Some(4 << 10))
+        .datagram_send_buffer_size(4 << 10)
         .mtu_discovery_config(None)
         .allow_spin(false)
-        .max_idle_timeout(Some(
-            quinn::VarInt::from_u32(limits::IDLE_TIMEOUT_MS as u32).into(),
-        ));
+        .max_idle_timeout(Some(bytes(limits::IDLE_TIMEOUT_MS as usize).into()));
     transport
 }
 
@@ -63,7 +57,8 @@ pub(crate) fn client_config(alpn: &[u8]) -> anyhow::Result<quinn::ClientConfig> 
     tls.alpn_protocols = vec![alpn.to_vec()];
     tls.resumption = rustls::client::Resumption::disabled();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    let mut transport = transport();
+    // The gateway opens one lane today and up to four by the specification; no bidirectional stream.
+    let mut transport = transport(0, 4);
     transport.keep_alive_interval(Some(Duration::from_millis(limits::KEEP_ALIVE_MS)));
     config.transport_config(Arc::new(transport));
     Ok(config)
@@ -80,7 +75,10 @@ pub(crate) fn echo_server_config() -> anyhow::Result<quinn::ServerConfig> {
     tls.alpn_protocols = vec![ALPN_ECHO.to_vec()];
     tls.send_tls13_tickets = 1;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport(
+        limits::REQUEST_STREAMS_MAX as u32 + 1,
+        1,
+    )));
     Ok(config)
 }
 

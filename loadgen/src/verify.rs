@@ -1,6 +1,7 @@
 //! The ledger of a run: what was sent, what each member saw, and the verdict on every difference.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
 
 use quipu_protocol::event::{Content, Message};
 use quipu_protocol::id::{ConversationId, MessageId, UserId};
@@ -92,8 +93,10 @@ impl View {
 }
 
 /// Where a sent message stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Progress {
+    due: Instant,
+    measured: bool,
     acked: bool,
     delivered: bool,
 }
@@ -135,14 +138,12 @@ struct Pair {
 /// What an observation means to the one who drives the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Observation {
-    /// Which side had sent the message.
-    pub(crate) side: u8,
-    /// Its number there.
-    pub(crate) counter: u64,
     /// The sender saw it: its ack.
     pub(crate) is_ack: bool,
     /// Acked and delivered now, and not before: one message of the measurement.
     pub(crate) finished: bool,
+    /// When it was due; `None`: it came while nothing was being measured.
+    pub(crate) measured_from: Option<Instant>,
 }
 
 /// Everything a run has sent and seen.
@@ -186,12 +187,17 @@ impl Ledger {
         self.pairs[pair].conversation
     }
 
-    /// Notes that `side` of `pair` sends its next message, and says which one that is.
-    pub(crate) fn send(&mut self, pair: usize, side: u8) -> Label {
+    /// Notes that `side` of `pair` has its next message to send, due at `due`, and says which one that is.
+    pub(crate) fn send(&mut self, pair: usize, side: u8, due: Instant, measured: bool) -> Label {
         let member = &mut self.pairs[pair].members[usize::from(side)];
         let counter = member.sent;
         member.sent += 1;
-        member.in_flight.push_back(Progress::default());
+        member.in_flight.push_back(Progress {
+            due,
+            measured,
+            acked: false,
+            delivered: false,
+        });
         Label {
             run: self.run,
             pair: pair as u32,
@@ -209,6 +215,11 @@ impl Ledger {
                 .to_be_bytes(),
         );
         MessageId(bytes)
+    }
+
+    /// Somebody without a conversation got a message.
+    pub(crate) fn misdelivered(&mut self) {
+        self.verdicts.misdelivered += 1;
     }
 
     /// A message was refused.
@@ -257,12 +268,7 @@ impl Ledger {
             self.verdicts.disagreed += 1;
         }
         let is_ack = observer == label.side;
-        Some(Observation {
-            side: label.side,
-            counter: label.counter,
-            is_ack,
-            finished: this.members[usize::from(label.side)].progress(label.counter, is_ack),
-        })
+        this.members[usize::from(label.side)].progress(label.counter, is_ack)
     }
 
     /// Whether every message sent was acked and delivered.
@@ -304,25 +310,25 @@ impl Ledger {
 }
 
 impl Member {
-    /// Notes an ack or a delivery of message `counter`; whether that finished it.
-    fn progress(&mut self, counter: u64, is_ack: bool) -> bool {
-        let at = counter
-            .checked_sub(self.finished)
-            .and_then(|at| usize::try_from(at).ok());
-        let Some(progress) = at.and_then(|at| self.in_flight.get_mut(at)) else {
-            return false;
-        };
+    /// Notes an ack or a delivery of message `counter`.
+    fn progress(&mut self, counter: u64, is_ack: bool) -> Option<Observation> {
+        let at = usize::try_from(counter.checked_sub(self.finished)?).ok()?;
+        let progress = self.in_flight.get_mut(at)?;
         match is_ack {
             true => progress.acked = true,
             false => progress.delivered = true,
         }
-        let finished = progress.acked && progress.delivered;
+        let observation = Observation {
+            is_ack,
+            finished: progress.acked && progress.delivered,
+            measured_from: progress.measured.then_some(progress.due),
+        };
         let done = |progress: &Progress| progress.acked && progress.delivered;
         while self.in_flight.front().is_some_and(done) {
             self.in_flight.pop_front();
             self.finished += 1;
         }
-        finished
+        Some(observation)
     }
 }
 
@@ -393,7 +399,11 @@ mod tests {
 
     /// Sends `count` messages from side 0 of pair 0.
     fn sent(ledger: &mut Ledger, count: usize) -> Vec<Label> {
-        (0..count).map(|_| ledger.send(0, 0)).collect()
+        (0..count).map(|_| send(ledger, 0)).collect()
+    }
+
+    fn send(ledger: &mut Ledger, side: u8) -> Label {
+        ledger.send(0, side, Instant::now(), true)
     }
 
     fn verdicts(change: impl FnOnce(&mut Verdicts)) -> Verdicts {
@@ -410,7 +420,7 @@ mod tests {
             let ack = ledger.observe(0, 0, &message(label, seq)).unwrap();
             assert!(ack.is_ack && !ack.finished);
             let delivery = ledger.observe(0, 1, &message(label, seq)).unwrap();
-            assert!(!delivery.is_ack && delivery.finished);
+            assert!(!delivery.is_ack && delivery.finished && delivery.measured_from.is_some());
         }
         assert!(ledger.settled());
         assert!(ledger.finish().clean());
@@ -419,7 +429,7 @@ mod tests {
     #[test]
     fn both_sides_may_talk_at_once() {
         let mut ledger = ledger();
-        let (first, second) = (ledger.send(0, 0), ledger.send(0, 1));
+        let (first, second) = (send(&mut ledger, 0), send(&mut ledger, 1));
         for observer in [0, 1] {
             ledger.observe(0, observer, &message(&second, 1)).unwrap();
             ledger.observe(0, observer, &message(&first, 2)).unwrap();
@@ -473,7 +483,7 @@ mod tests {
     #[test]
     fn two_members_see_different_orders() {
         let mut ledger = ledger();
-        let (first, second) = (ledger.send(0, 0), ledger.send(0, 1));
+        let (first, second) = (send(&mut ledger, 0), send(&mut ledger, 1));
         ledger.observe(0, 0, &message(&first, 1));
         ledger.observe(0, 0, &message(&second, 2));
         ledger.observe(0, 1, &message(&second, 1));
