@@ -8,6 +8,7 @@ pub mod config;
 pub mod contract;
 pub mod edge;
 pub mod folder;
+mod gateway;
 pub mod log;
 pub mod password;
 pub mod processor;
@@ -17,3 +18,5 @@ pub mod router;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+
+pub use gateway::{Gateway, StartError};

@@ -1,0 +1,270 @@
+//! Starts, watches and stops one gateway: its parts, in the order in which they need each other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quipu_core::shard::ShardCount;
+use quipu_protocol::error::CloseCode;
+use tokio::sync::watch;
+
+use crate::accounts::{self, Accounts};
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::edge::{self, Edge, EdgeError};
+use crate::folder::{DataFolder, FolderError};
+use crate::log::Log;
+use crate::log::embedded::{EmbeddedLog, OpenLogError};
+use crate::password::PasswordError;
+use crate::processor::{self, ProcessorError, Processors};
+use crate::queries::Queries;
+use crate::registry::Registry;
+use crate::router::Router;
+use crate::store::fjall::{CACHE_BYTES_DEFAULT, FjallStore, OpenStoreError};
+use crate::store::write_behind::{WriteBehind, WriteBehindOptions};
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::tls::{Fingerprint, Identity, TlsError};
+
+/// Why a gateway did not start. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Its log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    /// Its store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
+    /// The log could not be applied.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Passwords cannot be hashed as configured.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The endpoint cannot be opened.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+    /// The operating system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// Something failed while the gateway was starting.
+    #[error("{0}")]
+    Failed(Arc<str>),
+}
+
+/// A running gateway. [`Gateway::shutdown`] ends it well; dropping it ends it like a crash, which is always allowed.
+pub struct Gateway {
+    // In the order of dropping: nothing is dropped before what uses it.
+    edge: Edge,
+    admin: Option<Admin>,
+    backbone: Backbone,
+    identity: Arc<Identity>,
+    registration: &'static str,
+    ready: Arc<AtomicBool>,
+}
+
+/// Everything behind the edge.
+struct Backbone {
+    processors: Option<Processors>,
+    router: Router,
+    registry: Arc<Registry>,
+    store: Arc<dyn Store>,
+    life: u64,
+    failures: watch::Receiver<Option<Arc<str>>>,
+    folder: DataFolder,
+}
+
+impl Gateway {
+    /// Opens the data folder, applies what the log holds beyond the store, and accepts connections. Must be called within a
+    /// tokio runtime.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let opening = config.clone();
+        let backbone = tokio::task::spawn_blocking(move || Backbone::open(&opening));
+        let backbone = backbone
+            .await
+            .map_err(|error| StartError::Failed(error.to_string().into()))??;
+        let identity = Identity::open(&config.tls, backbone.folder.path())?;
+        let metrics = Arc::new(Metrics::new());
+        let queries = Queries::new(
+            Arc::clone(&backbone.store),
+            config.limits.queries as usize,
+            Arc::clone(&metrics),
+        );
+        let accounts = Accounts::new(
+            &config.accounts,
+            config.listen,
+            config.limits.answer_timeout,
+            accounts::Surroundings {
+                queries: queries.clone(),
+                router: backbone.router.clone(),
+                registry: Arc::clone(&backbone.registry),
+                life: backbone.life,
+                metrics: Arc::clone(&metrics),
+            },
+        )?;
+        let registration = accounts.registration();
+        let with = edge::Surroundings {
+            accounts,
+            queries,
+            router: backbone.router.clone(),
+            registry: Arc::clone(&backbone.registry),
+            metrics: Arc::clone(&metrics),
+        };
+        let edge = Edge::start(config.listen, &config.edge, &config.limits, &identity, with)?;
+        let ready = Arc::new(AtomicBool::new(true));
+        let admin = Admin::start(config.admin.listen, metrics, Arc::clone(&ready)).await;
+        Ok(Self {
+            edge,
+            admin,
+            backbone,
+            identity,
+            registration,
+            ready,
+        })
+    }
+
+    /// Where it listens; tells the port if the configuration asked for any.
+    pub fn address(&self) -> SocketAddr {
+        self.edge.address()
+    }
+
+    /// Where the admin pages are, if they are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// What clients pin.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.identity.fingerprint()
+    }
+
+    /// The certificate, to be read again on request.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Who may register: `open`, `by invitation` or `closed`.
+    pub fn registration(&self) -> &'static str {
+        self.registration
+    }
+
+    /// Waits until a part fails that the gateway cannot do without, and says why. The process should end then: whoever
+    /// starts it again recovers from the log.
+    pub async fn failed(&self) -> Arc<str> {
+        let mut failures = self.backbone.failures.clone();
+        match failures.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_default(),
+            Err(_) => "every part of the gateway is gone".into(),
+        }
+    }
+
+    /// Says GOAWAY to all sessions, waits for them to leave (bounded by `edge.drain_timeout`), finishes what the log holds
+    /// and makes the store durable.
+    pub async fn shutdown(self) -> Result<(), StoreError> {
+        self.ready.store(false, Ordering::Release);
+        self.edge.drain().await;
+        drop(self.edge);
+        let finished = tokio::task::spawn_blocking(move || self.backbone.finish());
+        finished
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Closed(error.to_string().into())))
+    }
+}
+
+impl Backbone {
+    fn open(config: &Config) -> Result<Self, StartError> {
+        let shards = ShardCount(u16::try_from(config.storage.shards).unwrap_or(u16::MAX));
+        let folder = DataFolder::open_or_create(&config.data, shards)?;
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&folder)?);
+        let options = WriteBehindOptions {
+            flush_interval: config.storage.flush_interval,
+            overlay_bytes_max: config.storage.overlay.as_usize(),
+        };
+        let store: Arc<dyn Store> = Arc::new(WriteBehind::new(
+            FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?,
+            options,
+        )?);
+        let registry = Registry::new();
+        let (failed, failures) = watch::channel(None);
+        let fail = Fail {
+            failed: Arc::new(failed),
+            registry: Arc::clone(&registry),
+        };
+        let surroundings = processor::Surroundings {
+            log: Arc::clone(&log),
+            store: Arc::clone(&store),
+            registry: Arc::clone(&registry),
+        };
+        let threads = processor_threads(config.storage.processors);
+        let failing = fail.clone();
+        let processors = Processors::start(&surroundings, threads, move |error| {
+            failing.all(&error.to_string())
+        })?;
+        if let Some(why) = failures.borrow().clone() {
+            return Err(StartError::Failed(why));
+        }
+        let (router, _thread) = Router::start(Arc::clone(&log), move || {
+            fail.all("the log takes no commands any more")
+        })?;
+        Ok(Self {
+            processors: Some(processors),
+            router,
+            registry,
+            store,
+            life: log.identity().life,
+            failures,
+            folder,
+        })
+    }
+
+    /// Applies what is left and makes it durable.
+    fn finish(mut self) -> Result<(), StoreError> {
+        if let Some(processors) = self.processors.take() {
+            processors.stop();
+        }
+        self.store.sync().map(drop)
+    }
+}
+
+impl Drop for Backbone {
+    fn drop(&mut self) {
+        if let Some(processors) = self.processors.take() {
+            processors.stop();
+        }
+    }
+}
+
+/// Ends every session when the gateway cannot go on, and says why to whoever waits in [`Gateway::failed`].
+#[derive(Clone)]
+struct Fail {
+    failed: Arc<watch::Sender<Option<Arc<str>>>>,
+    registry: Arc<Registry>,
+}
+
+impl Fail {
+    fn all(&self, why: &str) {
+        tracing::error!("{why}");
+        self.failed.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert_with(|| why.into());
+            first
+        });
+        self.registry.for_each(|mailbox| {
+            mailbox.close(CloseCode::Unavailable, "the gateway cannot store messages")
+        });
+    }
+}
+
+/// 0 means one for each core of the machine, at most 8.
+fn processor_threads(configured: u32) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)),
+        threads => threads as usize,
+    }
+}
