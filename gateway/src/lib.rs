@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admin;
 mod batch;
+pub mod checkpoint;
 pub mod config;
 #[cfg(any(test, feature = "test-util"))]
 pub mod contract;
@@ -18,5 +19,6 @@ pub mod router;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod verify;
 
 pub use gateway::{Gateway, StartError};

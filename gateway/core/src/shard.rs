@@ -113,6 +113,11 @@ impl ShardState {
         self.row.applied
     }
 
+    /// The highest entry that came from each shard, ascending by shard; for tools that check a store against its log.
+    pub fn marks(&self) -> impl Iterator<Item = Source> {
+        self.row.marks.values().copied()
+    }
+
     /// Adds to `keys` the entities that `apply` would need for this record and that are not in memory.
     pub fn missing(&self, record: &Record, keys: &mut BTreeSet<EntityKey>) {
         if record.position <= self.row.applied {

@@ -1,0 +1,145 @@
+//! Walks a log and a store and proves that sequences are dense, inboxes complete and positions possible.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use quipu_core::row::Row;
+
+use self::replay::Replay;
+use self::tally::Tally;
+use crate::folder::{DataFolder, FolderError};
+use crate::log::embedded::OpenLogError;
+use crate::log::{EmbeddedLog, Log, LogError};
+use crate::store::fjall::{CACHE_BYTES_DEFAULT, OpenStoreError};
+use crate::store::{FjallStore, Store, StoreError};
+
+mod replay;
+mod tally;
+
+/// Problems that a report names; those beyond are only counted.
+pub const PROBLEMS_NAMED_MAX: usize = 100;
+
+/// Why a check could not be made. What is wrong with the data itself is in the [`Report`].
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    OpenLog(#[from] OpenLogError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    OpenStore(#[from] OpenStoreError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Accounts.
+    pub accounts: u64,
+    /// Conversations.
+    pub conversations: u64,
+    /// Messages in their histories.
+    pub messages: u64,
+    /// Entries of all inboxes.
+    pub inbox_entries: u64,
+    /// Shards of the log.
+    pub shards: u64,
+    /// Records that the log keeps.
+    pub log_records: u64,
+    /// Records that the log has and the store had not; they were applied in memory for the check.
+    pub replayed_records: u64,
+    /// The first [`PROBLEMS_NAMED_MAX`] problems, as sentences.
+    pub problems: Vec<String>,
+    /// All problems.
+    pub problems_total: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.problems_total == 0
+    }
+
+    fn problem(&mut self, problem: impl Into<String>) {
+        self.problems_total += 1;
+        if self.problems.len() < PROBLEMS_NAMED_MAX {
+            self.problems.push(problem.into());
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "accounts        {}", self.accounts)?;
+        writeln!(f, "conversations   {}", self.conversations)?;
+        writeln!(f, "messages        {}", self.messages)?;
+        writeln!(f, "inbox entries   {}", self.inbox_entries)?;
+        writeln!(
+            f,
+            "log records     {} in {} shards, {} of them not in the store yet (applied in memory for this check)",
+            self.log_records, self.shards, self.replayed_records
+        )?;
+        for problem in &self.problems {
+            writeln!(f, "PROBLEM: {problem}")?;
+        }
+        match self.problems_total {
+            0 => write!(f, "no problem found"),
+            total => write!(f, "{total} problems found, {} named", self.problems.len()),
+        }
+    }
+}
+
+/// Checks the data folder of a gateway that does not run. Opening the engines may finish what a crash interrupted (cut a torn
+/// end, replay the store's journal), as the next start of the gateway would; otherwise nothing is written.
+pub fn run(data: &Path) -> Result<Report, VerifyError> {
+    let folder = DataFolder::open_existing(data)?;
+    let log = EmbeddedLog::open(&folder)?;
+    let store = FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?;
+    verify(&log, &store)
+}
+
+/// Checks a store against its log while nobody writes to either. Takes memory for each user and conversation, not for each
+/// message.
+///
+/// 1. Every shard's applied position lies within its log, and its source marks within the logs of the sources.
+/// 2. What the log has beyond that is applied in memory, together with what it sends to other shards, as the next start of
+///    the gateway would do; rows that exist already must come out the same.
+/// 3. In store and memory together, histories and inboxes are dense from 1 to their head, every entity can be read, and
+///    every message of a conversation is in the inbox of each of its members exactly once.
+pub fn verify(log: &dyn Log, store: &dyn Store) -> Result<Report, VerifyError> {
+    let mut report = Report::default();
+    let mut replay = Replay::new(log, store);
+    replay.run(&mut report)?;
+    let mut tally = Tally::default();
+    let walked = store.scan(&mut |row| {
+        if !replay.replaces(&row, &mut report) {
+            tally.add(&row, &mut report);
+        }
+        ControlFlow::Continue(())
+    });
+    match walked {
+        Ok(()) => {}
+        Err(StoreError::Corrupt(error)) => {
+            report.problem(format!("{error}; the walk through the store ended there"));
+        }
+        Err(error @ (StoreError::Closed(_) | StoreError::Backend(_))) => return Err(error.into()),
+    }
+    replay.rows().scan(&mut |row: Row| {
+        tally.add(&row, &mut report);
+        ControlFlow::Continue(())
+    })?;
+    tally.finish(&mut report);
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests;
