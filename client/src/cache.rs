@@ -1,65 +1,205 @@
-//! What the client keeps on disk: account, conversations, messages, outbox, receipts.
+//! What a client keeps: account, conversations, messages, outbox, receipts; SQLite on disk or in memory.
+//!
+//! Every change is one transaction. In WAL mode with `synchronous=NORMAL` a commit survives the kill of the process at any
+//! moment, but the last ones may be undone by a power loss. That is safe: the cursor goes back together with the messages,
+//! the gateway sends the events again, and a message is stored under (conversation, seq) once. Two things must never go back,
+//! because the gateway remembers them too: the session token, and which client seqs were used. These are synced to disk.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+mod account;
+mod inbox;
+mod outbox;
+mod read;
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use quipu_protocol::event::{Message, Receipt};
-use quipu_protocol::id::{ConversationId, Cursor, MessageId};
+use quipu_protocol::id::{ConversationId, Seq};
+use rusqlite::Connection;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::model::{Account, Arrival, ConversationSummary, LocalMessage, Page};
 
+pub(crate) use account::StoredSession;
+pub(crate) use inbox::Turn;
+pub(crate) use outbox::{Settled, Waiting};
+
+/// The database inside the data folder.
+const CACHE_FILE: &str = "quipu.sqlite";
+/// How long to wait for another process that is about to leave the data folder.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Prepared statements kept; there are fewer different ones than this.
+const STATEMENTS_MAX: usize = 64;
+/// Page cache of SQLite, in KiB: small, because there may be thousands of clients in one process.
+const PAGE_CACHE_KIB: i64 = 1024;
+
+/// The cache, shared by the handle and the driver.
 #[derive(Debug, Clone)]
-pub(crate) struct Cache;
+pub(crate) struct Cache {
+    inner: Arc<Inner>,
+}
+
 #[derive(Debug)]
-pub(crate) struct Tables;
+struct Inner {
+    in_memory: bool,
+    /// `None` once the client is closed, so that the folder is free although clones of the handle are not dropped.
+    tables: Mutex<Option<Tables>>,
+    outbound: Arc<Outbound>,
+}
 
 impl Cache {
-    pub(crate) async fn open(_: &Config) -> Result<Self, Error> {
-        Ok(Self)
+    /// Opens or makes the database, alone: a second process on one folder would be the same device twice.
+    pub(crate) async fn open(config: &Config) -> Result<Self, Error> {
+        let folder = config.data.clone();
+        let in_memory = folder.is_none();
+        let messages_max = config.cached_messages_max;
+        let outbound = Arc::new(Outbound::default());
+        let shared = Arc::clone(&outbound);
+        let open = move || Tables::open(folder.as_deref(), messages_max, shared);
+        let tables = if in_memory {
+            open()?
+        } else {
+            blocking(open).await?
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                in_memory,
+                tables: Mutex::new(Some(tables)),
+                outbound,
+            }),
+        })
     }
-    pub(crate) async fn run<T>(
+
+    /// Runs one piece of work on the tables, off the runtime's threads if it touches a disk.
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut Tables) -> Result<T, Error>,
+        work: impl FnOnce(&mut Tables) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        f(&mut Tables)
+        if self.inner.in_memory {
+            return self.run_now(work);
+        }
+        let cache = self.clone();
+        blocking(move || cache.run_now(work)).await
+    }
+
+    fn run_now<T>(&self, work: impl FnOnce(&mut Tables) -> Result<T, Error>) -> Result<T, Error> {
+        work(self.lock().as_mut().ok_or(Error::Closed)?)
+    }
+
+    /// Closes the database; everything fails with [`Error::Closed`] from then on, also for those who wait.
+    pub(crate) async fn close(&self) {
+        let tables = self.lock().take();
+        if !self.inner.in_memory {
+            // The last checkpoint touches the disk. Whatever it leaves undone, the next open does.
+            let _ = tokio::task::spawn_blocking(move || drop(tables)).await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Tables>> {
+        // A panic inside a transaction rolls it back, and the fields beside it are set after the commit.
+        self.inner
+            .tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the application wants sent, for the driver.
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.inner.outbound
     }
 }
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::Storage("the cache's thread panicked".into())),
+    }
+}
+
+/// The database with what is kept in memory beside it. Used under one lock.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    db: Connection,
+    session: Option<StoredSession>,
+    client_seqs: account::ClientSeqs,
+    outbox: outbox::Counts,
+    waiters: outbox::Waiters,
+    messages: usize,
+    messages_max: usize,
+    outbound: Arc<Outbound>,
+}
+
 impl Tables {
-    pub(crate) fn account(&self) -> Option<Account> {
-        None
+    fn open(
+        folder: Option<&Path>,
+        messages_max: usize,
+        outbound: Arc<Outbound>,
+    ) -> Result<Self, Error> {
+        let db = match folder {
+            Some(folder) => open_file(folder)?,
+            None => Connection::open_in_memory()?,
+        };
+        db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        db.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)?;
+        db.pragma_update(None, "synchronous", "NORMAL")?;
+        schema::migrate(&db, folder.map(|folder| folder.join(CACHE_FILE)))?;
+        let (session, client_seqs) = account::load(&db)?;
+        let outbox = outbox::count(&db)?;
+        let messages: i64 = db.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
+        Ok(Self {
+            db,
+            session,
+            client_seqs,
+            outbox,
+            waiters: outbox::Waiters::default(),
+            messages: row::count(messages),
+            messages_max: messages_max.max(1),
+            outbound,
+        })
     }
-    pub(crate) fn arrivals(&self, _: Cursor, _: usize) -> Result<Vec<Arrival>, Error> {
-        Err(Error::Closed)
+}
+
+fn open_file(folder: &Path) -> Result<Connection, Error> {
+    let failed = |error: std::io::Error| Error::Storage(format!("{}: {error}", folder.display()));
+    if !folder.is_dir() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
     }
-    pub(crate) fn forget(&self, _: MessageId) -> Result<(), Error> {
-        Err(Error::Closed)
+    let file = folder.join(CACHE_FILE);
+    if !file.exists() {
+        // SQLite makes its journals with the permissions of the database.
+        private_file(&file).map_err(failed)?;
     }
-    pub(crate) fn outbox(&self, _: ConversationId) -> Result<Vec<LocalMessage>, Error> {
-        Err(Error::Closed)
-    }
-    pub(crate) fn bookmark(&self, _: &str) -> Result<Option<Cursor>, Error> {
-        Err(Error::Closed)
-    }
-    pub(crate) fn set_bookmark(&self, _: &str, _: Cursor) -> Result<(), Error> {
-        Err(Error::Closed)
-    }
-    pub(crate) fn conversations(&self) -> Result<Vec<ConversationSummary>, Error> {
-        Err(Error::Closed)
-    }
-    pub(crate) fn messages(
-        &self,
-        _: ConversationId,
-        _: Page,
-        _: usize,
-    ) -> Result<Vec<Message>, Error> {
-        Err(Error::Closed)
-    }
-    pub(crate) fn receipts(&self, _: ConversationId) -> Result<Vec<Receipt>, Error> {
-        Err(Error::Closed)
-    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            Error::FolderInUse(folder.to_owned())
+        }
+        Some(_) | None => Error::Storage(format!("{}: {error}", file.display())),
+    };
+    let db = Connection::open(&file).map_err(in_use)?;
+    db.busy_timeout(LOCK_TIMEOUT).map_err(in_use)?;
+    // Before WAL is entered, so that it needs no shared memory: nobody shares it.
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")
+        .map_err(in_use)?;
+    db.pragma_update(None, "journal_mode", "WAL")
+        .map_err(in_use)?;
+    db.execute_batch("BEGIN EXCLUSIVE; COMMIT")
+        .map_err(in_use)?;
+    Ok(db)
 }
 
 /// Creates a file that only its owner reads.
@@ -70,4 +210,68 @@ pub(crate) fn private_file(path: &Path) -> std::io::Result<File> {
         .truncate(true)
         .mode(0o600)
         .open(path)
+}
+
+/// Positions to report for one conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Positions {
+    pub(crate) delivered: Option<Seq>,
+    pub(crate) read: Option<Seq>,
+}
+
+impl Positions {
+    /// Takes the higher of both, field by field.
+    pub(crate) fn raise(&mut self, other: Self) {
+        self.delivered = self.delivered.max(other.delivered);
+        self.read = self.read.max(other.read);
+    }
+}
+
+/// What was committed to the cache and must go out: handed to the driver in the order of the commits.
+///
+/// Only filled while a driver listens; a driver that begins to listen reads everything older from the tables. So its size is
+/// bounded by the outbox's limits and by the number of conversations.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    news: Mutex<Option<News>>,
+    changed: Notify,
+}
+
+/// What the driver takes from [`Outbound`].
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) messages: Vec<Waiting>,
+    pub(crate) receipts: BTreeMap<ConversationId, Positions>,
+}
+
+impl Outbound {
+    /// Waits until there is something to take. Cancel-safe: an announcement that nobody waited for is kept.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes what has come since the last time.
+    pub(crate) fn take(&self) -> News {
+        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Stops collecting.
+    pub(crate) fn stop(&self) {
+        *self.lock() = None;
+    }
+
+    fn listen(&self) {
+        *self.lock() = Some(News::default());
+    }
+
+    fn push(&self, add: impl FnOnce(&mut News)) {
+        if let Some(news) = self.lock().as_mut() {
+            add(news);
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<News>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,25 +1,62 @@
-//! The one task that pumps a session between the network and the cache.
-#![allow(dead_code)]
+//! The one task that keeps a client connected: attempts, pauses, redirects, and what all its parts share.
 
-use std::sync::Arc;
+mod link;
+mod liveness;
+mod outbox;
+mod receipts;
+mod route;
+mod streams;
 
-use quipu_protocol::id::{ConversationId, MessageId, Seq, UserId};
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quipu_protocol::credentials::{Credentials, Hello};
+use quipu_protocol::error::{CloseCode, Retry};
+use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, TimestampMs, UserId};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
-use crate::cache::Cache;
+use crate::backoff::{Backoff, jitter};
+use crate::cache::{Cache, Tables};
 use crate::config::{Config, EVENT_STREAM_EVENTS};
 use crate::error::Error;
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
 use crate::model::{Account, LocalMessage, Target};
+use crate::net::Net;
+use crate::pin::Pins;
+use link::{Again, Ended};
+use route::Route;
 
+/// The client's name and version in HELLO.
+const AGENT: &str = concat!("quipu-client/", env!("CARGO_PKG_VERSION"));
+/// How long the last packets of a close may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A name, its password, and what to do with them.
 pub(crate) struct SignIn {
     pub(crate) name: UserId,
     pub(crate) password: String,
     pub(crate) register: bool,
 }
 
-type Answer<T> = oneshot::Sender<Result<T, Error>>;
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignIn")
+            .field("name", &self.name)
+            .field("register", &self.register)
+            .finish_non_exhaustive()
+    }
+}
 
+/// Where the answer to a command goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What the handle asks of the driver.
+#[derive(Debug)]
 pub(crate) enum Command {
     SignIn(SignIn, Answer<Account>),
     OpenDirect(UserId, Answer<ConversationId>),
@@ -27,52 +64,445 @@ pub(crate) enum Command {
     Close(Answer<()>),
 }
 
+/// What the handle and the driver share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cache: Cache,
-    events: broadcast::Sender<ClientEvent>,
-    head: watch::Sender<InboxHead>,
     state: watch::Sender<ConnectionState>,
+    /// `None` once the driver has stopped, so that whoever waits for news learns that there will be none.
+    news: Arc<Mutex<Option<Publisher>>>,
+    connection: Mutex<Option<quinn::Connection>>,
 }
 
+#[derive(Debug)]
+struct Publisher {
+    events: broadcast::Sender<ClientEvent>,
+    head: watch::Sender<InboxHead>,
+}
+
+/// Starts the driver of one client.
 pub(crate) async fn start(
-    _config: Config,
+    config: Config,
     cache: Cache,
-    _commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
 ) -> Result<Arc<Shared>, Error> {
-    Ok(Arc::new(Shared {
-        cache,
+    let session = cache.run(|cache| Ok(cache.session())).await?;
+    let head = session.map_or_else(InboxHead::default, |session| InboxHead {
+        life: session.resume.life,
+        cursor: session.resume.cursor,
+    });
+    let publisher = Publisher {
         events: broadcast::channel(EVENT_STREAM_EVENTS).0,
-        head: watch::channel(InboxHead::default()).0,
-        state: watch::channel(ConnectionState::Offline {
-            reason: OfflineReason::NotSignedIn,
-            retry_at: None,
-        })
-        .0,
-    }))
+        head: watch::channel(head).0,
+    };
+    let offline = ConnectionState::Offline {
+        reason: OfflineReason::NotSignedIn,
+        retry_at: None,
+    };
+    let state = if session.is_some() {
+        ConnectionState::Connecting
+    } else {
+        offline
+    };
+    let shared = Arc::new(Shared {
+        cache,
+        state: watch::channel(state).0,
+        news: Arc::new(Mutex::new(Some(publisher))),
+        connection: Mutex::new(None),
+    });
+    let pins = Arc::new(Pins::open(config.certificate, config.data.as_deref())?);
+    let driver = Driver {
+        net: Net::new(&config, pins),
+        route: Route::new(config.server.clone()),
+        backoff: Backoff::new(config.backoff_base, config.backoff_max),
+        rng: match config.backoff_seed {
+            Some(seed) => StdRng::seed_from_u64(seed),
+            None => StdRng::seed_from_u64(rand::random()),
+        },
+        keep_alive: config.keep_alive,
+        config,
+        shared: Arc::clone(&shared),
+        commands,
+        sign_in: None,
+    };
+    tokio::spawn(driver.run());
+    Ok(shared)
 }
 
 impl Shared {
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<ClientEvent> {
-        self.events.subscribe()
+        match &*lock(&self.news) {
+            Some(publisher) => publisher.events.subscribe(),
+            None => broadcast::channel(1).1,
+        }
     }
+
     pub(crate) fn inbox_head(&self) -> watch::Receiver<InboxHead> {
-        self.head.subscribe()
+        match &*lock(&self.news) {
+            Some(publisher) => publisher.head.subscribe(),
+            None => watch::channel(InboxHead::default()).1,
+        }
     }
+
     pub(crate) fn connection(&self) -> watch::Receiver<ConnectionState> {
         self.state.subscribe()
     }
+
+    /// The connection, for requests beside the session.
+    pub(crate) fn online(&self) -> Result<quinn::Connection, Error> {
+        let connection = lock(&self.connection).clone();
+        connection.ok_or_else(|| match &*self.state.borrow() {
+            ConnectionState::Offline { reason, .. } => Error::Offline(reason.to_string()),
+            ConnectionState::Connecting | ConnectionState::Online { .. } => {
+                Error::Offline("connecting".into())
+            }
+        })
+    }
+
     pub(crate) async fn enqueue(
         &self,
-        _: Target,
-        _: Vec<String>,
+        target: Target,
+        texts: Vec<String>,
     ) -> Result<Vec<LocalMessage>, Error> {
-        Err(Error::Closed)
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = TimestampMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let messages = texts
+            .into_iter()
+            .map(|text| (MessageId(rand::random()), text))
+            .collect();
+        let news = Arc::clone(&self.news);
+        let work = move |cache: &mut Tables| {
+            let publisher = lock(&news);
+            let publisher = publisher.as_ref().ok_or(Error::Closed)?;
+            let queued = cache.enqueue(target, messages, now)?;
+            if publisher.events.receiver_count() > 0 {
+                for local in &queued {
+                    publisher.send(ClientEvent::Queued(Arc::new(local.clone())));
+                }
+            }
+            Ok(queued)
+        };
+        self.cache.run(work).await
     }
-    pub(crate) async fn wait_acked(&self, _: MessageId) -> Result<Seq, Error> {
-        Err(Error::Closed)
+
+    pub(crate) async fn wait_acked(&self, id: MessageId) -> Result<Seq, Error> {
+        let (waiter, end) = oneshot::channel();
+        self.cache.run(move |cache| cache.wait(id, waiter)).await?;
+        end.await.map_err(|_| Error::Closed)?
     }
-    pub(crate) async fn mark_read(&self, _: ConversationId, _: Seq) -> Result<(), Error> {
-        Err(Error::Closed)
+
+    pub(crate) async fn mark_read(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Result<(), Error> {
+        self.cache
+            .run(move |cache| cache.mark_read(conversation, seq))
+            .await
     }
+
+    fn set_state(&self, state: ConnectionState) {
+        self.state.send_replace(state);
+    }
+
+    fn set_connection(&self, connection: Option<quinn::Connection>) {
+        *lock(&self.connection) = connection;
+    }
+}
+
+impl Publisher {
+    fn send(&self, event: ClientEvent) {
+        // Nobody listens: the cache has it.
+        let _ = self.events.send(event);
+    }
+
+    fn raise_head(&self, cursor: Cursor) {
+        self.head
+            .send_if_modified(|head| std::mem::replace(&mut head.cursor, cursor) != cursor);
+    }
+}
+
+/// Everything that outlives one connection.
+#[derive(Debug)]
+struct Driver {
+    config: Config,
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    net: Net,
+    route: Route,
+    backoff: Backoff,
+    rng: StdRng,
+    keep_alive: Duration,
+    sign_in: Option<(SignIn, Answer<Account>)>,
+}
+
+/// Why the driver stops: somebody may wait for it.
+type Stop = Option<Answer<()>>;
+
+/// How a wait ended.
+enum Waited<T> {
+    Done(T),
+    Stop(Stop),
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let stop = self.serve().await;
+        self.shared.cache.outbound().stop();
+        lock(&self.shared.news).take();
+        self.shared.set_connection(None);
+        self.shared.cache.close().await;
+        self.shared.set_state(ConnectionState::Offline {
+            reason: OfflineReason::Closed,
+            retry_at: None,
+        });
+        self.net.finish(CLOSE_TIMEOUT).await;
+        if let Some(answer) = stop {
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    /// Goes from connection to connection until it is told to stop.
+    async fn serve(&mut self) -> Stop {
+        let mut state = self.shared.state.borrow().clone();
+        loop {
+            if !matches!(state, ConnectionState::Connecting)
+                && let Waited::Stop(stop) = self.offline(state).await
+            {
+                return stop;
+            }
+            self.shared.set_state(ConnectionState::Connecting);
+            let ended = self.attempt().await;
+            self.shared.cache.outbound().stop();
+            self.shared.set_connection(None);
+            match ended {
+                Ended::Stop(stop) => return stop,
+                Ended::Lost { reason, again } => {
+                    tracing::info!(%reason, "connection lost");
+                    state = self.after(reason, again);
+                }
+            }
+        }
+    }
+
+    /// What to do after a connection ended: the state to be in.
+    fn after(&mut self, reason: OfflineReason, again: Again) -> ConnectionState {
+        let retry_after = match again {
+            Again::Never => None,
+            Again::Now => Some(Duration::ZERO),
+            Again::After { at_most } => Some(jitter(at_most, &mut self.rng)),
+            Again::Elsewhere {
+                ref authority,
+                at_most,
+            } if self.route.redirected(authority.clone()) => {
+                if self.sign_in.is_some() {
+                    return ConnectionState::Connecting;
+                }
+                Some(jitter(at_most, &mut self.rng))
+            }
+            Again::BackOff | Again::Elsewhere { .. } => {
+                self.route.failed();
+                Some(self.backoff.next(&mut self.rng))
+            }
+        };
+        if let Some((_, answer)) = self.sign_in.take() {
+            // Signing in is one attempt: the password is not kept for another.
+            let _ = answer.send(Err(reason.into()));
+            return ConnectionState::Offline {
+                reason: OfflineReason::NotSignedIn,
+                retry_at: None,
+            };
+        }
+        match retry_after {
+            Some(Duration::ZERO) => ConnectionState::Connecting,
+            Some(pause) => ConnectionState::Offline {
+                reason,
+                retry_at: Some(Instant::now() + pause),
+            },
+            None => ConnectionState::Offline {
+                reason,
+                retry_at: None,
+            },
+        }
+    }
+
+    /// Waits until it is time to connect.
+    async fn offline(&mut self, state: ConnectionState) -> Waited<()> {
+        let retry_at = match &state {
+            ConnectionState::Offline { retry_at, .. } => *retry_at,
+            ConnectionState::Connecting | ConnectionState::Online { .. } => Some(Instant::now()),
+        };
+        let reason = match &state {
+            ConnectionState::Offline { reason, .. } => reason.clone(),
+            ConnectionState::Connecting | ConnectionState::Online { .. } => OfflineReason::Closed,
+        };
+        self.shared.set_state(state);
+        loop {
+            let command = tokio::select! {
+                () = sleep_until(retry_at) => return Waited::Done(()),
+                command = self.commands.recv() => command,
+            };
+            match command {
+                None => return Waited::Stop(None),
+                Some(Command::Close(answer)) => return Waited::Stop(Some(answer)),
+                Some(Command::SignIn(sign_in, answer)) => {
+                    self.sign_in = Some((sign_in, answer));
+                    return Waited::Done(());
+                }
+                Some(Command::OpenDirect(_, answer)) => {
+                    let _ = answer.send(Err(Error::Offline(reason.to_string())));
+                }
+                Some(Command::Rebind(answer)) => {
+                    let rebound = self.net.rebind().map(drop);
+                    let _ = answer.send(rebound);
+                    if !matches!(reason, OfflineReason::NotSignedIn) {
+                        return Waited::Done(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection, from the first packet to its end.
+    async fn attempt(&mut self) -> Ended {
+        let session = match self.shared.cache.run(|cache| Ok(cache.session())).await {
+            Ok(session) => session,
+            Err(error) => return Ended::storage(&error),
+        };
+        let credentials = match (&self.sign_in, session) {
+            (_, Some(session)) => Credentials::Session {
+                name: session.account.user,
+                device: session.account.device,
+                token: session.token,
+            },
+            (Some((sign_in, _)), None) => self.config.credentials(sign_in),
+            (None, None) => return Ended::lost(OfflineReason::NotSignedIn, Again::Never),
+        };
+        let hello = Hello {
+            agent: AGENT.into(),
+            credentials,
+            resume: session.map(|session| session.resume),
+        };
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let authority = self.route.authority();
+        let opened = match self.connect(&authority, deadline).await {
+            Waited::Stop(stop) => return Ended::Stop(stop),
+            Waited::Done(Ok(opened)) => opened,
+            Waited::Done(Err(ended)) => return ended,
+        };
+        link::Link::new(self, authority, opened, hello, deadline)
+            .run()
+            .await
+    }
+
+    /// Opens a connection, answering commands meanwhile.
+    async fn connect(
+        &mut self,
+        authority: &str,
+        deadline: Instant,
+    ) -> Waited<Result<link::Opened, Ended>> {
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let connecting = link::connect(&mut self.net, authority, self.keep_alive, limit);
+        let connecting = tokio::time::timeout_at(deadline, connecting);
+        let busy = self.sign_in.is_some();
+        match wait(connecting, &mut self.commands, busy).await {
+            Waited::Done(Ok(opened)) => Waited::Done(opened),
+            Waited::Done(Err(_)) => Waited::Done(Err(Ended::lost(
+                OfflineReason::Unreachable(format!("{authority} does not answer")),
+                Again::BackOff,
+            ))),
+            Waited::Stop(stop) => Waited::Stop(stop),
+        }
+    }
+}
+
+/// Waits for work, answering the commands that come meanwhile.
+async fn wait<T>(
+    work: impl Future<Output = T>,
+    commands: &mut mpsc::Receiver<Command>,
+    signing_in: bool,
+) -> Waited<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let command = tokio::select! {
+            done = &mut work => return Waited::Done(done),
+            command = commands.recv() => command,
+        };
+        match command {
+            None => return Waited::Stop(None),
+            Some(Command::Close(answer)) => return Waited::Stop(Some(answer)),
+            Some(command) => refuse(command, signing_in),
+        }
+    }
+}
+
+/// Answers a command that has no place while connecting.
+fn refuse(command: Command, signing_in: bool) {
+    let connecting = || Error::Offline("connecting".into());
+    match command {
+        Command::SignIn(_, answer) => {
+            let error = if signing_in {
+                Error::Invalid("another sign-in is under way".into())
+            } else {
+                connecting()
+            };
+            let _ = answer.send(Err(error));
+        }
+        Command::OpenDirect(_, answer) => {
+            let _ = answer.send(Err(connecting()));
+        }
+        // The attempt that is under way uses the newest route already, or fails and is repeated.
+        Command::Rebind(answer) | Command::Close(answer) => {
+            let _ = answer.send(Ok(()));
+        }
+    }
+}
+
+impl Config {
+    fn credentials(&self, sign_in: &SignIn) -> Credentials {
+        let (name, password, label) = (
+            sign_in.name,
+            sign_in.password.clone(),
+            self.device_label.clone(),
+        );
+        if sign_in.register {
+            let invitation = self.invitation.clone().unwrap_or_default();
+            Credentials::Register {
+                name,
+                password,
+                label,
+                invitation,
+            }
+        } else {
+            Credentials::Login {
+                name,
+                password,
+                label,
+            }
+        }
+    }
+}
+
+/// What a close by the gateway means for the next attempt.
+fn again(code: CloseCode) -> Again {
+    match code.retry() {
+        Retry::No => Again::Never,
+        Retry::Now => Again::Now,
+        // A redirect whose address was not understood.
+        Retry::After | Retry::Elsewhere => Again::BackOff,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // The values behind these locks are replaced whole, so a panic elsewhere leaves them usable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,5 @@
 //! The Quipu client: a cheap cloneable handle, an event stream, and the one task that pumps a session.
 
-#![allow(dead_code)]
-
 pub mod backoff;
 mod cache;
 mod client;
@@ -11,6 +9,7 @@ pub mod error;
 pub mod events;
 mod history;
 pub mod model;
+mod net;
 pub mod pin;
 
 pub use client::Client;
@@ -21,5 +20,6 @@ pub use model::{
     Account, Arrival, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, LocalState,
     Page, Target,
 };
+pub use net::shared_endpoint;
 pub use pin::{CertificateChanged, Fingerprint};
 pub use quipu_protocol as protocol;

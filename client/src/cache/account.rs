@@ -1,0 +1,223 @@
+//! Who this device is, how far its inbox is kept, and which client seqs it has used.
+
+use std::fmt;
+
+use quipu_protocol::credentials::{Resume, Token};
+use quipu_protocol::id::{ClientSeq, Cursor, DeviceId};
+use quipu_protocol::welcome::Welcome;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Tables, row};
+use crate::error::Error;
+use crate::model::Account;
+
+/// Client seqs that are reserved with one synced write.
+const CLIENT_SEQ_RESERVE: u64 = 4096;
+
+/// What a device needs to resume.
+#[derive(Clone, Copy)]
+pub(crate) struct StoredSession {
+    pub(crate) account: Account,
+    pub(crate) token: Token,
+    pub(crate) resume: Resume,
+}
+
+impl fmt::Debug for StoredSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredSession")
+            .field("account", &self.account)
+            .field("resume", &self.resume)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a WELCOME changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Welcomed {
+    pub(crate) session: StoredSession,
+    /// Cached messages were dropped.
+    pub(crate) resynced: bool,
+}
+
+/// Gives out client seqs, each once, also after a kill or a power loss.
+///
+/// The gateway answers a client seq that it has seen with the seq of the message it belonged to then. If a power loss took
+/// back a number that was sent, the next message under it would be answered as that older one and never be stored.
+#[derive(Debug)]
+pub(super) struct ClientSeqs {
+    next: u64,
+    free: u64,
+}
+
+pub(super) fn load(db: &Connection) -> Result<(Option<StoredSession>, ClientSeqs), Error> {
+    let mut statement =
+        db.prepare("SELECT user, device, token, life, cursor, client_seq_free FROM account")?;
+    let mut rows = statement.query([])?;
+    let Some(found) = rows.next()? else {
+        return Ok((None, ClientSeqs { next: 1, free: 1 }));
+    };
+    let session = StoredSession {
+        account: Account {
+            user: row::user(found, 0)?,
+            device: DeviceId::new(row::number(found, 1)?).map_err(row::damaged)?,
+        },
+        token: found.get(2)?,
+        resume: Resume {
+            life: row::number(found, 3)?,
+            cursor: Cursor(row::number(found, 4)?),
+        },
+    };
+    let free = row::number(found, 5)?.max(1);
+    Ok((Some(session), ClientSeqs { next: free, free }))
+}
+
+impl Tables {
+    /// Who this client is.
+    pub(crate) fn account(&self) -> Option<Account> {
+        self.session.map(|session| session.account)
+    }
+
+    /// What to resume with.
+    pub(crate) fn session(&self) -> Option<StoredSession> {
+        self.session
+    }
+
+    /// Who this client is, or the error that says that it is nobody yet.
+    pub(super) fn signed_in(&self) -> Result<StoredSession, Error> {
+        self.session.ok_or(Error::NotSignedIn)
+    }
+
+    /// Takes over what WELCOME said, and begins to collect what must go out.
+    pub(crate) fn welcome(&mut self, welcome: &Welcome) -> Result<Welcomed, Error> {
+        let resume = Resume {
+            life: welcome.life,
+            cursor: welcome.cursor,
+        };
+        let welcomed = match (self.session, welcome.token) {
+            (Some(session), None) if welcome.resumed && session.resume == resume => Welcomed {
+                session,
+                resynced: false,
+            },
+            (Some(session), None) => {
+                self.resync(resume)?;
+                Welcomed {
+                    session: StoredSession { resume, ..session },
+                    resynced: true,
+                }
+            }
+            (_, Some(token)) => {
+                let account = Account {
+                    user: welcome.user,
+                    device: welcome.device,
+                };
+                let session = StoredSession {
+                    account,
+                    token,
+                    resume,
+                };
+                self.sign_in(&session)?;
+                Welcomed {
+                    session,
+                    resynced: false,
+                }
+            }
+            (None, None) => return Err(Error::Offline("the gateway gave no session token".into())),
+        };
+        self.session = Some(welcomed.session);
+        self.outbound.listen();
+        Ok(welcomed)
+    }
+
+    fn sign_in(&mut self, session: &StoredSession) -> Result<(), Error> {
+        let StoredSession {
+            account,
+            token,
+            resume,
+        } = session;
+        self.synced(|db| {
+            db.execute(
+                "INSERT OR REPLACE INTO account VALUES (1, ?1, ?2, ?3, ?4, ?5, 1)",
+                params![
+                    account.user.as_str(),
+                    account.device.get().cast_signed(),
+                    token.as_slice(),
+                    resume.life.cast_signed(),
+                    resume.cursor.0.cast_signed()
+                ],
+            )
+        })?;
+        self.client_seqs = ClientSeqs { next: 1, free: 1 };
+        Ok(())
+    }
+
+    /// The inbox began a new life: what it brought is dropped, what this device wants to send stays.
+    fn resync(&mut self, resume: Resume) -> Result<(), Error> {
+        let tx = self.db.transaction()?;
+        tx.execute_batch(
+            "DELETE FROM message;
+             DELETE FROM receipt;
+             DELETE FROM bookmark;
+             DELETE FROM outbox WHERE state = 1;
+             DELETE FROM conversation WHERE id NOT IN (SELECT conversation FROM outbox);
+             UPDATE conversation SET head = 0, opened = 0, want_delivered = 0, want_read = 0, own_delivered = 0, own_read = 0;",
+        )?;
+        tx.execute(
+            "UPDATE account SET life = ?1, cursor = ?2",
+            params![resume.life.cast_signed(), resume.cursor.0.cast_signed()],
+        )?;
+        tx.commit()?;
+        self.messages = 0;
+        self.outbox = super::outbox::count(&self.db)?;
+        Ok(())
+    }
+
+    /// The next `count` client seqs, ascending and without gaps.
+    pub(super) fn take_client_seqs(&mut self, count: usize) -> Result<Vec<ClientSeq>, Error> {
+        let first = self.client_seqs.next;
+        let end = first + count as u64;
+        if end > self.client_seqs.free {
+            let free = end + CLIENT_SEQ_RESERVE;
+            self.synced(|db| {
+                db.execute(
+                    "UPDATE account SET client_seq_free = ?1",
+                    [free.cast_signed()],
+                )
+            })?;
+            self.client_seqs.free = free;
+        }
+        self.client_seqs.next = end;
+        (first..end)
+            .map(|seq| ClientSeq::new(seq).map_err(row::damaged))
+            .collect()
+    }
+
+    /// One write that is on the disk when it returns, and with it all that were made before.
+    fn synced(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+    ) -> Result<(), Error> {
+        self.db.pragma_update(None, "synchronous", "FULL")?;
+        let written = write(&self.db);
+        self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        written?;
+        Ok(())
+    }
+
+    /// A cursor that the application stored.
+    pub(crate) fn bookmark(&self, name: &str) -> Result<Option<Cursor>, Error> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT cursor FROM bookmark WHERE name = ?1")?;
+        let cursor: Option<i64> = statement.query_row([name], |row| row.get(0)).optional()?;
+        Ok(cursor.map(|cursor| Cursor(cursor.cast_unsigned())))
+    }
+
+    /// Stores a cursor for the application.
+    pub(crate) fn set_bookmark(&mut self, name: &str, cursor: Cursor) -> Result<(), Error> {
+        let mut statement = self
+            .db
+            .prepare_cached("INSERT OR REPLACE INTO bookmark VALUES (?1, ?2)")?;
+        statement.execute(params![name, cursor.0.cast_signed()])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+//! Writes what the gateway sent: one transaction for everything that has arrived, before anybody hears of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt};
+use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::outbox::{self, Settled};
+use super::{Positions, Tables, row};
+use crate::error::{Error, Refusal};
+use crate::events::ClientEvent;
+use crate::model::Account;
+
+/// What one turn of the driver brings to the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// Inbox events, in order.
+    pub(crate) events: Vec<Event>,
+    /// Answers to what was sent.
+    pub(crate) settled: Vec<Settled>,
+}
+
+impl Turn {
+    /// Whether there is anything to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.settled.is_empty()
+    }
+}
+
+/// What became of a turn, once it is committed.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// To show to the application, in order.
+    pub(crate) events: Vec<ClientEvent>,
+    /// The last event that is kept.
+    pub(crate) cursor: Cursor,
+}
+
+/// What a turn changes, gathered while its transaction is open and taken over after the commit.
+#[derive(Default)]
+struct Changes {
+    events: Vec<ClientEvent>,
+    ended: Vec<(MessageId, Result<Seq, Refusal>)>,
+    conversations: BTreeMap<ConversationId, Head>,
+    removed: outbox::Counts,
+    inserted: usize,
+    cursor: Cursor,
+}
+
+/// How the messages of one turn move one conversation.
+#[derive(Default)]
+struct Head {
+    peer: Option<UserId>,
+    head: Option<Seq>,
+    last_at: u64,
+    positions: Positions,
+}
+
+impl Tables {
+    /// Writes a turn. Events at or below the cursor are dropped, and so are messages that the cache has already.
+    pub(crate) fn apply(&mut self, turn: Turn, delivery_receipts: bool) -> Result<Applied, Error> {
+        let mut session = self.signed_in()?;
+        let mut changes = Changes {
+            cursor: session.resume.cursor,
+            ..Changes::default()
+        };
+        let tx = self.db.transaction()?;
+        for settled in &turn.settled {
+            settle(&tx, settled, &mut changes)?;
+        }
+        for event in turn.events {
+            let cursor = event.inbox_seq.cursor();
+            if cursor > changes.cursor {
+                keep(&tx, &session.account, event, &mut changes)?;
+                changes.cursor = cursor;
+            }
+        }
+        for (id, head) in &changes.conversations {
+            raise_head(&tx, id, head, delivery_receipts)?;
+        }
+        if changes.cursor > session.resume.cursor {
+            tx.prepare_cached("UPDATE account SET cursor = ?1")?
+                .execute([changes.cursor.0.cast_signed()])?;
+        }
+        let pruned = prune(&tx, self.messages + changes.inserted, self.messages_max)?;
+        tx.commit()?;
+
+        self.messages = (self.messages + changes.inserted).saturating_sub(pruned);
+        self.outbox.remove(changes.removed);
+        session.resume.cursor = changes.cursor;
+        self.session = Some(session);
+        for (id, end) in changes.ended {
+            self.waiters.resolve(id, end.map_err(Error::Refused));
+        }
+        if delivery_receipts {
+            self.report_delivered(&changes.conversations);
+        }
+        Ok(Applied {
+            events: changes.events,
+            cursor: changes.cursor,
+        })
+    }
+
+    fn report_delivered(&self, conversations: &BTreeMap<ConversationId, Head>) {
+        if conversations
+            .values()
+            .all(|head| head.positions.delivered.is_none())
+        {
+            return;
+        }
+        self.outbound.push(|news| {
+            for (id, head) in conversations
+                .iter()
+                .filter(|(_, head)| head.positions.delivered.is_some())
+            {
+                news.receipts.entry(*id).or_default().raise(head.positions);
+            }
+        });
+    }
+
+    /// Keeps a page of history. Its messages are not events: they have no place in the inbox and are announced to nobody.
+    pub(crate) fn keep_history(
+        &mut self,
+        messages: &[Message],
+        head: Option<Seq>,
+    ) -> Result<(), Error> {
+        let account = self.signed_in()?.account;
+        let tx = self.db.transaction()?;
+        let mut inserted = 0;
+        for message in messages {
+            inserted += usize::from(insert(&tx, &account, message, None)? == Inserted::Yes);
+        }
+        if let Some(first) = messages.first() {
+            let last_at = messages
+                .iter()
+                .map(|message| message.sent_at.0)
+                .max()
+                .unwrap_or_default();
+            let peer = peer_of(&account.user, first);
+            let head = Head {
+                peer,
+                head,
+                last_at,
+                positions: Positions::default(),
+            };
+            raise_head(&tx, &first.conversation, &head, false)?;
+        }
+        // Not pruned here, or a page of old history would be gone before it is read: the next event makes room.
+        tx.commit()?;
+        self.messages += inserted;
+        Ok(())
+    }
+}
+
+/// The other member of a direct conversation, as this user sees it.
+fn peer_of(user: &UserId, message: &Message) -> Option<UserId> {
+    let to = message.to?;
+    Some(if message.from == *user {
+        to
+    } else {
+        message.from
+    })
+}
+
+fn settle(tx: &Transaction<'_>, settled: &Settled, changes: &mut Changes) -> Result<(), Error> {
+    match settled {
+        Settled::Accepted {
+            conversation,
+            client_seq,
+            seq,
+        } => {
+            if let Some(id) = outbox::accept(tx, conversation, *client_seq, *seq)? {
+                changes.ended.push((id, Ok(*seq)));
+                changes.events.push(ClientEvent::Acked {
+                    id,
+                    conversation: *conversation,
+                    seq: *seq,
+                });
+            }
+        }
+        Settled::Refused {
+            conversation,
+            client_seq,
+            refusal,
+        } => {
+            for id in outbox::refuse(tx, conversation, *client_seq, refusal)? {
+                let refusal = refusal.clone();
+                changes.ended.push((id, Err(refusal.clone())));
+                changes.events.push(ClientEvent::Refused {
+                    id,
+                    conversation: *conversation,
+                    refusal,
+                });
+            }
+        }
+        Settled::Opened {
+            conversation,
+            peer,
+            head,
+        } => {
+            let known = changes.conversations.entry(*conversation).or_default();
+            known.peer = known.peer.or(*peer);
+            known.head = known.head.max(*head);
+        }
+    }
+    Ok(())
+}
+
+fn keep(
+    tx: &Transaction<'_>,
+    account: &Account,
+    event: Event,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    match event.body {
+        EventBody::Message(message) => keep_message(tx, account, event.inbox_seq, message, changes),
+        EventBody::Receipt(receipt) => keep_receipt(tx, account, receipt, changes),
+    }
+}
+
+fn keep_message(
+    tx: &Transaction<'_>,
+    account: &Account,
+    inbox_seq: InboxSeq,
+    message: Message,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    match insert(tx, account, &message, Some(inbox_seq))? {
+        Inserted::Yes => changes.inserted += 1,
+        Inserted::WasHistory => {}
+        // Shown before: the cursor had gone back.
+        Inserted::No => return Ok(()),
+    }
+    let known = changes
+        .conversations
+        .entry(message.conversation)
+        .or_default();
+    known.peer = known.peer.or_else(|| peer_of(&account.user, &message));
+    known.head = known.head.max(Some(message.seq));
+    known.last_at = known.last_at.max(message.sent_at.0);
+    if message.from != account.user {
+        known.positions.raise(Positions {
+            delivered: Some(message.seq),
+            read: None,
+        });
+    }
+    if is_mine(account, &message)
+        && let Some(removed) = outbox::remove_sent(tx, message.id)?
+    {
+        changes.removed.add(removed.text_bytes);
+        if removed.unanswered {
+            let Message {
+                id,
+                conversation,
+                seq,
+                ..
+            } = message;
+            changes.ended.push((id, Ok(seq)));
+            changes.events.push(ClientEvent::Acked {
+                id,
+                conversation,
+                seq,
+            });
+        }
+    }
+    changes.events.push(ClientEvent::Message {
+        inbox_seq,
+        message: Arc::new(message),
+    });
+    Ok(())
+}
+
+fn keep_receipt(
+    tx: &Transaction<'_>,
+    account: &Account,
+    receipt: Receipt,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    let (delivered, read) = (row::store(receipt.delivered), row::store(receipt.read));
+    let id = receipt.conversation.as_bytes().as_slice();
+    tx.prepare_cached(
+        "INSERT INTO receipt VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
+         delivered = max(delivered, excluded.delivered), read = max(read, excluded.read)",
+    )?
+    .execute(params![id, receipt.user.as_str(), delivered, read])?;
+    if receipt.user == account.user {
+        tx.prepare_cached(
+            "UPDATE conversation SET own_delivered = max(own_delivered, ?2), own_read = max(own_read, ?3) WHERE id = ?1",
+        )?
+        .execute(params![id, delivered, read])?;
+    }
+    changes.events.push(ClientEvent::Receipt(receipt));
+    Ok(())
+}
+
+#[derive(PartialEq, Eq)]
+enum Inserted {
+    Yes,
+    /// It was there from a page of history and got its place in the inbox now.
+    WasHistory,
+    No,
+}
+
+fn insert(
+    tx: &Transaction<'_>,
+    account: &Account,
+    message: &Message,
+    inbox_seq: Option<InboxSeq>,
+) -> Result<Inserted, Error> {
+    let Content::Text(text) = &message.content;
+    let inserted = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            message.conversation.as_bytes(),
+            message.seq.get().cast_signed(),
+            message.id.as_bytes(),
+            message.from.as_str(),
+            message.from_device.get().cast_signed(),
+            message.client_seq.get().cast_signed(),
+            message.to.as_ref().map(UserId::as_str),
+            message.sent_at.0.cast_signed(),
+            text,
+            is_mine(account, message),
+            inbox_seq.map(|inbox_seq| inbox_seq.get().cast_signed()),
+        ])?;
+    if inserted == 1 {
+        return Ok(Inserted::Yes);
+    }
+    let Some(inbox_seq) = inbox_seq else {
+        return Ok(Inserted::No);
+    };
+    let placed = tx
+        .prepare_cached(
+            "UPDATE message SET inbox_seq = ?3 WHERE conversation = ?1 AND seq = ?2 AND inbox_seq IS NULL",
+        )?
+        .execute(params![
+            message.conversation.as_bytes(),
+            message.seq.get().cast_signed(),
+            inbox_seq.get().cast_signed()
+        ])?;
+    Ok(if placed == 1 {
+        Inserted::WasHistory
+    } else {
+        Inserted::No
+    })
+}
+
+/// Whether this very device sent it.
+fn is_mine(account: &Account, message: &Message) -> bool {
+    message.from == account.user && message.from_device == account.device
+}
+
+fn raise_head(
+    tx: &Transaction<'_>,
+    id: &ConversationId,
+    head: &Head,
+    delivery_receipts: bool,
+) -> Result<(), Error> {
+    let delivered = if delivery_receipts {
+        head.positions.delivered
+    } else {
+        None
+    };
+    tx.prepare_cached(
+        "INSERT INTO conversation (id, peer, head, last_at, opened, want_delivered) VALUES (?1, ?2, ?3, ?4, 1, ?5)
+         ON CONFLICT DO UPDATE SET peer = coalesce(peer, excluded.peer), head = max(head, excluded.head),
+         last_at = max(last_at, excluded.last_at), opened = 1, want_delivered = max(want_delivered, excluded.want_delivered)",
+    )?
+    .execute(params![
+        id.as_bytes(),
+        head.peer.as_ref().map(UserId::as_str),
+        row::store(head.head),
+        head.last_at.cast_signed(),
+        row::store(delivered)
+    ])?;
+    Ok(())
+}
+
+/// Forgets the oldest arrivals when there are too many, a tenth at a time so that it is rare.
+fn prune(tx: &Transaction<'_>, messages: usize, messages_max: usize) -> Result<usize, Error> {
+    if messages <= messages_max {
+        return Ok(0);
+    }
+    let surplus = messages - messages_max + messages_max / 10;
+    // Empty places sort first: history that was fetched goes before anything that arrived.
+    let pruned = tx
+        .prepare_cached(
+            "DELETE FROM message WHERE (conversation, seq) IN
+             (SELECT conversation, seq FROM message ORDER BY inbox_seq LIMIT ?1)",
+        )?
+        .execute([surplus as i64])?;
+    Ok(pruned)
+}
+
+/// Finds the seq of a message that this device sent.
+pub(super) fn sent_seq(db: &rusqlite::Connection, id: MessageId) -> Result<Option<Seq>, Error> {
+    let mut statement = db.prepare_cached("SELECT seq FROM message WHERE id = ?1 AND mine = 1")?;
+    let seq: Option<i64> = statement
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    seq.map(|seq| Seq::new(seq.cast_unsigned()).map_err(row::damaged))
+        .transpose()
+}

@@ -1,0 +1,468 @@
+//! The cache against what may happen between two of its commits: kills, repeats, a new life of the inbox.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt};
+use quipu_protocol::id::{
+    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
+};
+use quipu_protocol::welcome::{Limits, Welcome};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::config::OUTBOX_MESSAGES_MAX;
+use crate::error::Refusal;
+use crate::events::ClientEvent;
+use crate::model::{LocalState, Page, Target};
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).expect("a valid name")
+}
+
+fn seq(seq: u64) -> Seq {
+    Seq::new(seq).expect("not 0")
+}
+
+fn direct() -> ConversationId {
+    ConversationId::direct(&user("alice"), &user("bob"))
+}
+
+fn open(folder: Option<&Path>, messages_max: usize) -> Tables {
+    Tables::open(folder, messages_max, Arc::new(Outbound::default())).expect("opens")
+}
+
+fn welcome(token: bool, resumed: bool, cursor: u64, life: u64) -> Welcome {
+    Welcome {
+        user: user("alice"),
+        device: DeviceId::new(7).expect("not 0"),
+        token: token.then_some([9; 32]),
+        resumed,
+        cursor: Cursor(cursor),
+        life,
+        server_time: TimestampMs(0),
+        agent: String::new(),
+        limits: Limits::default(),
+        gateway: String::new(),
+        next_gateways: Vec::new(),
+    }
+}
+
+/// Alice's cache, welcomed for the first time.
+fn alice(folder: Option<&Path>) -> Tables {
+    let mut tables = open(folder, 1000);
+    tables
+        .welcome(&welcome(true, true, 0, 5))
+        .expect("welcomes");
+    tables
+}
+
+fn message(from: &str, device: u64, at: u64, id: MessageId, client_seq: ClientSeq) -> Message {
+    let to = if from == "alice" { "bob" } else { "alice" };
+    Message {
+        conversation: direct(),
+        seq: seq(at),
+        id,
+        from: user(from),
+        from_device: DeviceId::new(device).expect("not 0"),
+        client_seq,
+        to: Some(user(to)),
+        sent_at: TimestampMs(1000 + at),
+        content: Content::Text(format!("{from} {at}")),
+    }
+}
+
+fn from_bob(at: u64) -> Message {
+    message(
+        "bob",
+        3,
+        at,
+        MessageId([at as u8; 16]),
+        ClientSeq::new(at).expect("not 0"),
+    )
+}
+
+fn event(inbox_seq: u64, message: Message) -> Event {
+    Event {
+        inbox_seq: InboxSeq::new(inbox_seq).expect("not 0"),
+        body: EventBody::Message(message),
+    }
+}
+
+fn apply(tables: &mut Tables, events: Vec<Event>) -> Vec<ClientEvent> {
+    let applied = tables
+        .apply(
+            Turn {
+                events,
+                settled: Vec::new(),
+            },
+            true,
+        )
+        .expect("applies");
+    applied.events
+}
+
+fn queue(tables: &mut Tables, texts: &[&str]) -> Vec<MessageId> {
+    let messages = texts
+        .iter()
+        .map(|text| (MessageId(rand::random()), (*text).to_owned()))
+        .collect();
+    let queued = tables
+        .enqueue(Target::User(user("bob")), messages, TimestampMs(1))
+        .expect("queues");
+    queued.into_iter().map(|local| local.id).collect()
+}
+
+#[test]
+fn a_repeated_event_is_kept_and_shown_once() {
+    let mut tables = alice(None);
+    assert_eq!(
+        apply(
+            &mut tables,
+            vec![event(1, from_bob(1)), event(2, from_bob(2))]
+        )
+        .len(),
+        2
+    );
+    // The same events under the same and, as after a power loss of the cursor, with an older cursor.
+    assert!(
+        apply(
+            &mut tables,
+            vec![event(1, from_bob(1)), event(2, from_bob(2))]
+        )
+        .is_empty()
+    );
+    let mut session = tables.session.expect("signed in");
+    session.resume.cursor = Cursor(0);
+    tables.session = Some(session);
+    let shown = apply(
+        &mut tables,
+        vec![
+            event(1, from_bob(1)),
+            event(2, from_bob(2)),
+            event(3, from_bob(3)),
+        ],
+    );
+    assert_eq!(shown.len(), 1, "only the third is new: {shown:?}");
+    assert_eq!(tables.arrivals(Cursor::START, 10).expect("reads").len(), 3);
+}
+
+#[test]
+fn an_own_event_acks_and_leaves_the_outbox_in_one_step() {
+    let mut tables = alice(None);
+    let ids = queue(&mut tables, &["one", "two"]);
+    let waiting = tables.waiting().expect("reads");
+    assert_eq!(waiting.iter().map(|w| w.id).collect::<Vec<_>>(), ids);
+    assert!(waiting[0].client_seq < waiting[1].client_seq);
+    let (waiter, mut end) = oneshot::channel();
+    tables.wait(ids[0], waiter).expect("waits");
+    let shown = apply(
+        &mut tables,
+        vec![event(
+            1,
+            message("alice", 7, 1, ids[0], waiting[0].client_seq),
+        )],
+    );
+    assert!(
+        matches!(shown[0], ClientEvent::Acked { id, .. } if id == ids[0]),
+        "{shown:?}"
+    );
+    assert!(matches!(shown[1], ClientEvent::Message { .. }), "{shown:?}");
+    assert_eq!(end.try_recv().expect("resolved").expect("acked"), seq(1));
+    assert_eq!(tables.waiting().expect("reads").len(), 1);
+    // Whoever asks later finds it in the history.
+    let (waiter, mut end) = oneshot::channel();
+    tables.wait(ids[0], waiter).expect("answers");
+    assert_eq!(end.try_recv().expect("resolved").expect("acked"), seq(1));
+}
+
+#[test]
+fn an_ack_before_its_event_is_told_once() {
+    let mut tables = alice(None);
+    let ids = queue(&mut tables, &["one"]);
+    let client_seq = tables.waiting().expect("reads")[0].client_seq;
+    let settled = vec![Settled::Accepted {
+        conversation: direct(),
+        client_seq,
+        seq: seq(4),
+    }];
+    let applied = tables
+        .apply(
+            Turn {
+                events: Vec::new(),
+                settled,
+            },
+            true,
+        )
+        .expect("applies");
+    assert!(matches!(applied.events[..], [ClientEvent::Acked { .. }]));
+    assert!(
+        tables.waiting().expect("reads").is_empty(),
+        "an acked message is not sent again"
+    );
+    assert_eq!(
+        tables.outbox(direct()).expect("reads")[0].state,
+        LocalState::Acked(seq(4))
+    );
+    let shown = apply(
+        &mut tables,
+        vec![event(1, message("alice", 7, 4, ids[0], client_seq))],
+    );
+    assert!(
+        matches!(shown[..], [ClientEvent::Message { .. }]),
+        "{shown:?}"
+    );
+    assert!(tables.outbox(direct()).expect("reads").is_empty());
+}
+
+#[test]
+fn a_refusal_is_kept_until_it_is_forgotten() {
+    let mut tables = alice(None);
+    let ids = queue(&mut tables, &["one"]);
+    let refusal = Refusal {
+        code: RejectCode::UnknownUser,
+        reason: "no bob".into(),
+    };
+    let settled = vec![Settled::Refused {
+        conversation: direct(),
+        client_seq: None,
+        refusal: refusal.clone(),
+    }];
+    tables
+        .apply(
+            Turn {
+                events: Vec::new(),
+                settled,
+            },
+            true,
+        )
+        .expect("applies");
+    assert_eq!(
+        tables.outbox(direct()).expect("reads")[0].state,
+        LocalState::Refused(refusal)
+    );
+    tables.forget(ids[0]).expect("forgets");
+    assert!(tables.outbox(direct()).expect("reads").is_empty());
+    assert!(matches!(tables.forget(ids[0]), Err(Error::UnknownMessage)));
+}
+
+#[test]
+fn everything_survives_a_reopen_and_no_client_seq_is_used_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = {
+        let mut tables = alice(Some(folder.path()));
+        queue(&mut tables, &["one", "two"]);
+        apply(&mut tables, vec![event(1, from_bob(1))]);
+        tables.set_bookmark("listen", Cursor(1)).expect("stores");
+        tables.waiting().expect("reads")
+    };
+    let mut tables = open(Some(folder.path()), 1000);
+    assert_eq!(tables.waiting().expect("reads"), {
+        // The event from bob proved that the conversation exists.
+        first
+            .iter()
+            .cloned()
+            .map(|waiting| Waiting {
+                opened: true,
+                ..waiting
+            })
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(
+        tables.session().expect("signed in").resume.cursor,
+        Cursor(1)
+    );
+    assert_eq!(tables.bookmark("listen").expect("reads"), Some(Cursor(1)));
+    queue(&mut tables, &["three"]);
+    let waiting = tables.waiting().expect("reads");
+    assert!(waiting[2].client_seq > first[1].client_seq, "{waiting:?}");
+    let resumed = tables
+        .welcome(&welcome(false, true, 1, 5))
+        .expect("welcomes");
+    assert!(!resumed.resynced);
+}
+
+#[test]
+fn a_second_process_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _first = alice(Some(folder.path()));
+    let second = Tables::open(Some(folder.path()), 10, Arc::new(Outbound::default()));
+    assert!(matches!(second, Err(Error::FolderInUse(path)) if path == folder.path()));
+}
+
+#[test]
+fn a_newer_file_is_refused_by_version() {
+    let folder = tempfile::tempdir().expect("a folder");
+    alice(Some(folder.path()))
+        .db
+        .pragma_update(None, "user_version", 99)
+        .expect("writes");
+    let opened = Tables::open(Some(folder.path()), 10, Arc::new(Outbound::default()));
+    assert!(
+        matches!(opened, Err(Error::FolderVersion { found: 99, .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn only_the_owner_reads_the_folder() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("data");
+    let _tables = alice(Some(&folder));
+    let mode = |path: &Path| fs::metadata(path).expect("exists").permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    for file in fs::read_dir(&folder).expect("a folder") {
+        let file = file.expect("an entry").path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_new_life_drops_the_history_and_keeps_the_outbox() {
+    let mut tables = alice(None);
+    apply(&mut tables, vec![event(1, from_bob(1))]);
+    queue(&mut tables, &["one"]);
+    let resynced = tables
+        .welcome(&welcome(false, false, 0, 6))
+        .expect("welcomes");
+    assert!(resynced.resynced);
+    assert!(
+        tables
+            .messages(direct(), Page::Latest, 10)
+            .expect("reads")
+            .is_empty()
+    );
+    let waiting = tables.waiting().expect("reads");
+    assert_eq!(waiting.len(), 1);
+    assert!(
+        !waiting[0].opened,
+        "the new life may not have the conversation"
+    );
+    assert_eq!(apply(&mut tables, vec![event(1, from_bob(1))]).len(), 1);
+}
+
+#[test]
+fn unread_counts_follow_the_read_position_of_any_device() {
+    let mut tables = alice(None);
+    let events = (1..=5).map(|at| event(at, from_bob(at))).collect();
+    apply(&mut tables, events);
+    let unread = |tables: &Tables| tables.conversations().expect("reads")[0].unread;
+    assert_eq!(unread(&tables), 5);
+    tables.mark_read(direct(), seq(2)).expect("marks");
+    assert_eq!(unread(&tables), 3);
+    tables.mark_read(direct(), seq(1)).expect("marks");
+    assert_eq!(unread(&tables), 3, "positions only grow");
+    let receipt = Receipt {
+        conversation: direct(),
+        user: user("alice"),
+        delivered: Some(seq(5)),
+        read: Some(seq(4)),
+    };
+    let read = Event {
+        inbox_seq: InboxSeq::new(6).expect("not 0"),
+        body: EventBody::Receipt(receipt),
+    };
+    apply(&mut tables, vec![read]);
+    assert_eq!(unread(&tables), 1);
+    assert!(
+        tables.unreported(None).expect("reads").is_empty(),
+        "the gateway knows more than was to be said"
+    );
+    tables.mark_read(direct(), seq(99)).expect("marks");
+    assert_eq!(
+        tables.conversations().expect("reads")[0].read,
+        Some(seq(5)),
+        "no further than the head"
+    );
+}
+
+#[test]
+fn the_outbox_is_bounded() {
+    let mut tables = alice(None);
+    let many = |count| {
+        (0..count)
+            .map(|_| (MessageId(rand::random()), "x".to_owned()))
+            .collect()
+    };
+    let target = Target::User(user("bob"));
+    tables
+        .enqueue(target, many(OUTBOX_MESSAGES_MAX), TimestampMs(1))
+        .expect("fits");
+    let full = tables.enqueue(target, many(1), TimestampMs(1));
+    assert!(matches!(
+        full,
+        Err(Error::OutboxFull {
+            messages: OUTBOX_MESSAGES_MAX
+        })
+    ));
+}
+
+#[test]
+fn renumbering_keeps_the_order() {
+    let mut tables = alice(None);
+    let ids = queue(&mut tables, &["one", "two", "three"]);
+    let before = tables.waiting().expect("reads");
+    let renumbered = tables.renumber(direct()).expect("renumbers");
+    assert_eq!(
+        renumbered.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+        ids
+    );
+    let after = tables.waiting().expect("reads");
+    assert!(after[0].client_seq > before[2].client_seq);
+    assert!(after.is_sorted_by_key(|waiting| waiting.client_seq));
+}
+
+#[test]
+fn the_oldest_arrivals_make_room() {
+    let mut tables = open(None, 20);
+    tables
+        .welcome(&welcome(true, true, 0, 5))
+        .expect("welcomes");
+    for at in 1..=100 {
+        apply(&mut tables, vec![event(at, from_bob(at))]);
+    }
+    let kept = tables.arrivals(Cursor::START, 1000).expect("reads");
+    assert!((18..=20).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(kept.last().expect("some").message.seq, seq(100));
+}
+
+#[test]
+fn history_is_no_arrival_until_its_event_comes() {
+    let mut tables = alice(None);
+    tables
+        .keep_history(&[from_bob(1), from_bob(2)], Some(seq(2)))
+        .expect("keeps");
+    assert!(
+        tables
+            .arrivals(Cursor::START, 10)
+            .expect("reads")
+            .is_empty()
+    );
+    assert_eq!(
+        tables
+            .messages(direct(), Page::Latest, 10)
+            .expect("reads")
+            .len(),
+        2
+    );
+    assert_eq!(apply(&mut tables, vec![event(1, from_bob(1))]).len(), 1);
+    assert_eq!(tables.arrivals(Cursor::START, 10).expect("reads").len(), 1);
+}
+
+#[test]
+fn pages_are_ascending_and_where_they_were_asked_for() {
+    let mut tables = alice(None);
+    apply(
+        &mut tables,
+        (1..=9).map(|at| event(at, from_bob(at))).collect(),
+    );
+    let page = |page, limit| -> Vec<u64> {
+        let messages = tables.messages(direct(), page, limit).expect("reads");
+        messages.iter().map(|message| message.seq.get()).collect()
+    };
+    assert_eq!(page(Page::Latest, 3), [7, 8, 9]);
+    assert_eq!(page(Page::Before(seq(4)), 2), [2, 3]);
+    assert_eq!(page(Page::After(seq(4)), 2), [5, 6]);
+    assert_eq!(page(Page::Around(seq(5)), 4), [4, 5, 6, 7]);
+}

@@ -1,0 +1,396 @@
+//! What of the outbox goes out when: in order within each conversation, again on every connection until it is answered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use quipu_protocol::error::{RejectCode, Retry};
+use quipu_protocol::event::{Content, Rejection};
+use quipu_protocol::id::{ClientSeq, ConversationId, MessageId, RequestId, UserId};
+use quipu_protocol::limits::SENDS_IN_FLIGHT_MAX;
+use quipu_protocol::session::{ClientSession, SendBlocked};
+
+use crate::cache::{Settled, Waiting};
+use crate::error::Refusal;
+
+/// Pause after a rejection that names no time.
+const REJECTED_PAUSE: Duration = Duration::from_secs(1);
+
+/// The unanswered messages of one connection, as a machine without a clock. Made anew from the cache for each connection.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    lanes: BTreeMap<ConversationId, Lane>,
+    /// Lanes that may have something to send, in the order of their turns.
+    ready: VecDeque<ConversationId>,
+    /// Lanes that wait for a time.
+    paused: BTreeMap<ConversationId, Instant>,
+    opening: BTreeMap<RequestId, ConversationId>,
+}
+
+/// The messages of one conversation.
+///
+/// ```text
+///   Unopened ──OPEN_DIRECT──> Opening ──OPENED──> Open ──rejected, may be tried again──> Settling
+///       ^                        │                 ^                                        │ nothing in flight
+///       └──── UNKNOWN_CONVERSATION, nothing in flight ────────────┬── pause, renumber ──────┘
+/// ```
+///
+/// A conversation that may not exist is opened before the first SEND: SENDs that race with its making by the other member
+/// could be refused and accepted by turns, and so be reordered. For the same reason nothing is sent while Settling.
+#[derive(Debug)]
+struct Lane {
+    peer: Option<UserId>,
+    state: State,
+    /// In order. The first `in_flight` of them are, unless the lane is settling.
+    messages: VecDeque<Entry>,
+    in_flight: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Unopened,
+    Opening,
+    Open,
+    Settling {
+        next: Next,
+        not_before: Option<Instant>,
+    },
+}
+
+/// How a settled lane goes on. The later variant wins when rejections differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Resend,
+    Renumber,
+    Reopen,
+}
+
+#[derive(Debug)]
+struct Entry {
+    waiting: Waiting,
+    in_flight: bool,
+}
+
+/// What sending found out.
+#[derive(Debug, Default)]
+pub(super) struct Pumped {
+    /// Messages that need no gateway to be refused.
+    pub(super) settled: Vec<Settled>,
+    /// Conversations whose messages need new client seqs before they go on.
+    pub(super) renumber: Vec<ConversationId>,
+}
+
+impl Outbox {
+    /// Adds messages behind those of their conversation.
+    pub(super) fn add(&mut self, messages: Vec<Waiting>) {
+        for waiting in messages {
+            let conversation = waiting.conversation;
+            let lane = self.lanes.entry(conversation).or_insert_with(|| Lane {
+                peer: waiting.peer,
+                state: if waiting.opened {
+                    State::Open
+                } else {
+                    State::Unopened
+                },
+                messages: VecDeque::new(),
+                in_flight: 0,
+            });
+            lane.peer = lane.peer.or(waiting.peer);
+            lane.messages.push_back(Entry {
+                waiting,
+                in_flight: false,
+            });
+            self.make_ready(conversation);
+        }
+    }
+
+    /// Hands the session as much as it takes. `request` names the next OPEN_DIRECT.
+    pub(super) fn pump(
+        &mut self,
+        now: Instant,
+        session: &mut ClientSession,
+        request: &mut u64,
+    ) -> Pumped {
+        let mut pumped = Pumped::default();
+        let over: Vec<_> = self
+            .paused
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for conversation in over {
+            self.paused.remove(&conversation);
+            self.make_ready(conversation);
+        }
+        while let Some(conversation) = self.ready.pop_front() {
+            if self
+                .pump_lane(now, conversation, session, request, &mut pumped)
+                .is_err()
+            {
+                // No room on the connection: this lane is the first of the next turn.
+                self.ready.push_front(conversation);
+                break;
+            }
+        }
+        pumped
+    }
+
+    fn pump_lane(
+        &mut self,
+        now: Instant,
+        conversation: ConversationId,
+        session: &mut ClientSession,
+        request: &mut u64,
+        pumped: &mut Pumped,
+    ) -> Result<(), SendBlocked> {
+        let Some(lane) = self.lanes.get_mut(&conversation) else {
+            return Ok(());
+        };
+        if lane.messages.is_empty() {
+            self.lanes.remove(&conversation);
+            return Ok(());
+        }
+        if let State::Settling { next, not_before } = &lane.state {
+            if lane.in_flight > 0 {
+                return Ok(());
+            }
+            if let Some(until) = not_before.filter(|until| *until > now) {
+                self.paused.insert(conversation, until);
+                return Ok(());
+            }
+            match (next, lane.peer) {
+                (Next::Reopen, Some(_)) => lane.state = State::Unopened,
+                (Next::Resend | Next::Reopen, _) => lane.state = State::Open,
+                (Next::Renumber, _) => {
+                    pumped.renumber.push(conversation);
+                    return Ok(());
+                }
+            }
+        }
+        match (&lane.state, lane.peer) {
+            (State::Unopened, Some(peer)) => {
+                session.open_direct(RequestId(*request), &peer)?;
+                self.opening.insert(RequestId(*request), conversation);
+                *request += 1;
+                lane.state = State::Opening;
+                Ok(())
+            }
+            (State::Unopened, None) | (State::Open, _) => lane.send(session, pumped),
+            (State::Opening | State::Settling { .. }, _) => Ok(()),
+        }
+    }
+
+    /// Messages of a conversation have new client seqs; they go out from the first on.
+    pub(super) fn renumbered(
+        &mut self,
+        conversation: ConversationId,
+        renumbered: &[(MessageId, ClientSeq)],
+    ) {
+        if let Some(lane) = self.lanes.get_mut(&conversation) {
+            for entry in &mut lane.messages {
+                if let Some((_, client_seq)) =
+                    renumbered.iter().find(|(id, _)| *id == entry.waiting.id)
+                {
+                    entry.waiting.client_seq = *client_seq;
+                }
+            }
+            lane.state = State::Open;
+            self.make_ready(conversation);
+        }
+    }
+
+    /// The gateway took a message. Says whether it waited here.
+    pub(super) fn accepted(&mut self, conversation: ConversationId, client_seq: ClientSeq) -> bool {
+        let Some(lane) = self.lanes.get_mut(&conversation) else {
+            return false;
+        };
+        let waited = lane.remove(client_seq);
+        self.make_ready(conversation);
+        waited
+    }
+
+    /// The gateway rejected a message; the end of it, if it is one.
+    pub(super) fn rejected(
+        &mut self,
+        now: Instant,
+        conversation: ConversationId,
+        client_seq: ClientSeq,
+        rejection: Rejection,
+    ) -> Option<Settled> {
+        let lane = self.lanes.get_mut(&conversation)?;
+        let next = match (rejection.code, rejection.code.retry()) {
+            (RejectCode::UnknownConversation, _) if lane.peer.is_some() => Next::Reopen,
+            (RejectCode::StaleClientSeq, _) => Next::Renumber,
+            (_, Retry::No | Retry::Elsewhere) => {
+                lane.remove(client_seq);
+                self.make_ready(conversation);
+                return Some(refused(conversation, Some(client_seq), rejection));
+            }
+            (_, Retry::Now | Retry::After) => Next::Resend,
+        };
+        lane.settle(client_seq, next, pause(now, next, &rejection));
+        self.make_ready(conversation);
+        None
+    }
+
+    /// Which conversation a request was to open, if it came from here.
+    pub(super) fn take_opening(&mut self, request: RequestId) -> Option<ConversationId> {
+        self.opening.remove(&request)
+    }
+
+    /// A conversation exists now.
+    pub(super) fn opened(&mut self, conversation: ConversationId) {
+        if let Some(lane) = self.lanes.get_mut(&conversation) {
+            if matches!(lane.state, State::Unopened | State::Opening) {
+                lane.state = State::Open;
+            }
+            self.make_ready(conversation);
+        }
+    }
+
+    /// A conversation could not be opened; the end of all that waits for it, if it is one.
+    pub(super) fn not_opened(
+        &mut self,
+        now: Instant,
+        conversation: ConversationId,
+        rejection: Rejection,
+    ) -> Option<Settled> {
+        let lane = self.lanes.get_mut(&conversation)?;
+        match rejection.code.retry() {
+            Retry::No | Retry::Elsewhere => {
+                self.lanes.remove(&conversation);
+                Some(refused(conversation, None, rejection))
+            }
+            Retry::Now | Retry::After => {
+                let until = pause(now, Next::Resend, &rejection).unwrap_or(now);
+                lane.state = State::Settling {
+                    next: Next::Reopen,
+                    not_before: Some(until),
+                };
+                self.make_ready(conversation);
+                None
+            }
+        }
+    }
+
+    /// When a pause ends.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.paused.values().min().copied()
+    }
+
+    fn make_ready(&mut self, conversation: ConversationId) {
+        // Bursts go to one conversation, so it is usually the last.
+        if self.ready.back() != Some(&conversation) && !self.ready.contains(&conversation) {
+            self.ready.push_back(conversation);
+        }
+    }
+}
+
+impl Lane {
+    fn send(
+        &mut self,
+        session: &mut ClientSession,
+        pumped: &mut Pumped,
+    ) -> Result<(), SendBlocked> {
+        while self.in_flight < SENDS_IN_FLIGHT_MAX
+            && let Some(entry) = self.messages.get_mut(self.in_flight)
+        {
+            let Waiting {
+                conversation,
+                client_seq,
+                id,
+                text,
+                ..
+            } = &entry.waiting;
+            match session.send(*conversation, *client_seq, *id, Content::Text(text.clone())) {
+                Ok(()) | Err(SendBlocked::InFlight) => {
+                    entry.in_flight = true;
+                    self.in_flight += 1;
+                }
+                // An answer makes room, and makes this lane ready.
+                Err(SendBlocked::ConversationFull) => return Ok(()),
+                Err(SendBlocked::TextTooLong(limit)) => {
+                    let rejection = Rejection::new(
+                        RejectCode::TextTooLong,
+                        format!("the gateway takes texts of up to {limit} bytes"),
+                    );
+                    pumped
+                        .settled
+                        .push(refused(*conversation, Some(*client_seq), rejection));
+                    self.messages.remove(self.in_flight);
+                }
+                Err(
+                    blocked @ (SendBlocked::ConnectionFull
+                    | SendBlocked::OutputFull
+                    | SendBlocked::NotWelcomed
+                    | SendBlocked::Closed),
+                ) => return Err(blocked),
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self, client_seq: ClientSeq) -> Option<usize> {
+        self.messages
+            .iter()
+            .position(|entry| entry.waiting.client_seq == client_seq)
+    }
+
+    fn remove(&mut self, client_seq: ClientSeq) -> bool {
+        let Some(at) = self.position(client_seq) else {
+            return false;
+        };
+        if self
+            .messages
+            .remove(at)
+            .is_some_and(|entry| entry.in_flight)
+        {
+            self.in_flight -= 1;
+        }
+        true
+    }
+
+    /// A message was sent in vain; everything waits until what is in flight is answered.
+    fn settle(&mut self, client_seq: ClientSeq, next: Next, not_before: Option<Instant>) {
+        let Some(at) = self.position(client_seq) else {
+            return;
+        };
+        if std::mem::take(&mut self.messages[at].in_flight) {
+            self.in_flight -= 1;
+        }
+        self.state = match self.state {
+            State::Settling {
+                next: known,
+                not_before: until,
+            } => State::Settling {
+                next: known.max(next),
+                not_before: until.max(not_before),
+            },
+            State::Unopened | State::Opening | State::Open => State::Settling { next, not_before },
+        };
+    }
+}
+
+fn refused(
+    conversation: ConversationId,
+    client_seq: Option<ClientSeq>,
+    rejection: Rejection,
+) -> Settled {
+    let refusal = Refusal {
+        code: rejection.code,
+        reason: rejection.reason,
+    };
+    Settled::Refused {
+        conversation,
+        client_seq,
+        refusal,
+    }
+}
+
+fn pause(now: Instant, next: Next, rejection: &Rejection) -> Option<Instant> {
+    match (next, rejection.retry_after_ms) {
+        (Next::Renumber | Next::Reopen, 0) => None,
+        (Next::Resend, 0) => Some(now + REJECTED_PAUSE),
+        // A peer's number: bounded, so that it cannot overflow the clock.
+        (_, after) => Some(now + Duration::from_millis(after.min(24 * 60 * 60 * 1000))),
+    }
+}
