@@ -174,7 +174,7 @@ impl Shell {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(crate::config(512))]
 
     #[test]
     fn every_event_is_acked_in_flight_or_in_the_store_never_nowhere(

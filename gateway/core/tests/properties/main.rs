@@ -9,3 +9,13 @@ mod cluster;
 mod delivery;
 mod shard;
 mod story;
+
+/// So many cases, or as many as `PROPTEST_CASES` says: a longer search is one variable away.
+fn config(cases: u32) -> proptest::prelude::ProptestConfig {
+    let default = proptest::prelude::ProptestConfig::default();
+    let cases = match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => default.cases,
+        None => cases,
+    };
+    proptest::prelude::ProptestConfig { cases, ..default }
+}

@@ -58,7 +58,7 @@ fn replay(log: &[Record]) -> (Store, ShardState, Effects) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(crate::config(96))]
 
     #[test]
     fn the_same_records_give_the_same_digest_rows_and_actions(log in logs()) {
