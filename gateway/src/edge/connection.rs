@@ -645,3 +645,20 @@ async fn carry(
     shared.with.metrics.commands_accepted.inc();
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `serve` makes.
+    fn size_of_future<F>(_serve: impl FnOnce(Arc<Shared>, Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Memory per connection is what limits how many there can be; quinn takes about 30 KiB beside this.
+        let bytes = size_of_future(serve);
+        assert!(bytes <= 2048, "a connection's task has {bytes} bytes");
+    }
+}
