@@ -350,6 +350,23 @@ impl ClientSession {
         }
     }
 
+    /// Heap memory held, in bytes: the state of the phase, unfinished input, unpolled output, and what waits for an answer
+    /// or an ack. An idle session holds the first alone.
+    pub fn heap_bytes(&self) -> usize {
+        let phase = match &self.phase {
+            Phase::AwaitWelcome(waiting) => size_of::<AwaitWelcome>() + waiting.held_bytes,
+            Phase::Open(open) => {
+                size_of::<Open>() + open.inbox.heap_bytes() + open.in_flight.heap_bytes()
+            }
+            Phase::Closed => 0,
+        };
+        let lane = self
+            .lane
+            .as_ref()
+            .map_or(0, |lane| lane.decoder.buffered_bytes());
+        phase + lane + self.s0.buffered_bytes() + self.outputs.heap_bytes()
+    }
+
     /// Whether the session is over.
     pub const fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)

@@ -70,6 +70,17 @@ impl InFlight {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// Heap memory held, in bytes, without the tree's own nodes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.by_conversation
+            .values()
+            .map(|unanswered| {
+                size_of::<(ConversationId, Vec<ClientSeq>)>()
+                    + unanswered.capacity() * size_of::<ClientSeq>()
+            })
+            .sum()
+    }
+
     /// How many over all conversations.
     pub(super) const fn total(&self) -> usize {
         self.total

@@ -139,6 +139,11 @@ impl Inbox {
         Some(self.acked)
     }
 
+    /// Heap memory held, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.sizes.capacity() * size_of::<u32>()
+    }
+
     /// The last event that came.
     pub(super) const fn received(&self) -> Cursor {
         self.received

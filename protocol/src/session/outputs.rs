@@ -81,6 +81,11 @@ impl<T> Outputs<T> {
         !matches!(self.end, End::Open)
     }
 
+    /// Heap memory held, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.transmit.capacity() + self.queue.capacity() * size_of::<T>()
+    }
+
     pub(super) fn take_transmit(&mut self) -> Option<Bytes> {
         if self.transmit.is_empty() {
             return None;

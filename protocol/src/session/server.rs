@@ -244,6 +244,11 @@ impl ServerSession {
         ) && !self.outputs.is_closed()
     }
 
+    /// Heap memory held for unfinished input and unpolled output, in bytes; 0 while the session is idle.
+    pub fn heap_bytes(&self) -> usize {
+        self.decoder.buffered_bytes() + self.outputs.heap_bytes()
+    }
+
     /// Whether bytes of the client still matter.
     const fn is_listening(&self) -> bool {
         !self.outputs.is_closed()
