@@ -62,7 +62,12 @@ impl Source {
             .out_dir(out.path())
             .bytes(["."])
             // These carry secrets; `protocol/src/redact.rs` has their `Debug`.
-            .skip_debug(["Register", "Login", "SessionAuth", "Welcome"])
+            .skip_debug([
+                ".quipu.v1.Register",
+                ".quipu.v1.Login",
+                ".quipu.v1.SessionAuth",
+                ".quipu.v1.Welcome",
+            ])
             .compile_fds(descriptors)?;
         let generated = std::fs::read_to_string(out.path().join(format!("{}.rs", self.package)))?;
         Ok(format!(

@@ -1,6 +1,7 @@
 //! What the log holds: records of entries, their positions, their sources.
 
 pub(crate) mod codec;
+mod redact;
 
 use bytes::Bytes;
 use quipu_protocol::event::{Content, EventBody, Reply};
@@ -117,8 +118,8 @@ pub struct Command {
     pub kind: CommandKind,
 }
 
-/// What a device can ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a device can ask. Its `Debug` keeps what a password's hash is to itself.
+#[derive(Clone, PartialEq, Eq)]
 pub enum CommandKind {
     /// Add a message to a conversation.
     Send {

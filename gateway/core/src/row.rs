@@ -78,8 +78,8 @@ pub enum InboxKind {
     Receipt(Receipt),
 }
 
-/// Credentials and devices of a user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Credentials and devices of a user. Its `Debug` keeps what the password's hash is to itself.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Account {
     /// PHC string of the password's hash; `None`: no log-in by password.
     pub password: Option<String>,

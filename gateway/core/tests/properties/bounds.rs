@@ -1,4 +1,4 @@
-//! What happens at the named limits.
+//! What happens at the named limits, and what never does.
 
 use quipu_core::limits::DEVICES_PER_ACCOUNT_MAX;
 use quipu_core::record::{CommandKind, Entry, Position, Record};
@@ -162,4 +162,26 @@ fn a_skipped_record_is_not_papered_over() {
         entries: Vec::new(),
     };
     state.apply(&record, &mut Effects::default());
+}
+
+#[test]
+fn the_hash_of_a_password_stays_out_of_debug_output() {
+    let mut shard = Shard::new();
+    let alice = support::user("alice");
+    let register = support::register(alice, support::device(1), 1, 1);
+    let command = format!("{register:?}");
+    shard.apply(vec![register]);
+    let account = Account::decode(&shard.store.entities[&EntityKey::Account(alice)]).unwrap();
+    assert!(
+        account
+            .password
+            .as_ref()
+            .is_some_and(|hash| hash.contains("argon2id"))
+    );
+    for shown in [command, format!("{account:?}")] {
+        assert!(
+            shown.contains("(redacted)") && !shown.contains("argon2id"),
+            "{shown}"
+        );
+    }
 }

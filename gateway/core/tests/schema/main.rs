@@ -8,6 +8,7 @@
     dead_code,
     reason = "generated"
 )]
+#[rustfmt::skip] // It stays as the generator wrote it, which `cargo xtask generate --check` compares.
 mod wire;
 
 use prost::Message as _;

@@ -261,7 +261,8 @@ pub struct Opened {
     pub head: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Done {}
+pub struct Done {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rejected {
     /// registry of rejections in protocol/SPEC.md
