@@ -3,6 +3,8 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quipu_core::shard::ShardCount;
 
@@ -17,6 +19,10 @@ const LOCK_FILE: &str = "LOCK";
 const IDENTITY_FILE: &str = "IDENTITY";
 const LOG_FOLDER: &str = "log";
 const STORE_FOLDER: &str = "store";
+/// How long a folder that another gateway holds is waited for: one that is stopping may take a moment to let go.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two tries.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// An identity file is three short lines; more than this is none.
 const IDENTITY_BYTES_MAX: u64 = 4096;
 
@@ -70,7 +76,7 @@ pub enum FolderError {
     },
 }
 
-/// A data folder that this process holds until the value is dropped.
+/// A data folder that this process holds until the value, and the log and the store that were opened on it, are dropped.
 ///
 /// ```text
 /// LOCK       locked by the process that uses the folder
@@ -82,8 +88,12 @@ pub enum FolderError {
 pub struct DataFolder {
     path: PathBuf,
     identity: LogIdentity,
-    _lock: File,
+    lock: FolderLock,
 }
+
+/// Keeps a folder locked as long as one clone is left.
+#[derive(Debug, Clone)]
+pub(crate) struct FolderLock(#[expect(dead_code, reason = "held for its drop")] Arc<File>);
 
 impl DataFolder {
     /// Opens a folder, or makes it with a random life.
@@ -117,17 +127,22 @@ impl DataFolder {
         Ok(Self::new(path, identity, lock))
     }
 
-    fn new(path: &Path, identity: LogIdentity, lock: File) -> Self {
+    fn new(path: &Path, identity: LogIdentity, lock: FolderLock) -> Self {
         Self {
             path: path.into(),
             identity,
-            _lock: lock,
+            lock,
         }
     }
 
     /// Its life and shard count.
     pub fn identity(&self) -> LogIdentity {
         self.identity
+    }
+
+    /// For whoever has files in it open.
+    pub(crate) fn hold(&self) -> FolderLock {
+        self.lock.clone()
     }
 
     /// Where it is.
@@ -146,7 +161,7 @@ impl DataFolder {
     }
 }
 
-fn lock(path: &Path) -> Result<File, FolderError> {
+fn lock(path: &Path) -> Result<FolderLock, FolderError> {
     let file_path = path.join(LOCK_FILE);
     let file = File::options()
         .create(true)
@@ -154,10 +169,16 @@ fn lock(path: &Path) -> Result<File, FolderError> {
         .write(true)
         .open(&file_path)
         .map_err(io_error("open", &file_path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.into())),
-        Err(TryLockError::Error(source)) => Err(io_error("lock", &file_path)(source)),
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(FolderLock(Arc::new(file))),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(path.into())),
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", &file_path)(source)),
+        }
     }
 }
 
@@ -251,6 +272,20 @@ mod tests {
         drop(again);
         let existing = DataFolder::open_existing(dir.path()).unwrap();
         assert_eq!(existing.identity(), identity);
+    }
+
+    #[test]
+    fn it_stays_held_while_its_log_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open_or_create(dir.path(), SHARDS).unwrap();
+        let log = crate::log::EmbeddedLog::open(&folder).unwrap();
+        drop(folder);
+        let second = DataFolder::open_or_create(dir.path(), SHARDS);
+        assert!(matches!(second, Err(FolderError::InUse(_))), "{second:?}");
+        // Who comes while the log is being closed waits for it.
+        let dropper = std::thread::spawn(move || drop(log));
+        DataFolder::open_or_create(dir.path(), SHARDS).unwrap();
+        dropper.join().unwrap();
     }
 
     #[test]

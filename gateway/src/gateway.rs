@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::accounts::{self, Accounts};
 use crate::admin::Admin;
+use crate::checkpoint::{CHECKPOINT_INTERVAL, Checkpointer};
 use crate::config::Config;
 use crate::edge::{self, Edge, EdgeError};
 use crate::folder::{DataFolder, FolderError};
@@ -72,6 +73,7 @@ pub struct Gateway {
 /// Everything behind the edge.
 struct Backbone {
     processors: Option<Processors>,
+    checkpointer: Option<Checkpointer>,
     router: Router,
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
@@ -212,8 +214,11 @@ impl Backbone {
         let (router, _thread) = Router::start(Arc::clone(&log), move || {
             fail.all("the log takes no commands any more")
         })?;
+        let checkpointer =
+            Checkpointer::start(Arc::clone(&log), Arc::clone(&store), CHECKPOINT_INTERVAL)?;
         Ok(Self {
             processors: Some(processors),
+            checkpointer: Some(checkpointer),
             router,
             registry,
             store,
@@ -228,6 +233,8 @@ impl Backbone {
         if let Some(processors) = self.processors.take() {
             processors.stop();
         }
+        // Makes a last checkpoint.
+        drop(self.checkpointer.take());
         self.store.sync().map(drop)
     }
 }

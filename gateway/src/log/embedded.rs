@@ -22,7 +22,7 @@ use super::{
     AppendDone, Log, LogError, LogIdentity, StoredRecord, Wake, check_batch, check_shard,
     unix_time_now,
 };
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, FolderLock};
 
 mod entry;
 mod tail;
@@ -70,6 +70,8 @@ struct Shared<F: FileSystem + 'static> {
     /// Read: somebody reads files. Write: the engine deletes files.
     files: RwLock<()>,
     stats: Arc<LogStats>,
+    /// Dropped after the engine.
+    _folder: FolderLock,
 }
 
 impl EmbeddedLog {
@@ -121,6 +123,7 @@ impl<F: FileSystem + 'static> EmbeddedLog<F> {
             wakes: Mutex::default(),
             files: RwLock::default(),
             stats: Arc::default(),
+            _folder: folder.hold(),
         });
         let writer = std::thread::Builder::new()
             .name("quipu-log".into())

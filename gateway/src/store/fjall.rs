@@ -11,7 +11,7 @@ use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, UserId};
 
 use super::rows::{last_of, take_history};
 use super::{Durable, HistoryRange, Store, StoreError, keys};
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, FolderLock};
 
 /// Memtable of each keyspace, in bytes. Larger ones stall longer when they are written out and replay longer at start.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
@@ -45,6 +45,8 @@ pub struct FjallStore {
     entities: Keyspace,
     history: Keyspace,
     inbox: Keyspace,
+    /// Dropped after the engine.
+    _folder: FolderLock,
 }
 
 impl FjallStore {
@@ -55,8 +57,8 @@ impl FjallStore {
             path: path.display().to_string(),
             why,
         };
-        let (store, meta) =
-            Self::open_keyspaces(&path, cache_bytes).map_err(|error| failed(error.to_string()))?;
+        let (store, meta) = Self::open_keyspaces(&path, cache_bytes, folder.hold())
+            .map_err(|error| failed(error.to_string()))?;
         let life = folder.identity().life.to_be_bytes();
         match meta
             .get(LIFE_KEY)
@@ -75,7 +77,11 @@ impl FjallStore {
         }
     }
 
-    fn open_keyspaces(path: &Path, cache_bytes: u64) -> fjall::Result<(Self, Keyspace)> {
+    fn open_keyspaces(
+        path: &Path,
+        cache_bytes: u64,
+        lock: FolderLock,
+    ) -> fjall::Result<(Self, Keyspace)> {
         let database = Database::builder(path)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES)
@@ -93,6 +99,7 @@ impl FjallStore {
             history: open("history")?,
             inbox: open("inbox")?,
             database,
+            _folder: lock,
         };
         Ok((store, meta))
     }
