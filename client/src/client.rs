@@ -230,7 +230,7 @@ impl Client {
     /// Moves to a fresh socket: call it when the network of the machine changed. The connection migrates; if the gateway
     /// does not answer there soon, the client reconnects and resumes. Without a connection: tries now, whatever the back-off.
     pub async fn rebind(&self) -> Result<(), Error> {
-        self.command(|answer| Command::Rebind(answer)).await
+        self.command(Command::Rebind).await
     }
 
     /// Stops the driver and closes the connection; everything queued stays in the data folder. Other clones fail with

@@ -1,4 +1,21 @@
 //! The Quipu client: a cheap cloneable handle, an event stream, and the one task that pumps a session.
+//!
+//! `cargo run -p quipu-client --example hello` runs this against a gateway on this machine:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/hello.rs")]
+//! ```
+//!
+//! What holds:
+//!
+//! - [`Client::send`] returns once the message is on disk. It goes out in order, now or when there is a connection, and is
+//!   sent again under the same number until the gateway answers, so it is stored there once.
+//! - An event is in the cache before the application sees it and before the gateway may forget it. After a kill at any
+//!   moment the client resumes behind the last event that it kept; what comes twice is shown once.
+//! - A reader of [`Client::events`] that is too slow is told so. [`Client::tail`] gives every message, however slow.
+//! - Everything is bounded: [`config`] names the limits and what happens at each.
+//!
+//! In reading order: [`Client`], `driver` (connection to connection), `driver/link` (one connection), `cache`.
 
 pub mod backoff;
 mod cache;

@@ -100,7 +100,7 @@ impl Net {
     }
 
     /// Moves to a fresh socket. `false`: the endpoint is shared, and moving it is not this client's business.
-    pub(crate) fn rebind(&mut self) -> Result<bool, Error> {
+    pub(crate) fn rebind(&self) -> Result<bool, Error> {
         match &self.endpoint {
             Some(_) if self.shared => Ok(false),
             Some(endpoint) => {

@@ -213,7 +213,7 @@ impl Tables {
     }
 
     /// Stores a cursor for the application.
-    pub(crate) fn set_bookmark(&mut self, name: &str, cursor: Cursor) -> Result<(), Error> {
+    pub(crate) fn set_bookmark(&self, name: &str, cursor: Cursor) -> Result<(), Error> {
         let mut statement = self
             .db
             .prepare_cached("INSERT OR REPLACE INTO bookmark VALUES (?1, ?2)")?;

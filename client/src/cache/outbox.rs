@@ -289,11 +289,7 @@ impl Tables {
     }
 
     /// Raises what this user has read of a conversation, and has it reported.
-    pub(crate) fn mark_read(
-        &mut self,
-        conversation: ConversationId,
-        seq: Seq,
-    ) -> Result<(), Error> {
+    pub(crate) fn mark_read(&self, conversation: ConversationId, seq: Seq) -> Result<(), Error> {
         self.signed_in()?;
         let changed = self
             .db
