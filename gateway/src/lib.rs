@@ -13,6 +13,7 @@ mod gateway;
 pub mod log;
 pub mod password;
 pub mod processor;
+pub mod provision;
 pub mod queries;
 pub mod registry;
 pub mod router;

@@ -4,6 +4,7 @@
 //! is a new name.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -154,6 +155,8 @@ pub fn init_logging(filter: &str) -> Result<(), LogSetupError> {
     tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
+        // Colours are for a person; a file or a collector would keep the escape codes.
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init()
         .map_err(|_| LogSetupError::Twice)
 }

@@ -94,8 +94,12 @@ pub struct Overrides {
     pub flags: Vec<(String, String)>,
 }
 
-/// Variables that begin with `QUIPU_` and are not settings: the file's path, and what the client reads.
+/// Variables that begin with `QUIPU_` and look like settings, but are not: the file's path, and what the client reads.
 const OTHER_VARIABLES: &[&str] = &["QUIPU_CONFIG", "QUIPU_SERVER", "QUIPU_PASSWORD"];
+
+/// Up to so many letters of difference, an unknown variable is taken for a setting that was mistyped. The client and the
+/// tests have variables of their own under the same prefix, which are none of the gateway's business.
+const MISTYPED_LETTERS_MAX: usize = 3;
 
 impl Config {
     /// Defaults ← file ← environment ← flags, checked.
@@ -111,10 +115,11 @@ impl Config {
             let origin = Origin::Variable(name.clone());
             match SETTINGS.iter().find(|setting| setting.variable() == *name) {
                 Some(setting) => config.apply(&origin, setting.key, text)?,
-                None => {
+                None if meant_as_setting(name) => {
                     let names = SETTINGS.iter().map(|setting| setting.variable());
                     return Err(unknown(origin, name, names));
                 }
+                None => {}
             }
         }
         for (key, text) in &overrides.flags {
@@ -259,6 +264,19 @@ fn flatten(prefix: &str, table: &toml::Table, found: &mut BTreeMap<String, Strin
     }
 }
 
+/// Whether a variable that is no setting was probably meant as one: it names a section, or nearly a setting.
+fn meant_as_setting(variable: &str) -> bool {
+    let in_section = |(section, _): &(&str, &[&str])| {
+        let prefix = format!("QUIPU_{}_", section.to_uppercase());
+        variable.starts_with(&prefix)
+    };
+    SECTIONS.iter().any(in_section)
+        || SETTINGS.iter().any(|setting| {
+            variable.len() <= 64
+                && edit_distance(variable, &setting.variable()) <= MISTYPED_LETTERS_MAX
+        })
+}
+
 fn unknown(origin: Origin, key: &str, names: impl Iterator<Item = String>) -> ConfigError {
     // A settings name is short; a longer one is not worth comparing.
     let written: String = key.chars().take(64).collect();
@@ -377,6 +395,16 @@ mod tests {
         };
         let message = Config::load(&overrides).expect_err("unknown").to_string();
         assert!(message.contains("\"QUIPU_LISTEN\""), "{message}");
+
+        let variables = |names: &[&str]| Overrides {
+            variables: names
+                .iter()
+                .map(|name| ((*name).into(), "x".into()))
+                .collect(),
+            ..Overrides::default()
+        };
+        assert!(Config::load(&variables(&["QUIPU_EDGE_SIZE"])).is_err());
+        assert!(Config::load(&variables(&["QUIPU_BLESS", "QUIPU_SERVER"])).is_ok());
     }
 
     #[test]
