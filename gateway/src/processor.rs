@@ -36,9 +36,9 @@ pub const TURN_RECORDS_MAX: usize = 1_024;
 pub const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes that one append sends to other shards; a turn that sends more makes several, one after the other.
 const APPEND_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Entities that a shard keeps in memory between turns. Beyond it the ones that no record is waiting for are forgotten
-/// and read again when needed.
-pub const ENTITIES_KEPT_MAX: usize = 16_384;
+/// Entities that a gateway keeps in memory between turns, shared evenly by its shards. Beyond it the ones that were not
+/// touched for the longest time are forgotten and read again when needed. A busy direct conversation takes about 2 KiB.
+pub const ENTITIES_KEPT_MAX: usize = 128 * 1024;
 
 /// Why a processor stopped. Each means that a human must act; the gateway stops rather than go on without a shard.
 #[derive(Debug, thiserror::Error)]
@@ -455,9 +455,11 @@ impl Processor {
         }
         rows.append(&mut self.dirty);
         self.surroundings.store.commit(rows)?;
+        let keep =
+            ENTITIES_KEPT_MAX / usize::from(self.surroundings.log.identity().shards.0).max(1);
         for (shard, _) in batch {
             if let Some(state) = self.shards.get_mut(shard) {
-                state.evict(ENTITIES_KEPT_MAX);
+                state.evict(keep);
             }
         }
         Ok(())

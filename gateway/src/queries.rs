@@ -159,15 +159,18 @@ fn history_page(
     user: &UserId,
     request: &HistoryRequest,
 ) -> Result<Result<HistoryPage, Rejection>, StoreError> {
+    // To a stranger a conversation that is there looks like one that is not (QP-HISTORY-2).
+    let unknown = || {
+        let reason = "you have no such conversation".to_owned();
+        Rejection::new(RejectCode::UnknownConversation, reason)
+    };
     let key = EntityKey::Conversation(request.conversation);
     let Some(row) = store.entities(&[key])?.into_iter().next().flatten() else {
-        let reason = "no such conversation".to_owned();
-        return Ok(Err(Rejection::new(RejectCode::UnknownConversation, reason)));
+        return Ok(Err(unknown()));
     };
     let conversation = Conversation::decode(&row)?;
     if conversation.member(user).is_none() {
-        let reason = "only members read a conversation".to_owned();
-        return Ok(Err(Rejection::new(RejectCode::NotAMember, reason)));
+        return Ok(Err(unknown()));
     }
     let first = request.first.unwrap_or(Seq::FIRST);
     // Rows above the head that was read may be there already; a page does not show what its head denies.

@@ -138,7 +138,7 @@ registry! {
     Internal = 0x01, "INTERNAL", After, resume = true;
     /// No such conversation; a direct one is made by OPEN_DIRECT.
     UnknownConversation = 0x02, "UNKNOWN_CONVERSATION", No, resume = true;
-    /// The user is not a member of the conversation.
+    /// The user is no longer a member; to a stranger the conversation is unknown. Nothing of this version answers it.
     NotAMember = 0x03, "NOT_A_MEMBER", No, resume = true;
     /// No such user.
     UnknownUser = 0x04, "UNKNOWN_USER", No, resume = true;

@@ -177,7 +177,7 @@ async fn of_others(context: Context) -> anyhow::Result<()> {
     refused(
         &stranger,
         &range(&conversation, 0, 0),
-        RejectCode::NotAMember,
+        RejectCode::UnknownConversation,
     )
     .await?;
     let nowhere = ConversationId([0x22; 16]);

@@ -204,7 +204,7 @@ async fn not_a_member(context: Context) -> anyhow::Result<()> {
     let (_a, mut b, conversation) = context.pair().await?;
     let mut stranger = context.user().await?;
     let send = stranger.next_send(&conversation, "let me in");
-    refused(&mut stranger, &send, RejectCode::NotAMember).await?;
+    refused(&mut stranger, &send, RejectCode::UnknownConversation).await?;
     let first = b.say(&conversation, "alone").await?;
     ensure!(first.seq == 1, "the stranger's message took a seq");
     Ok(())

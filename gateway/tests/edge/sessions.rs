@@ -81,7 +81,7 @@ async fn a_message_reaches_both_sides_and_their_history_and_nobody_else() {
     let refused = eve.history(conversation).await;
     assert_eq!(refused.kind, FrameType::Failure);
     let refused: wire::Rejected = refused.message().expect("a rejection");
-    assert_eq!(refused.code, RejectCode::NotAMember.code());
+    assert_eq!(refused.code, RejectCode::UnknownConversation.code());
 }
 
 #[tokio::test(flavor = "multi_thread")]

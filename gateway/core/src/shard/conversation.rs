@@ -59,14 +59,13 @@ fn answer_instead(
     command: &Command,
     client_seq: ClientSeq,
 ) -> Option<Outcome> {
+    // To a stranger a conversation that is there looks like one that is not: the id of a direct one is a function of two
+    // names, and nobody is to find out in this way who talks with whom.
     let Some(conversation) = conversation else {
-        return Some(rejected(
-            RejectCode::UnknownConversation,
-            "there is no such conversation; a direct one has to be opened first",
-        ));
+        return Some(unknown_conversation());
     };
     let Some(member) = conversation.row.member(&command.user) else {
-        return Some(not_a_member());
+        return Some(unknown_conversation());
     };
     let at = member
         .senders
@@ -82,10 +81,10 @@ fn answer_instead(
     }
 }
 
-fn not_a_member() -> Outcome {
+fn unknown_conversation() -> Outcome {
     rejected(
-        RejectCode::NotAMember,
-        "only members can use a conversation",
+        RejectCode::UnknownConversation,
+        "you have no such conversation; a direct one has to be opened first",
     )
 }
 
@@ -141,7 +140,7 @@ pub(super) fn open_direct(
         }
         Some(open) if open.row.member(&command.user).is_some() => opened(id, open.row.head),
         // Two pairs of names with one id: nobody can do that by chance.
-        Some(_) => not_a_member(),
+        Some(_) => unknown_conversation(),
     };
     let to = ReplyTo::Request(request);
     turn.answer(command.user, command.device, Reply { to, outcome });
