@@ -242,6 +242,9 @@ impl<'a> Link<'a> {
             self.pump().await?;
         }
         self.drain();
+        if self.is_done_here() {
+            return Err(self.gone());
+        }
         match &self.closing {
             Some((code, reason)) => {
                 tracing::warn!(%code, %reason, gateway = %self.authority, "closing");
@@ -350,7 +353,7 @@ impl<'a> Link<'a> {
     fn take_go_away(&mut self, notice: GoAway) {
         tracing::info!(code = %notice.code, reason = %notice.reason, to = %notice.authority, "the gateway says GOAWAY");
         let within = Duration::from_millis(u64::from(notice.jitter_ms.min(notice.deadline_ms)));
-        // To the same gateway there is no hurry: it would still be the one that goes.
+        // The same gateway would still be the one that goes: leave it when nothing is in flight, come back later.
         let at = (!notice.authority.is_empty())
             .then(|| Instant::now() + jitter(within, &mut self.driver.rng));
         self.go_away = Some(Leaving { notice, at });
@@ -451,7 +454,12 @@ impl<'a> Link<'a> {
             self.receipts.sent(now, conversation);
             self.drain_transmit();
         }
-        while self.streams.has_room() {
+        // A gateway that goes answers what it has; the rest waits for the next connection.
+        let takes_more = self
+            .go_away
+            .as_ref()
+            .is_none_or(|leaving| leaving.at.is_some());
+        while takes_more && self.streams.has_room() {
             let pumped = self.outbox.pump(now, &mut self.session, &mut self.requests);
             self.turn.settled.extend(pumped.settled);
             let wrote = self.drain_transmit();
@@ -703,18 +711,37 @@ impl<'a> Link<'a> {
         }
     }
 
+    /// Whether the gateway asked to be left alone for a while and everything that was sent is answered.
+    fn is_done_here(&self) -> bool {
+        self.go_away
+            .as_ref()
+            .is_some_and(|leaving| leaving.at.is_none())
+            && self.session.in_flight() == 0
+    }
+
     /// What the end of the connection means, given what the gateway announced.
     fn broken(&self, error: &ConnectionError) -> Ended {
+        if self.go_away.is_some() {
+            self.gone()
+        } else {
+            lost(&self.authority, error)
+        }
+    }
+
+    /// The end that a GOAWAY announced.
+    fn gone(&self) -> Ended {
         let Some(Leaving { notice, .. }) = &self.go_away else {
-            return lost(&self.authority, error);
+            return Ended::unreachable("the connection broke");
         };
-        let at_most = Duration::from_millis(u64::from(notice.jitter_ms));
+        let jitter = Duration::from_millis(u64::from(notice.jitter_ms));
         let again = if notice.authority.is_empty() {
-            Again::After { at_most }
+            Again::After {
+                at_most: jitter.max(self.driver.config.backoff_base),
+            }
         } else {
             Again::Elsewhere {
                 authority: notice.authority.clone(),
-                at_most,
+                at_most: jitter,
             }
         };
         Ended::lost(refused(notice.code, &notice.reason), again)

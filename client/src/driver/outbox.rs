@@ -1,5 +1,8 @@
 //! What of the outbox goes out when: in order within each conversation, again on every connection until it is answered.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 

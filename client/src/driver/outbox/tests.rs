@@ -1,0 +1,273 @@
+//! The outbox against a gateway that refuses: what is sent, in which order, and what waits.
+
+use bytes::{Buf, Bytes, BytesMut};
+use quipu_protocol::credentials::{Credentials, Hello};
+use quipu_protocol::frame::{self, FrameDecoder, FrameType, StreamKind};
+use quipu_protocol::id::{Cursor, DeviceId, TimestampMs};
+use quipu_protocol::session::ClientOutput;
+use quipu_protocol::welcome::{Limits, Welcome};
+use quipu_protocol::wire;
+
+use super::*;
+
+/// An outbox with a session that is let in, and what the gateway reads of it.
+struct Bench {
+    now: Instant,
+    outbox: Outbox,
+    session: ClientSession,
+    gateway: FrameDecoder,
+    requests: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (now, name) = (Instant::now(), user("alice"));
+        let device = DeviceId::new(7).expect("not 0");
+        let hello = Hello {
+            agent: String::new(),
+            credentials: Credentials::Session {
+                name,
+                device,
+                token: [1; 32],
+            },
+            resume: None,
+        };
+        let welcome = Welcome {
+            user: name,
+            device,
+            token: None,
+            resumed: true,
+            cursor: Cursor::START,
+            life: 1,
+            server_time: TimestampMs(0),
+            agent: String::new(),
+            limits: Limits::default(),
+            gateway: String::new(),
+            next_gateways: Vec::new(),
+        };
+        let mut session = ClientSession::new(now, hello);
+        let mut bytes = BytesMut::new();
+        frame::encode(
+            FrameType::Welcome,
+            &wire::Welcome::from(welcome),
+            &mut bytes,
+        );
+        session.handle_s0(now, &mut bytes.freeze());
+        let gateway = FrameDecoder::new(StreamKind::S0FromClient);
+        let mut bench = Self {
+            now,
+            outbox: Outbox::default(),
+            session,
+            gateway,
+            requests: 0,
+        };
+        assert!(bench.read().is_empty());
+        bench
+    }
+
+    /// What goes out now, written as `open` or as the client seq of a message.
+    fn pump(&mut self) -> Vec<String> {
+        let pumped = self
+            .outbox
+            .pump(self.now, &mut self.session, &mut self.requests);
+        assert!(pumped.settled.is_empty(), "{pumped:?}");
+        let mut sent = self.read();
+        sent.extend(pumped.renumber.iter().map(|_| "renumber".to_owned()));
+        sent
+    }
+
+    fn read(&mut self) -> Vec<String> {
+        let mut sent = Vec::new();
+        while let Some(output) = self.session.poll_output() {
+            let ClientOutput::Transmit(mut bytes) = output else {
+                continue;
+            };
+            while bytes.has_remaining() {
+                let Some(frame) = self.gateway.decode(&mut bytes).expect("frames") else {
+                    break;
+                };
+                match frame.kind {
+                    FrameType::Send => {
+                        let send: wire::Send = frame.message().expect("a SEND");
+                        sent.push(send.client_seq.to_string());
+                    }
+                    FrameType::OpenDirect => sent.push("open".to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        sent
+    }
+
+    fn accept(&mut self, client_seq: u64) {
+        self.answer(
+            client_seq,
+            wire::reply::Outcome::Accepted(wire::Accepted { seq: client_seq }),
+        );
+        self.outbox.accepted(conversation(), seq(client_seq));
+    }
+
+    fn reject(&mut self, client_seq: u64, code: RejectCode) -> Option<Settled> {
+        let rejected = wire::Rejected {
+            code: code.code(),
+            ..wire::Rejected::default()
+        };
+        self.answer(client_seq, wire::reply::Outcome::Rejected(rejected));
+        self.outbox.rejected(
+            self.now,
+            conversation(),
+            seq(client_seq),
+            Rejection::new(code, ""),
+        )
+    }
+
+    /// Tells the session, which counts what is in flight.
+    fn answer(&mut self, client_seq: u64, outcome: wire::reply::Outcome) {
+        let send = wire::SendRef {
+            conversation: Bytes::copy_from_slice(conversation().as_bytes()),
+            client_seq,
+        };
+        let reply = wire::Reply {
+            to: Some(wire::reply::To::Send(send)),
+            outcome: Some(outcome),
+        };
+        let mut bytes = BytesMut::new();
+        frame::encode(FrameType::Reply, &reply, &mut bytes);
+        self.session.handle_s0(self.now, &mut bytes.freeze());
+        assert!(self.read().is_empty());
+    }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).expect("a name")
+}
+
+fn conversation() -> ConversationId {
+    ConversationId::direct(&user("alice"), &user("bob"))
+}
+
+fn seq(client_seq: u64) -> ClientSeq {
+    ClientSeq::new(client_seq).expect("not 0")
+}
+
+fn waiting(client_seqs: std::ops::RangeInclusive<u64>, opened: bool) -> Vec<Waiting> {
+    let one = |client_seq: u64| Waiting {
+        conversation: conversation(),
+        peer: Some(user("bob")),
+        opened,
+        client_seq: seq(client_seq),
+        id: MessageId([client_seq as u8; 16]),
+        text: "x".into(),
+    };
+    client_seqs.map(one).collect()
+}
+
+#[test]
+fn a_new_conversation_is_opened_before_anything_is_sent() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=2, false));
+    assert_eq!(bench.pump(), ["open"]);
+    assert!(bench.pump().is_empty());
+    assert_eq!(
+        bench.outbox.take_opening(RequestId(0)),
+        Some(conversation())
+    );
+    bench.outbox.opened(conversation());
+    assert_eq!(bench.pump(), ["1", "2"]);
+}
+
+#[test]
+fn no_more_than_the_window_is_in_flight() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=100, true));
+    assert_eq!(bench.pump().len(), SENDS_IN_FLIGHT_MAX);
+    bench.accept(1);
+    assert_eq!(bench.pump(), [(SENDS_IN_FLIGHT_MAX + 1).to_string()]);
+}
+
+#[test]
+fn a_busy_gateway_gets_everything_again_in_order_and_later() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=3, true));
+    assert_eq!(bench.pump(), ["1", "2", "3"]);
+    assert_eq!(bench.reject(1, RejectCode::Busy), None);
+    assert!(bench.pump().is_empty(), "2 and 3 are still in flight");
+    bench.reject(2, RejectCode::Busy);
+    bench.reject(3, RejectCode::Busy);
+    bench.outbox.add(waiting(4..=4, true));
+    assert!(bench.pump().is_empty(), "the pause holds new messages too");
+    bench.now = bench.outbox.timeout().expect("a pause");
+    assert_eq!(bench.pump(), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn a_stale_number_renumbers_what_is_left_once_everything_is_answered() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=4, true));
+    assert_eq!(bench.pump(), ["1", "2", "3", "4"]);
+    bench.reject(1, RejectCode::StaleClientSeq);
+    bench.reject(2, RejectCode::StaleClientSeq);
+    bench.accept(3);
+    assert!(bench.pump().is_empty(), "4 is still in flight");
+    bench.reject(4, RejectCode::StaleClientSeq);
+    assert_eq!(bench.pump(), ["renumber"]);
+    let id = |n: u8| MessageId([n; 16]);
+    bench.outbox.renumbered(
+        conversation(),
+        &[(id(1), seq(11)), (id(2), seq(12)), (id(4), seq(13))],
+    );
+    assert_eq!(bench.pump(), ["11", "12", "13"]);
+}
+
+#[test]
+fn a_refused_message_does_not_hold_up_the_next() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=2, true));
+    assert_eq!(bench.pump(), ["1", "2"]);
+    let end = bench.reject(1, RejectCode::NotAMember);
+    assert!(
+        matches!(
+            end,
+            Some(Settled::Refused {
+                client_seq: Some(_),
+                ..
+            })
+        ),
+        "{end:?}"
+    );
+    bench.accept(2);
+    assert!(bench.pump().is_empty());
+}
+
+#[test]
+fn a_conversation_that_vanished_is_opened_again() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=1, true));
+    assert_eq!(bench.pump(), ["1"]);
+    assert_eq!(bench.reject(1, RejectCode::UnknownConversation), None);
+    assert_eq!(bench.pump(), ["open"]);
+    bench.outbox.opened(conversation());
+    assert_eq!(bench.pump(), ["1"]);
+}
+
+#[test]
+fn a_peer_that_does_not_exist_ends_the_whole_lane() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=2, false));
+    assert_eq!(bench.pump(), ["open"]);
+    let rejection = Rejection::new(RejectCode::UnknownUser, "");
+    let end = bench
+        .outbox
+        .not_opened(bench.now, conversation(), rejection);
+    assert!(
+        matches!(
+            end,
+            Some(Settled::Refused {
+                client_seq: None,
+                ..
+            })
+        ),
+        "{end:?}"
+    );
+    assert!(bench.pump().is_empty());
+}
