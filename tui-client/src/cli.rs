@@ -1,0 +1,265 @@
+//! The command line: every argument, its default and its environment variable.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use quipu_client::{CertificatePolicy, Config, Fingerprint};
+use quipu_protocol::id::{Seq, UserId};
+
+/// How long one attempt to connect may take: a person or a script is waiting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Chat from the terminal through a Quipu gateway. Without a command: the screen.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 75 the gateway is away (what was sent stays queued and goes out at the next start).
+/// One process at a time uses a data folder; give each account and each program its own with --data.
+#[derive(Debug, Parser)]
+#[command(name = "quipu", version)]
+pub(crate) struct Cli {
+    /// Address of the gateway.
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        env = "QUIPU_SERVER",
+        default_value = "127.0.0.1:4433"
+    )]
+    pub(crate) server: String,
+    /// Folder of the account: its session, messages and outbox. Default: quipu in the user's data folder
+    /// ($XDG_DATA_HOME, else ~/.local/share).
+    #[arg(long, global = true, value_name = "DIR", env = "QUIPU_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Accept a certificate of the gateway that differs from the one seen before, and remember it. For one run, after asking
+    /// the gateway's operator whether it was changed.
+    #[arg(long, global = true, conflicts_with = "fingerprint")]
+    pub(crate) accept_new_certificate: bool,
+    /// Accept only the certificate with this fingerprint, as the gateway prints it at its start.
+    #[arg(long, global = true, value_name = "SHA256")]
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do without the screen.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an account; this folder becomes its first device.
+    Register {
+        /// The account.
+        #[command(flatten)]
+        account: Account,
+        /// For gateways that register by invitation only.
+        #[arg(long, value_name = "TEXT")]
+        invitation: Option<String>,
+    },
+    /// Use an account that exists; this folder becomes one more of its devices.
+    Login {
+        /// The account.
+        #[command(flatten)]
+        account: Account,
+    },
+    /// Send a message; prints its seq once the gateway has it for good.
+    Send(SendArgs),
+    /// Print messages of others as they arrive, each once, in order, going on where the last listen of this folder stopped.
+    Listen(ListenArgs),
+    /// Print the conversation with a user.
+    History(HistoryArgs),
+}
+
+/// Whose account, and how the password comes.
+#[derive(Debug, Args)]
+pub(crate) struct Account {
+    /// 2 to 31 characters of a-z, 0-9, '.', '_' or '-'.
+    pub(crate) name: UserId,
+    /// Read the password from standard input, up to the end of its first line. There is no other way here; the screen asks.
+    #[arg(long, required = true)]
+    pub(crate) password_stdin: bool,
+}
+
+/// Arguments of `send`.
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// To whom.
+    pub(crate) name: UserId,
+    /// What, or `-`: one message a line from standard input, empty lines left out.
+    pub(crate) text: String,
+    /// Give up with exit code 75 when no ack came for so many seconds. What was queued stays queued.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) wait: Duration,
+    /// Print an object for each message instead of its seq (SCHEMA.md).
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `listen`.
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// Print an object for each message (SCHEMA.md).
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print everything from the beginning of the account's inbox, what this device sent included.
+    #[arg(long)]
+    pub(crate) from_start: bool,
+    /// Print what this device sent, too.
+    #[arg(long)]
+    pub(crate) own: bool,
+    /// End after so many messages.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// With whom.
+    pub(crate) name: UserId,
+    /// Print an object for each message (SCHEMA.md).
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only the messages above this seq.
+    #[arg(long, value_name = "SEQ", value_parser = seq)]
+    pub(crate) after: Option<Seq>,
+    /// When the gateway does not answer for so many seconds, print what this folder has and exit with 75.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) wait: Duration,
+}
+
+impl Cli {
+    /// The SDK's settings that follow from the arguments.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let data = match &self.data {
+            Some(data) => data.clone(),
+            None => default_data()?,
+        };
+        let certificate = match self.fingerprint {
+            Some(fingerprint) => CertificatePolicy::Fingerprint(fingerprint),
+            None if self.accept_new_certificate => CertificatePolicy::AcceptNew,
+            None => CertificatePolicy::PinOnFirstUse,
+        };
+        let invitation = match &self.command {
+            Some(Command::Register { invitation, .. }) => invitation.clone(),
+            Some(
+                Command::Login { .. } | Command::Send(_) | Command::Listen(_) | Command::History(_),
+            )
+            | None => None,
+        };
+        Ok(Config {
+            data: Some(data),
+            server: self.server.clone(),
+            certificate,
+            device_label: "terminal".into(),
+            invitation,
+            connect_timeout: CONNECT_TIMEOUT,
+            ..Config::default()
+        })
+    }
+}
+
+/// `quipu` below $XDG_DATA_HOME or ~/.local/share.
+fn default_data() -> anyhow::Result<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|folder| folder.join("quipu"))
+        .context("no home folder is known: say where the account is kept with --data DIR")
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "a number of seconds, such as 10 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn seq(text: &str) -> Result<Seq, String> {
+    let number = text.parse().map_err(|_| "a number from 1".to_owned())?;
+    Seq::new(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("quipu").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_that_scripts_rely_on() {
+        assert!(matches!(parse("").map(|cli| cli.command), Ok(None)));
+        let cli = parse("--server gw:1 --data /d register alice --password-stdin").expect("valid");
+        assert_eq!((cli.server.as_str(), cli.data), ("gw:1", Some("/d".into())));
+        assert!(matches!(cli.command, Some(Command::Register { .. })));
+        let Ok(Some(Command::Send(send))) = parse("send bob -").map(|cli| cli.command) else {
+            panic!("send")
+        };
+        assert_eq!(
+            (send.name.as_str(), send.text.as_str(), send.json),
+            ("bob", "-", false)
+        );
+        let line = "listen --json --from-start --count 3 --timeout 1.5 --data /d";
+        let Ok(Some(Command::Listen(listen))) = parse(line).map(|cli| cli.command) else {
+            panic!("listen")
+        };
+        assert!(listen.json && listen.from_start && !listen.own);
+        assert_eq!(
+            (listen.count, listen.timeout),
+            (Some(3), Some(Duration::from_millis(1500)))
+        );
+        let Ok(Some(Command::History(history))) =
+            parse("history bob --json").map(|cli| cli.command)
+        else {
+            panic!("history")
+        };
+        assert!(history.json && history.after.is_none());
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        let refused = |line: &str| parse(line).expect_err("it is wrong").kind();
+        assert_eq!(
+            refused("register alice"),
+            ErrorKind::MissingRequiredArgument
+        );
+        assert_eq!(
+            refused("register Alice --password-stdin"),
+            ErrorKind::ValueValidation
+        );
+        assert_eq!(refused("listen --timeout soon"), ErrorKind::ValueValidation);
+        assert_eq!(refused("listen --timeout -1"), ErrorKind::UnknownArgument);
+        assert_eq!(refused("history bob --after 0"), ErrorKind::ValueValidation);
+        assert_eq!(
+            refused("--fingerprint nonsense"),
+            ErrorKind::ValueValidation
+        );
+        assert_eq!(refused("dance"), ErrorKind::InvalidSubcommand);
+    }
+
+    #[test]
+    fn arguments_become_settings() {
+        let config = parse("--data /d --accept-new-certificate")
+            .expect("valid")
+            .config()
+            .expect("a folder is given");
+        assert_eq!(config.data, Some("/d".into()));
+        assert_eq!(config.certificate, CertificatePolicy::AcceptNew);
+    }
+}

@@ -1,0 +1,156 @@
+//! `send`: into the outbox first, then wait for the acks, in order.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+
+use anyhow::Context;
+use quipu_client::{Client, Error, LocalMessage, Target};
+use tokio::time::timeout;
+
+use super::stdin::{self, Line};
+use super::{Ended, gave_up, signed_in, why, write_json};
+use crate::cli::SendArgs;
+use crate::json::SentLine;
+
+/// Messages of standard input that wait for their acks at once. At the limit reading waits.
+const UNACKED_MAX: usize = 256;
+
+/// Sends one message, or one for each line of standard input.
+pub(super) async fn run(client: &Client, arguments: &SendArgs) -> anyhow::Result<Ended> {
+    signed_in(client).await?;
+    let mut sending = Sending {
+        client,
+        arguments,
+        unacked: VecDeque::new(),
+        refused: false,
+    };
+    if arguments.text != "-" {
+        sending
+            .queue(vec![Line {
+                number: 1,
+                text: arguments.text.clone(),
+            }])
+            .await?;
+        return sending.finish().await;
+    }
+    let mut lines = stdin::lines();
+    let mut read = Vec::new();
+    let mut failed = None;
+    // Whole bunches are queued in one write; their acks are waited for only when there are many, and at the end.
+    while lines.recv_many(&mut read, UNACKED_MAX / 4).await > 0 {
+        let mut bunch = Vec::new();
+        for line in read.drain(..) {
+            match line {
+                Ok(line) => bunch.push(line),
+                Err(error) => failed = Some(error),
+            }
+        }
+        sending.queue(bunch).await?;
+        let ended = sending.wait(UNACKED_MAX / 2).await?;
+        if ended != Ended::Done {
+            return Ok(ended);
+        }
+    }
+    let ended = sending.finish().await?;
+    match failed {
+        Some(error) => Err(error).context("standard input"),
+        None => Ok(ended),
+    }
+}
+
+struct Sending<'a> {
+    client: &'a Client,
+    arguments: &'a SendArgs,
+    unacked: VecDeque<(u64, LocalMessage)>,
+    refused: bool,
+}
+
+impl Sending<'_> {
+    async fn queue(&mut self, lines: Vec<Line>) -> anyhow::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let (numbers, texts): (Vec<u64>, Vec<String>) = lines
+            .into_iter()
+            .map(|line| (line.number, line.text))
+            .unzip();
+        let queued = self
+            .client
+            .send_batch(Target::User(self.arguments.name), texts)
+            .await?;
+        self.unacked.extend(numbers.into_iter().zip(queued));
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> anyhow::Result<Ended> {
+        let ended = self.wait(0).await?;
+        Ok(if ended == Ended::Done && self.refused {
+            Ended::Refused
+        } else {
+            ended
+        })
+    }
+
+    /// Prints acks until at most `left` messages have none.
+    async fn wait(&mut self, left: usize) -> anyhow::Result<Ended> {
+        let mut connection = self.client.connection();
+        while self.unacked.len() > left {
+            let Some((number, message)) = self.unacked.front() else {
+                break;
+            };
+            let acked = tokio::select! {
+                biased;
+                acked = timeout(self.arguments.wait, self.client.wait_acked(message.id)) => acked,
+                reason = gave_up(&mut connection) => {
+                    return Err(reason.context(format!("{} kept in the outbox", messages(self.unacked.len()))));
+                }
+            };
+            match acked {
+                Ok(Ok(seq)) => {
+                    let mut out = io::stdout().lock();
+                    if self.arguments.json {
+                        write_json(
+                            &mut out,
+                            &SentLine::new(message.conversation, seq, message.id),
+                        )?;
+                    } else {
+                        writeln!(out, "{seq}")?;
+                    }
+                    out.flush()?;
+                }
+                Ok(Err(Error::Refused(refusal))) => {
+                    let line = if self.arguments.text == "-" {
+                        format!("line {number}: ")
+                    } else {
+                        String::new()
+                    };
+                    eprintln!(
+                        "quipu: {line}the message was refused ({}): {}",
+                        refusal.code, refusal.reason
+                    );
+                    self.client.forget(message.id).await?;
+                    self.refused = true;
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    eprintln!(
+                        "quipu: {} queued, the gateway is away: {}",
+                        messages(self.unacked.len()),
+                        why(&connection)
+                    );
+                    return Ok(Ended::Away);
+                }
+            }
+            self.unacked.pop_front();
+        }
+        Ok(Ended::Done)
+    }
+}
+
+fn messages(count: usize) -> String {
+    if count == 1 {
+        "1 message is".into()
+    } else {
+        format!("{count} messages are")
+    }
+}

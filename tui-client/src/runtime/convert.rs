@@ -1,0 +1,70 @@
+//! From the SDK's words to the screen's.
+
+use quipu_client::{ClientEvent, ConnectionState, ConversationSummary, LocalMessage, LocalState};
+
+use crate::app::conversations::Conversation;
+use crate::app::timeline::Waiting;
+use crate::app::{Connection, Event};
+
+/// What the screen is told of an SDK event; `None`: nothing.
+pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
+    Some(match event {
+        ClientEvent::Message { message, .. } => Event::Message(message.as_ref().clone()),
+        // Only this screen writes into the outbox while it holds the folder, and its echoes are there already. An ack comes
+        // again with the message itself.
+        ClientEvent::Queued(_) | ClientEvent::Acked { .. } => return None,
+        ClientEvent::Refused {
+            id,
+            conversation,
+            refusal,
+        } => Event::Refused {
+            conversation,
+            id,
+            reason: format!("{}: {}", refusal.code, refusal.reason),
+        },
+        ClientEvent::Receipt(receipt) => Event::Receipt(receipt),
+        ClientEvent::Resynced | ClientEvent::Lagged { .. } => Event::Stale,
+    })
+}
+
+/// What the screen is told of the connection.
+pub(super) fn connection_event(state: &ConnectionState) -> Event {
+    Event::Connection(match state {
+        ConnectionState::Online { .. } => Connection::Online,
+        ConnectionState::Connecting => Connection::Connecting,
+        ConnectionState::Offline { reason, retry_at } => Connection::Offline {
+            reason: reason.to_string(),
+            retries: retry_at.is_some(),
+        },
+    })
+}
+
+/// A line of the conversation list.
+pub(super) fn summary(summary: ConversationSummary) -> Conversation {
+    let mut row = Conversation::new(summary.id, summary.peer);
+    if let Some(last) = &summary.last {
+        row.set_last(last);
+    }
+    row.head = summary.head;
+    row.unread = summary.unread;
+    row.read = summary.read;
+    row.peer_delivered = summary.peer_delivered.max(summary.peer_read);
+    row.peer_read = summary.peer_read;
+    row.waiting = summary.waiting;
+    row
+}
+
+/// A message of the outbox.
+pub(super) fn waiting(local: LocalMessage) -> Waiting {
+    let refused = match local.state {
+        LocalState::Queued | LocalState::Acked(_) => None,
+        LocalState::Refused(refusal) => Some(format!("{}: {}", refusal.code, refusal.reason)),
+    };
+    Waiting {
+        id: local.id,
+        conversation: local.conversation,
+        text: local.text,
+        queued_at: local.queued_at,
+        refused,
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the screen as a whole: what it shows, and what it survives.
+
+mod properties;
+mod scene;
+mod screens;
