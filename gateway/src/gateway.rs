@@ -12,6 +12,7 @@ use crate::accounts::{self, Accounts};
 use crate::admin::Admin;
 use crate::checkpoint::{CHECKPOINT_INTERVAL, Checkpointer};
 use crate::config::Config;
+use crate::counters;
 use crate::edge::{self, Edge, EdgeError};
 use crate::folder::{DataFolder, FolderError};
 use crate::log::Log;
@@ -86,13 +87,13 @@ impl Gateway {
     /// Opens the data folder, applies what the log holds beyond the store, and accepts connections. Must be called within a
     /// tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let opening = config.clone();
-        let backbone = tokio::task::spawn_blocking(move || Backbone::open(&opening));
+        let metrics = Arc::new(Metrics::new());
+        let (opening, showing) = (config.clone(), Arc::clone(&metrics));
+        let backbone = tokio::task::spawn_blocking(move || Backbone::open(&opening, &showing));
         let backbone = backbone
             .await
             .map_err(|error| StartError::Failed(error.to_string().into()))??;
         let identity = Identity::open(&config.tls, backbone.folder.path())?;
-        let metrics = Arc::new(Metrics::new());
         let queries = Queries::new(
             Arc::clone(&backbone.store),
             config.limits.queries as usize,
@@ -180,19 +181,21 @@ impl Gateway {
 }
 
 impl Backbone {
-    fn open(config: &Config) -> Result<Self, StartError> {
+    fn open(config: &Config, metrics: &Metrics) -> Result<Self, StartError> {
         let shards = ShardCount(u16::try_from(config.storage.shards).unwrap_or(u16::MAX));
         let folder = DataFolder::open_or_create(&config.data, shards)?;
-        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&folder)?);
+        let log = EmbeddedLog::open(&folder)?;
+        counters::log(metrics, &log.stats());
+        let log: Arc<dyn Log> = Arc::new(log);
         let options = WriteBehindOptions {
             flush_interval: config.storage.flush_interval,
             overlay_bytes_max: config.storage.overlay.as_usize(),
         };
-        let store: Arc<dyn Store> = Arc::new(WriteBehind::new(
-            FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?,
-            options,
-        )?);
+        let store = WriteBehind::new(FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?, options)?;
+        counters::store(metrics, &store.stats());
+        let store: Arc<dyn Store> = Arc::new(store);
         let registry = Registry::new();
+        counters::registry(metrics, &registry);
         let (failed, failures) = watch::channel(None);
         let fail = Fail {
             failed: Arc::new(failed),
@@ -208,12 +211,14 @@ impl Backbone {
         let processors = Processors::start(&surroundings, threads, move |error| {
             failing.all(&error.to_string())
         })?;
+        counters::processors(metrics, processors.stats());
         if let Some(why) = failures.borrow().clone() {
             return Err(StartError::Failed(why));
         }
         let (router, _thread) = Router::start(Arc::clone(&log), move || {
             fail.all("the log takes no commands any more")
         })?;
+        counters::router(metrics, router.stats());
         let checkpointer =
             Checkpointer::start(Arc::clone(&log), Arc::clone(&store), CHECKPOINT_INTERVAL)?;
         Ok(Self {

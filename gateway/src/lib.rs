@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod config;
 #[cfg(any(test, feature = "test-util"))]
 pub mod contract;
+mod counters;
 pub mod edge;
 pub mod folder;
 mod gateway;

@@ -75,7 +75,7 @@ impl Router {
     }
 
     /// What it has counted.
-    pub fn stats(&self) -> &RouterStats {
+    pub fn stats(&self) -> &Arc<RouterStats> {
         &self.stats
     }
 

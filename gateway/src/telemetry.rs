@@ -3,9 +3,10 @@
 //! Counting happens at borders: one name for each limit and each behaviour at it. Names never change meaning; a new meaning
 //! is a new name.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,6 +28,7 @@ macro_rules! metrics {
             $( #[doc = $gauge_help] pub $gauge: Gauge, )*
             $( #[doc = $seconds_help] pub $seconds: Histogram, )*
             names: MetricNames,
+            shown: Mutex<Vec<Shown>>,
         }
 
         impl Metrics {
@@ -45,7 +47,7 @@ macro_rules! metrics {
                     let $seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
                     names.register(stringify!($seconds), $seconds_help, $seconds.clone());
                 )*
-                Self { $( $counter, )* $( $gauge, )* $( $seconds, )* names }
+                Self { $( $counter, )* $( $gauge, )* $( $seconds, )* names, shown: Mutex::default() }
             }
         }
     };
@@ -113,15 +115,77 @@ impl Default for Metrics {
     }
 }
 
+/// How a number behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// A number that another part of the gateway keeps.
+struct Shown {
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl Metrics {
+    /// Adds a number to the page that another part keeps, under `quipu_` and `name`; counters get `_total` behind it. `read`
+    /// is called for every page.
+    pub fn show(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.shown.lock().push(Shown {
+            kind,
+            name,
+            help,
+            read: Box::new(read),
+        });
+    }
+
     /// All metrics in the OpenMetrics text format, as `/metrics` answers.
     pub fn render(&self) -> String {
         let mut page = String::with_capacity(16 * 1024);
-        if text::encode(&mut page, &self.names).is_err() {
-            // Writing to a String does not fail; a metric that refuses to encode would be a bug, and the page says so.
-            let _ = page.write_str("# a metric could not be encoded\n");
+        // Writing to a String does not fail; a metric that refuses to encode would be a bug, and the page says so.
+        if self.render_to(&mut page).is_err() {
+            page.push_str("# a metric could not be encoded\n");
         }
         page
+    }
+
+    fn render_to(&self, page: &mut String) -> fmt::Result {
+        text::encode_registry(page, &self.names)?;
+        for shown in self.shown.lock().iter() {
+            let Shown {
+                name,
+                help,
+                read,
+                kind,
+            } = shown;
+            let (kind, suffix) = match kind {
+                Kind::Counter => ("counter", "_total"),
+                Kind::Gauge => ("gauge", ""),
+            };
+            writeln!(
+                page,
+                "# HELP quipu_{name} {help}.\n# TYPE quipu_{name} {kind}"
+            )?;
+            writeln!(page, "quipu_{name}{suffix} {}", read())?;
+        }
+        text::encode_eof(page)
     }
 }
 
@@ -169,10 +233,15 @@ mod tests {
     fn the_page_shows_counters_with_their_help() {
         let metrics = Metrics::new();
         metrics.sessions_started.inc();
+        metrics.show(Kind::Counter, "elsewhere", "Kept elsewhere", || 7);
         let page = metrics.render();
         assert!(page.contains("quipu_sessions_started_total 1"), "{page}");
         assert!(
             page.contains("# HELP quipu_connections QUIC connections open"),
+            "{page}"
+        );
+        assert!(
+            page.contains("# TYPE quipu_elsewhere counter\nquipu_elsewhere_total 7\n"),
             "{page}"
         );
         assert!(page.ends_with("# EOF\n"), "{page}");
