@@ -488,6 +488,8 @@ impl Config {
 /// What a close by the gateway means for the next attempt.
 fn again(code: CloseCode) -> Again {
     match code.retry() {
+        // The gateway has finished, the application has not: a clean close is a restart, not a refusal.
+        Retry::No if code == CloseCode::Ok => Again::BackOff,
         Retry::No => Again::Never,
         Retry::Now => Again::Now,
         // A redirect whose address was not understood.

@@ -1,6 +1,9 @@
 //! A gateway in this process, clients for it, and waiting with a limit.
 #![allow(dead_code, reason = "every test file uses another part")]
 
+pub(crate) mod path;
+pub(crate) mod peer;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,0 +1,208 @@
+//! Clients against a gateway that misbehaves on purpose: silent, restarted with another life, leaving, repeating itself.
+
+mod support;
+
+use std::time::Duration;
+
+use quipu_client::protocol::error::CloseCode;
+use quipu_client::protocol::event::{Content, DeviceCommand, Event, EventBody, Message};
+use quipu_client::protocol::id::{
+    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
+};
+use quipu_client::{Client, ClientEvent, Config, ConnectionState, Page, Target};
+use support::path::Path;
+use support::peer::{Peer, Session};
+use support::{config, tail, within};
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).expect("a name")
+}
+
+/// The message that bob sent as the `at`-th of the conversation, as the event of that number.
+fn event(at: u64) -> Event {
+    let message = Message {
+        conversation: ConversationId::direct(&user("alice"), &user("bob")),
+        seq: Seq::new(at).expect("not 0"),
+        id: MessageId([at as u8; 16]),
+        from: user("bob"),
+        from_device: DeviceId::new(3).expect("not 0"),
+        client_seq: ClientSeq::new(at).expect("not 0"),
+        to: Some(user("alice")),
+        sent_at: TimestampMs(at),
+        content: Content::Text(format!("{at}")),
+    };
+    Event {
+        inbox_seq: InboxSeq::new(at).expect("not 0"),
+        body: EventBody::Message(message),
+    }
+}
+
+/// A client that has registered at the peer, and its session there.
+async fn registered(peer: &Peer, settings: Config) -> (Client, Session) {
+    let client = Client::open(settings).await.expect("opens");
+    let registering = client.clone();
+    let register =
+        tokio::spawn(async move { registering.register("alice", support::PASSWORD).await });
+    let mut session = peer.hello().await;
+    session.welcome(true, true, 0, 5).await;
+    within("registering", register)
+        .await
+        .expect("no panic")
+        .expect("registers");
+    (client, session)
+}
+
+#[tokio::test]
+async fn a_gateway_that_falls_silent_is_left_and_resumed() {
+    let peer = Peer::new();
+    let path = Path::to(peer.address()).await;
+    let settings = Config {
+        answer_timeout: Duration::from_millis(400),
+        ..config(path.address, None)
+    };
+    let (client, mut session) = registered(&peer, settings).await;
+    session.event(&event(1)).await;
+    support::collect(&mut tail(&client), 1).await;
+    assert_eq!(session.acked().await, Cursor(1));
+    let conversation = ConversationId::direct(&user("alice"), &user("bob"));
+    client
+        .send(Target::Conversation(conversation), "x")
+        .await
+        .expect("queues");
+    let first = next_send(&mut session).await;
+    // The machine of the gateway is gone without a word, as after a power loss. Only something to say finds out.
+    path.cut(true);
+    client
+        .send(Target::Conversation(conversation), "y")
+        .await
+        .expect("queues");
+    let mut state = client.connection();
+    within("noticing", state.wait_for(|state| !state.is_online()))
+        .await
+        .expect("the client runs");
+    path.cut(false);
+    let mut second = peer.hello().await;
+    let resume = second.hello.resume.expect("the client resumes");
+    assert_eq!((resume.cursor, resume.life), (Cursor(1), 5));
+    second.welcome(false, true, 1, 5).await;
+    assert_eq!(
+        next_send(&mut second).await,
+        first,
+        "unanswered: again under the same number, before the next"
+    );
+}
+
+async fn next_send(session: &mut Session) -> DeviceCommand {
+    loop {
+        let command = session.command().await;
+        if matches!(command, DeviceCommand::Send { .. }) {
+            return command;
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_life_drops_the_cache_and_says_so() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    for at in 1..=3 {
+        session.event(&event(at)).await;
+    }
+    let mut all = tail(&client);
+    support::collect(&mut all, 3).await;
+    let mut events = client.events();
+    session
+        .connection
+        .close(CloseCode::Unavailable.code().into(), b"");
+    let mut second = peer.hello().await;
+    second.welcome(false, false, 0, 6).await;
+    let first = within("an event", events.next()).await;
+    assert!(matches!(first, Some(ClientEvent::Resynced)), "{first:?}");
+    second.event(&event(1)).await;
+    let again = support::collect(&mut all, 1).await;
+    assert_eq!(again[0].seq, Seq::FIRST, "the tail begins anew");
+    let cached = client
+        .messages(again[0].conversation, Page::Latest, 10)
+        .await
+        .expect("reads");
+    assert_eq!(cached, again);
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_before_and_after_welcome() {
+    let (first, second) = (Peer::new(), Peer::new());
+    let client = Client::open(config(first.address(), None))
+        .await
+        .expect("opens");
+    let registering = client.clone();
+    let register =
+        tokio::spawn(async move { registering.register("alice", support::PASSWORD).await });
+    let mut turned_away = first.hello().await;
+    turned_away
+        .go_away(CloseCode::Redirect, second.address().to_string())
+        .await;
+    let mut session = second.hello().await;
+    session.welcome(true, true, 0, 5).await;
+    within("registering", register)
+        .await
+        .expect("no panic")
+        .expect("registers");
+    session
+        .go_away(CloseCode::Shutdown, first.address().to_string())
+        .await;
+    let mut back = first.hello().await;
+    back.welcome(false, true, 0, 5).await;
+    let mut state = client.connection();
+    let there = first.address().to_string();
+    let arrived = |state: &ConnectionState| matches!(state, ConnectionState::Online { gateway } if **gateway == *there);
+    within("arriving", state.wait_for(arrived))
+        .await
+        .expect("the client runs");
+}
+
+#[tokio::test]
+async fn events_are_acked_only_once_they_are_kept_and_shown_once() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let mut events = client.events();
+    for at in 1..=200 {
+        session.event(&event(at)).await;
+    }
+    let mut acked = Cursor(0);
+    while acked < Cursor(200) {
+        acked = session.acked().await;
+        assert!(client.cursor() >= acked, "acked {acked} before it was kept");
+    }
+    // A gateway that forgot the ack sends the last ones again.
+    session
+        .connection
+        .close(CloseCode::Unavailable.code().into(), b"");
+    let mut second = peer.hello().await;
+    assert_eq!(second.hello.resume.expect("resumes").cursor, Cursor(200));
+    second.welcome(false, true, 200, 5).await;
+    second.event(&event(199)).await;
+    second.event(&event(200)).await;
+    second.event(&event(201)).await;
+    let mut shown = Vec::new();
+    while shown.len() < 201 {
+        match within("an event", events.next())
+            .await
+            .expect("the client runs")
+        {
+            ClientEvent::Message { message, .. } => shown.push(message.seq.get()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(shown, (1..=201).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_gap_in_the_inbox_is_never_kept() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    session.event(&event(1)).await;
+    session.event(&event(3)).await;
+    let again = peer.hello().await;
+    assert_eq!(again.hello.resume.expect("resumes").cursor, Cursor(1));
+    assert_eq!(client.cursor(), Cursor(1));
+}

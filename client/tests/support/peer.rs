@@ -1,0 +1,202 @@
+//! A gateway that does what a test tells it: the protocol's server half on a real socket, with every decision scripted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use quipu_client::protocol::credentials::Hello;
+use quipu_client::protocol::error::CloseCode;
+use quipu_client::protocol::event::{DeviceCommand, Event};
+use quipu_client::protocol::frame::{self, FrameType};
+use quipu_client::protocol::id::{Cursor, DeviceId, TimestampMs};
+use quipu_client::protocol::session::{ServerOutput, ServerSession};
+use quipu_client::protocol::welcome::{GoAway, Limits, Welcome};
+use quipu_client::protocol::wire;
+
+/// A listening peer.
+pub(crate) struct Peer {
+    endpoint: Endpoint,
+}
+
+/// One device's session with it.
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    machine: ServerSession,
+    send: SendStream,
+    receive: RecvStream,
+    lane: Option<SendStream>,
+    pub(crate) hello: Hello,
+}
+
+impl Peer {
+    pub(crate) fn new() -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let certificate =
+            rcgen::generate_simple_self_signed(["peer".to_owned()]).expect("a certificate");
+        let key =
+            rustls::pki_types::PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.cert.der().clone()], key.into())
+            .expect("a key of its certificate");
+        tls.alpn_protocols = vec![b"quipu/1".to_vec()];
+        let tls = QuicServerConfig::try_from(tls).expect("a QUIC cipher");
+        let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        let endpoint = Endpoint::server(config, super::any()).expect("a socket");
+        Self { endpoint }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr().expect("is bound")
+    }
+
+    /// Takes the next connection up to its HELLO.
+    pub(crate) async fn hello(&self) -> Session {
+        super::within("a connection", async {
+            let connection = self
+                .endpoint
+                .accept()
+                .await
+                .expect("listens")
+                .await
+                .expect("a handshake");
+            let (send, mut receive) = connection.accept_bi().await.expect("S0");
+            let mut machine = ServerSession::new(Instant::now());
+            let hello = loop {
+                if let Some(ServerOutput::Authenticate(hello)) = machine.poll_output() {
+                    break hello;
+                }
+                let chunk = receive
+                    .read_chunk(4096, true)
+                    .await
+                    .expect("reads")
+                    .expect("S0 stays open");
+                machine.handle_bytes(Instant::now(), &mut chunk.bytes.clone());
+            };
+            Session {
+                connection,
+                machine,
+                send,
+                receive,
+                lane: None,
+                hello,
+            }
+        })
+        .await
+    }
+}
+
+impl Session {
+    /// Lets the device in: with a token if it is new.
+    pub(crate) async fn welcome(&mut self, token: bool, resumed: bool, cursor: u64, life: u64) {
+        self.machine.welcome(Welcome {
+            user: *self.hello.credentials.name(),
+            device: DeviceId::new(7).expect("not 0"),
+            token: token.then_some([1; 32]),
+            resumed,
+            cursor: Cursor(cursor),
+            life,
+            server_time: TimestampMs(0),
+            agent: "peer".into(),
+            limits: Limits::default(),
+            gateway: String::new(),
+            next_gateways: Vec::new(),
+        });
+        self.flush().await;
+    }
+
+    pub(crate) async fn go_away(&mut self, code: CloseCode, authority: String) {
+        let go_away = GoAway {
+            code,
+            reason: String::new(),
+            authority,
+            deadline_ms: 60_000,
+            jitter_ms: 10,
+        };
+        self.machine.go_away(Instant::now(), go_away);
+        self.flush().await;
+    }
+
+    /// Sends an event on the lane.
+    pub(crate) async fn event(&mut self, event: &Event) {
+        let mut bytes = BytesMut::new();
+        if self.lane.is_none() {
+            frame::encode(
+                FrameType::Lane,
+                &wire::Lane { index: 0, lanes: 1 },
+                &mut bytes,
+            );
+            self.lane = Some(self.connection.open_uni().await.expect("a lane"));
+        }
+        frame::encode(FrameType::Event, &wire::Event::from(event), &mut bytes);
+        let lane = self.lane.as_mut().expect("opened above");
+        lane.write_all(&bytes).await.expect("writes");
+    }
+
+    /// The next command of the device, skipping acks.
+    pub(crate) async fn command(&mut self) -> DeviceCommand {
+        super::within("a command", async {
+            loop {
+                match self.next().await {
+                    ServerOutput::Command(command) => return command,
+                    ServerOutput::Acked(_) => {}
+                    other => panic!("not a command: {other:?}"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// The cursor of the next ack, skipping commands.
+    pub(crate) async fn acked(&mut self) -> Cursor {
+        super::within("an ack", async {
+            loop {
+                if let ServerOutput::Acked(cursor) = self.next().await {
+                    return cursor;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn next(&mut self) -> ServerOutput {
+        loop {
+            match self.machine.poll_output() {
+                Some(ServerOutput::Transmit(bytes)) => self.write(bytes).await,
+                Some(output) => return output,
+                None => {
+                    let chunk = self
+                        .receive
+                        .read_chunk(4096, true)
+                        .await
+                        .expect("reads")
+                        .expect("S0 stays open");
+                    self.machine
+                        .handle_bytes(Instant::now(), &mut chunk.bytes.clone());
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                ServerOutput::Transmit(bytes) => self.write(bytes).await,
+                ServerOutput::Close { code, reason } => {
+                    self.connection
+                        .close(VarInt::from_u32(code.code()), reason.as_bytes());
+                }
+                other => panic!("nothing else is expected here: {other:?}"),
+            }
+        }
+    }
+
+    async fn write(&mut self, bytes: Bytes) {
+        self.send.write_all(&bytes).await.expect("writes");
+    }
+}
