@@ -43,6 +43,18 @@ impl Dialer {
         })
     }
 
+    /// The same gateway from a socket of its own.
+    pub fn another(&self) -> anyhow::Result<Self> {
+        Self::new(self.server, self.trust.clone())
+    }
+
+    /// Moves all connections to a new local port, as a home router does that forgets its table.
+    pub fn change_port(&self) -> anyhow::Result<()> {
+        let mut local = self.endpoint.local_addr()?;
+        local.set_port(0);
+        Ok(self.endpoint.rebind(std::net::UdpSocket::bind(local)?)?)
+    }
+
     /// Connects with the protocol's ALPN.
     pub async fn connect(&self) -> anyhow::Result<Peer> {
         self.connect_as(ALPN)

@@ -41,6 +41,14 @@ impl Context {
         }
     }
 
+    /// The same with a socket of its own.
+    pub fn elsewhere(&self) -> anyhow::Result<Self> {
+        Ok(Self {
+            dialer: self.dialer.another()?,
+            ..self.clone()
+        })
+    }
+
     /// A name that nobody has.
     pub fn fresh_name(&self) -> String {
         let user = USERS.fetch_add(1, Ordering::Relaxed);

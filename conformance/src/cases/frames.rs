@@ -283,20 +283,20 @@ async fn flood_of_refused_commands(context: Context) -> anyhow::Result<()> {
 }
 
 cases! {
-    "frame/random-bytes-first", ["QP-FRAME-3", "QP-FRAME-6"], random_bytes_first;
+    "frame/random-bytes-first", ["QP-FRAME-3", "QP-FRAME-6", "QP-FRAME-9"], random_bytes_first;
     "frame/random-bytes-later", ["QP-FRAME-6"], random_bytes_later;
     "frame/random-bodies", ["QP-FRAME-8"], random_bodies;
-    "frame/ends-inside-a-frame", [], ends_inside_a_frame;
+    "frame/ends-inside-a-frame", ["QP-FRAME-9", "QP-STREAM-2"], ends_inside_a_frame;
     "frame/oversized-by-header", ["QP-FRAME-3"], oversized_by_header;
     "frame/unknown-critical", ["QP-FRAME-6"], unknown_critical;
-    "frame/unknown-optional", ["QP-FRAME-5"], unknown_optional;
-    "frame/out-of-place", ["QP-FRAME-7"], out_of_place;
-    "frame/one-byte-at-a-time", [], one_byte_at_a_time;
+    "frame/unknown-optional", ["QP-FRAME-5", "QP-CONN-4"], unknown_optional;
+    "frame/out-of-place", ["QP-FRAME-7", "QP-FRAME-4"], out_of_place;
+    "frame/one-byte-at-a-time", ["QP-FRAME-1"], one_byte_at_a_time;
     "frame/long-varints", ["QP-FRAME-2"], long_varints;
-    "frame/unknown-fields", [], unknown_fields;
+    "frame/unknown-fields", ["QP-FRAME-8"], unknown_fields;
     "frame/text-not-utf8", ["QP-FRAME-8"], text_not_utf8;
-    "frame/flood-of-tiny-frames", [], flood_of_tiny_frames;
-    "frame/flood-of-refused-commands", [], flood_of_refused_commands;
-    "s0/finished", [], s0_finished;
-    "s0/reset", [], s0_reset;
+    "frame/flood-of-tiny-frames", ["QP-FRAME-5", "QP-ACK-2"], flood_of_tiny_frames;
+    "frame/flood-of-refused-commands", ["QP-REPLY-3"], flood_of_refused_commands;
+    "s0/finished", ["QP-STREAM-2"], s0_finished;
+    "s0/reset", ["QP-STREAM-2"], s0_reset;
 }

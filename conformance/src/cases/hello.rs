@@ -320,26 +320,26 @@ async fn reasons_without_secrets(context: Context) -> anyhow::Result<()> {
 }
 
 cases! {
-    "hello/register-welcomes", [], register_welcomes;
-    "hello/login-adds-a-device", [], login_adds_a_device;
-    "hello/token-comes-back", [], token_comes_back;
-    "hello/wrong-password", [], wrong_password;
-    "hello/unknown-user", [], unknown_user;
-    "hello/wrong-token", [], wrong_token;
-    "hello/unknown-device", [], unknown_device;
-    "hello/another-users-token", [], another_users_token;
-    "hello/name-taken", [], name_taken;
-    "hello/bad-names", ["QP-HELLO-3"], bad_names;
+    "hello/register-welcomes", ["QP-WELCOME-1", "QP-WELCOME-3", "QP-WELCOME-4", "QP-ID-5", "QP-STREAM-3"], register_welcomes;
+    "hello/login-adds-a-device", ["QP-HELLO-2", "QP-WELCOME-3", "QP-ID-5"], login_adds_a_device;
+    "hello/token-comes-back", ["QP-HELLO-2", "QP-WELCOME-5", "QP-RESUME-2"], token_comes_back;
+    "hello/wrong-password", ["QP-HELLO-6"], wrong_password;
+    "hello/unknown-user", ["QP-HELLO-6"], unknown_user;
+    "hello/wrong-token", ["QP-HELLO-6"], wrong_token;
+    "hello/unknown-device", ["QP-HELLO-6"], unknown_device;
+    "hello/another-users-token", ["QP-HELLO-6"], another_users_token;
+    "hello/name-taken", ["QP-HELLO-6"], name_taken;
+    "hello/bad-names", ["QP-HELLO-3", "QP-ID-1"], bad_names;
     "hello/bad-credentials", ["QP-HELLO-3"], bad_credentials;
     "hello/no-credentials", ["QP-HELLO-2"], no_credentials;
-    "hello/second-after-welcome", [], second_after_welcome;
-    "hello/second-before-welcome", [], second_before_welcome;
-    "hello/another-frame-first", [], another_frame_first;
-    "hello/command-before-welcome", [], command_before_welcome;
-    "hello/never-said", [], never_said;
-    "hello/wrong-alpn", [], wrong_alpn;
-    "hello/replaced", [], replaced;
-    "hello/foreign-life", [], foreign_life;
-    "hello/cursor-ahead", [], cursor_ahead;
-    "hello/reasons-without-secrets", [], reasons_without_secrets;
+    "hello/second-after-welcome", ["QP-HELLO-1"], second_after_welcome;
+    "hello/second-before-welcome", ["QP-HELLO-1", "QP-HELLO-4"], second_before_welcome;
+    "hello/another-frame-first", ["QP-HELLO-1"], another_frame_first;
+    "hello/command-before-welcome", ["QP-HELLO-4"], command_before_welcome;
+    "hello/never-said", ["QP-HELLO-5"], never_said;
+    "hello/wrong-alpn", ["QP-CONN-1"], wrong_alpn;
+    "hello/replaced", ["QP-HELLO-7"], replaced;
+    "hello/foreign-life", ["QP-RESUME-3"], foreign_life;
+    "hello/cursor-ahead", ["QP-RESUME-3"], cursor_ahead;
+    "hello/reasons-without-secrets", ["QP-ERROR-1"], reasons_without_secrets;
 }

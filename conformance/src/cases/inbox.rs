@@ -209,6 +209,7 @@ async fn receipt_above_the_head(context: Context) -> anyhow::Result<()> {
 async fn receipt_of_a_stranger(context: Context) -> anyhow::Result<()> {
     let (mut a, mut b, conversation) = context.pair().await?;
     a.say(&conversation, "one").await?;
+    expect_messages(&mut b, 1..=1).await?;
     let mut stranger = context.user().await?;
     say_receipt(&mut stranger, &conversation, 1, 1).await?;
     let send = stranger.next_send(&conversation, "x");
@@ -221,15 +222,15 @@ async fn receipt_of_a_stranger(context: Context) -> anyhow::Result<()> {
 }
 
 cases! {
-    "inbox/resume-from-cursor", [], resume_from_cursor;
-    "inbox/a-new-device-gets-all", [], a_new_device_gets_all;
-    "inbox/every-device-of-both", [], every_device_of_both;
-    "inbox/slow-device", [], slow_device;
-    "inbox/window-is-bounded", [], window_is_bounded;
-    "inbox/ack-ahead", [], ack_ahead;
-    "inbox/ack-back", [], ack_back;
-    "receipt/reaches-both", [], receipts_reach_both;
-    "receipt/only-grows", [], receipts_only_grow;
-    "receipt/above-the-head", [], receipt_above_the_head;
-    "receipt/of-a-stranger", [], receipt_of_a_stranger;
+    "inbox/resume-from-cursor", ["QP-RESUME-1", "QP-RESUME-2", "QP-ACK-1", "QP-EVENT-1"], resume_from_cursor;
+    "inbox/a-new-device-gets-all", ["QP-RESUME-1"], a_new_device_gets_all;
+    "inbox/every-device-of-both", ["QP-SEND-1"], every_device_of_both;
+    "inbox/slow-device", ["QP-ACK-1", "QP-EVENT-1"], slow_device;
+    "inbox/window-is-bounded", ["QP-ACK-5"], window_is_bounded;
+    "inbox/ack-ahead", ["QP-ACK-2"], ack_ahead;
+    "inbox/ack-back", ["QP-ACK-2"], ack_back;
+    "receipt/reaches-both", ["QP-RECEIPT-1", "QP-EVENT-6"], receipts_reach_both;
+    "receipt/only-grows", ["QP-RECEIPT-2"], receipts_only_grow;
+    "receipt/above-the-head", ["QP-RECEIPT-2"], receipt_above_the_head;
+    "receipt/of-a-stranger", ["QP-RECEIPT-1"], receipt_of_a_stranger;
 }

@@ -300,18 +300,18 @@ async fn open_with_nobody(context: Context) -> anyhow::Result<()> {
 }
 
 cases! {
-    "send/ack-is-the-event", [], ack_is_the_event;
-    "send/retry-answers-the-same-seq", [], retry_answers_the_same_seq;
-    "send/retry-in-flight", [], retry_in_flight;
-    "send/retry-on-another-connection", [], retry_on_another_connection;
-    "send/stale-client-seq", [], stale_client_seq;
-    "send/pipelined-in-order", [], pipelined_in_order;
-    "send/one-order-for-all", [], one_order_for_all;
-    "send/unknown-conversation", [], unknown_conversation;
-    "send/rejected-number-is-free", [], rejected_number_is_free;
-    "send/not-a-member", [], not_a_member;
+    "send/ack-is-the-event", ["QP-SEND-1", "QP-EVENT-1", "QP-EVENT-4", "QP-EVENT-5", "QP-ID-6", "QP-ID-7"], ack_is_the_event;
+    "send/retry-answers-the-same-seq", ["QP-SEND-4", "QP-REPLY-1"], retry_answers_the_same_seq;
+    "send/retry-in-flight", ["QP-SEND-4"], retry_in_flight;
+    "send/retry-on-another-connection", ["QP-SEND-4", "QP-RESUME-4"], retry_on_another_connection;
+    "send/stale-client-seq", ["QP-SEND-4"], stale_client_seq;
+    "send/pipelined-in-order", ["QP-EVENT-7", "QP-ID-6"], pipelined_in_order;
+    "send/one-order-for-all", ["QP-EVENT-5", "QP-EVENT-7", "QP-ID-6"], one_order_for_all;
+    "send/unknown-conversation", ["QP-OPEN-1"], unknown_conversation;
+    "send/rejected-number-is-free", ["QP-SEND-6"], rejected_number_is_free;
+    "send/not-a-member", ["QP-SEND-6"], not_a_member;
     "send/bad-content", ["QP-SEND-3"], bad_content;
     "send/bad-ids", ["QP-SEND-2", "QP-RECEIPT-1"], bad_ids;
-    "open/idempotent", [], open_is_idempotent;
+    "open/idempotent", ["QP-OPEN-1", "QP-ID-3", "QP-REPLY-1"], open_is_idempotent;
     "open/with-nobody", ["QP-OPEN-1"], open_with_nobody;
 }

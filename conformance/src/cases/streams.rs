@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::raw::{frame, header, within};
+use crate::session::{Session, register};
 use crate::suite::Context;
 
 /// What a request stream that holds no request may be reset with.
@@ -169,13 +170,28 @@ async fn stuck_requests(context: Context) -> anyhow::Result<()> {
     a.peer.expect_open()
 }
 
+async fn change_of_port(context: Context) -> anyhow::Result<()> {
+    let moving = context.dialer.another()?;
+    let mut a = Session::open(&moving, &register(&context.fresh_name())).await?;
+    let mut b = context.user().await?;
+    let conversation = a.open_direct(&b.welcome.user).await?;
+    for n in 1..=3 {
+        moving.change_port()?;
+        a.say(&conversation, "from elsewhere").await?;
+        let (_, got) = b.message().await?;
+        ensure!(got.seq == n, "{got:?}");
+    }
+    Ok(())
+}
+
 cases! {
-    "stream/garbage-request", [], garbage_on_a_request_stream;
-    "stream/wrong-frames", [], wrong_frames_on_a_request_stream;
-    "stream/ends-inside-a-frame", [], request_ends_inside_a_frame;
-    "stream/given-up", [], request_given_up;
-    "stream/uni-of-a-client", [], uni_stream_of_a_client;
-    "stream/before-welcome", [], request_before_welcome;
-    "stream/many-requests", [], many_requests;
-    "stream/stuck-requests", [], stuck_requests;
+    "conn/change-of-port", ["QP-ALIVE-3"], change_of_port;
+    "stream/garbage-request", ["QP-STREAM-5", "QP-FRAME-9"], garbage_on_a_request_stream;
+    "stream/wrong-frames", ["QP-STREAM-5", "QP-FRAME-3", "QP-FRAME-7", "QP-FRAME-8"], wrong_frames_on_a_request_stream;
+    "stream/ends-inside-a-frame", ["QP-FRAME-9"], request_ends_inside_a_frame;
+    "stream/given-up", ["QP-STREAM-4"], request_given_up;
+    "stream/uni-of-a-client", ["QP-CONN-3", "QP-STREAM-5"], uni_stream_of_a_client;
+    "stream/before-welcome", ["QP-STREAM-4"], request_before_welcome;
+    "stream/many-requests", ["QP-CONN-3", "QP-STREAM-4"], many_requests;
+    "stream/stuck-requests", ["QP-CONN-3"], stuck_requests;
 }
