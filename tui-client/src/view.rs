@@ -20,15 +20,16 @@ use crate::text;
 pub(crate) fn draw(app: &App, frame: &mut Frame<'_>) {
     let screen = frame.area();
     let buffer = frame.buffer_mut();
-    let mut cursor = None;
-    if app.mode() == Mode::Form {
-        cursor = form::draw(app, screen, buffer);
+    let mut cursor = if app.mode() == Mode::Form {
+        form::draw(app, screen, buffer)
     } else {
         let areas = app.areas();
         list::draw(app, &areas, buffer);
-        cursor = chat::draw(app, &areas, buffer).or(cursor);
+        let cursor = chat::draw(app, &areas, buffer);
+        chat::draw_trouble(app, areas.timeline, buffer);
         chat::draw_status(app, areas.status, buffer);
-    }
+        cursor
+    };
     if let Some(switcher) = &app.switcher {
         cursor = switcher::draw(app, switcher, screen, buffer);
     }

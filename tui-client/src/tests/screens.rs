@@ -93,6 +93,18 @@ fn offline_and_queued() {
 }
 
 #[test]
+fn trouble_that_somebody_must_solve_is_said_in_full() {
+    let mut scene = Scene::with_bob(80, 20);
+    let reason = "gw.example:4433 shows another certificate than before: known 00aa, shown 11bb. If it was replaced on purpose, \
+        connect once with --accept-new-certificate; if not, somebody may be listening in between";
+    scene.event(Event::Connection(Connection::Offline {
+        reason: reason.into(),
+        retries: false,
+    }));
+    shows!(scene, "certificate_changed");
+}
+
+#[test]
 fn refused_and_taken_back() {
     let mut scene = Scene::with_bob(80, 16);
     scene.keys("To a stranger<enter>");

@@ -15,6 +15,9 @@ use crate::text;
 /// Share of the longest message from which on the composer counts bytes.
 const COUNT_FROM_BYTES: usize = TEXT_BYTES_MAX / 8 * 7;
 
+/// Rows that trouble with the connection takes at the most.
+const TROUBLE_ROWS_MAX: usize = 8;
+
 /// Draws title, messages and composer; returns the cursor.
 pub(super) fn draw(app: &App, areas: &Areas, buffer: &mut Buffer) -> Option<Position> {
     draw_rule(app, areas.rule, buffer);
@@ -31,6 +34,35 @@ pub(super) fn draw(app: &App, areas: &Areas, buffer: &mut Buffer) -> Option<Posi
         draw_row(app, open, row, areas.timeline, blank + index, buffer);
     }
     draw_composer(app, areas.composer, buffer)
+}
+
+/// Draws, over the oldest rows in view, why there is no connection when somebody must act to have one.
+pub(super) fn draw_trouble(app: &App, area: Rect, buffer: &mut Buffer) {
+    let Connection::Offline {
+        reason,
+        retries: false,
+    } = &app.connection
+    else {
+        return;
+    };
+    let words = format!("Not connected: {}", text::single_line(reason));
+    let room = usize::from(area.width.saturating_sub(2));
+    let blank = " ".repeat(usize::from(area.width));
+    for (row, range) in text::wrap(&words, room)
+        .into_iter()
+        .take(TROUBLE_ROWS_MAX)
+        .enumerate()
+    {
+        put(buffer, area, row, 0, &blank, Style::new());
+        put(
+            buffer,
+            area,
+            row,
+            1,
+            &text::display(words[range].trim_end()),
+            theme::bad(),
+        );
+    }
 }
 
 /// Draws who this is and whether there is a gateway.
@@ -56,10 +88,13 @@ pub(super) fn draw_status(app: &App, area: Rect, buffer: &mut Buffer) {
         0 => {}
         waiting => word(&format!("{waiting} unsent"), theme::warning()),
     }
-    if let Connection::Offline { reason, retries } = &app.connection {
-        let then = if *retries { "; trying again" } else { "" };
+    if let Connection::Offline {
+        reason,
+        retries: true,
+    } = &app.connection
+    {
         word(
-            &text::display(&format!("{}{then}", text::single_line(reason))),
+            &text::display(&format!("{}; trying again", text::single_line(reason))),
             theme::dim(),
         );
     }
