@@ -77,9 +77,14 @@ async fn a_gateway_that_falls_silent_is_left_and_resumed() {
         .await
         .expect("queues");
     let mut state = client.connection();
-    within("noticing", state.wait_for(|state| !state.is_online()))
+    let noticed = within("noticing", state.wait_for(|state| !state.is_online()))
         .await
-        .expect("the client runs");
+        .expect("the client runs")
+        .clone();
+    assert!(
+        format!("{noticed:?}").contains("stopped answering"),
+        "not by QUIC's idle timeout: {noticed:?}"
+    );
     path.cut(false);
     let mut second = peer.hello().await;
     let resume = second.hello.resume.expect("the client resumes");

@@ -56,12 +56,11 @@ impl Liveness {
 /// Frames that a living peer acknowledges. Acks ask for nothing.
 fn asked(stats: &ConnectionStats) -> u64 {
     let sent = &stats.frame_tx;
-    sent.stream
-        + sent.ping
-        + sent.max_data
-        + sent.max_stream_data
-        + sent.path_response
-        + sent.retire_connection_id
+    // Between two quinns the probes after a loss are IMMEDIATE_ACKs, not PINGs.
+    let probes = sent.ping + sent.immediate_ack + sent.path_challenge + sent.path_response;
+    let flow =
+        sent.max_data + sent.max_stream_data + sent.new_connection_id + sent.retire_connection_id;
+    sent.stream + sent.crypto + probes + flow
 }
 
 #[cfg(test)]
