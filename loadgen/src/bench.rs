@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::device::Device;
 use crate::gateway::{Gateway, Target};
+use crate::measure::Verdicts;
 use crate::plan::{self, Meter, Plan, Ramp, Throughput};
 use crate::run::{Run, Window};
 use crate::transport::{ALPN_QUIPU, Sockets};
-use crate::verify::Verdicts;
 
 /// How long what is under way may take to finish once nothing new is sent.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);

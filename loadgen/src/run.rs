@@ -7,9 +7,10 @@ use quipu_protocol::event::{Event, EventBody, Message, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use crate::mailbox::{Mailbox, Order};
+use crate::measure::Verdicts;
 use crate::payload::Label;
 use crate::recorder::Latency;
-use crate::verify::{Ledger, Verdicts};
+use crate::verify::Ledger;
 
 /// Messages of one side of a pair that may wait in open loop; a gateway that is this far behind will not catch up.
 const BACKLOG_MAX: usize = 1_000;

@@ -5,44 +5,12 @@ use std::time::Instant;
 
 use quipu_protocol::event::{Content, Message};
 use quipu_protocol::id::{ConversationId, MessageId, UserId};
-use serde::Serialize;
 
+use crate::measure::Verdicts;
 use crate::payload::Label;
 
 /// Gaps that one view remembers; what is missing beyond them is counted as lost without being told apart.
 const GAPS_MAX: usize = 4_096;
-
-/// Faults by kind. A run in which any is not zero has failed, however fast it was.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Verdicts {
-    /// Sent, never acked and never seen by the receiver.
-    pub(crate) lost: u64,
-    /// Acked and never seen by the receiver: the worst of all.
-    pub(crate) acked_but_lost: u64,
-    /// Seen by the receiver and never acked.
-    pub(crate) unacked: u64,
-    /// Seen twice by one member.
-    pub(crate) duplicated: u64,
-    /// Seen after a later one.
-    pub(crate) reordered: u64,
-    /// Two members saw different messages at one place.
-    pub(crate) disagreed: u64,
-    /// Seen by somebody whom it was not for.
-    pub(crate) misdelivered: u64,
-    /// Text, id or sender are not those that were sent.
-    pub(crate) corrupted: u64,
-    /// Nobody sent it.
-    pub(crate) ghosts: u64,
-    /// Refused by the gateway.
-    pub(crate) rejected: u64,
-}
-
-impl Verdicts {
-    /// Whether nothing went wrong.
-    pub(crate) fn clean(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// A number that must come once and in order, and what happened to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
