@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::limits::{IDLE_TIMEOUT_MS, REQUEST_STREAMS_MAX, STREAM_WINDOW_BYTES};
 use quipu_protocol::welcome::GoAway;
@@ -112,7 +112,7 @@ impl Edge {
         let socket = open_socket(listen, settings.socket_buffer, &with.metrics)?;
         let server = server_config(settings, identity)?;
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
+            identity.endpoint_config(),
             Some(server),
             socket,
             Arc::new(quinn::TokioRuntime),

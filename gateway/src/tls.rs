@@ -1,5 +1,7 @@
 //! The gateway's certificate: given as PEM files, or a self-signed pair made on first start; and the TLS settings.
 
+mod reset_key;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use quinn::EndpointConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +18,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
+use self::reset_key::ResetKey;
 use crate::config::Tls;
 
 /// The only application protocol that is spoken.
@@ -57,6 +61,14 @@ pub enum TlsError {
         /// What rustls says.
         why: String,
     },
+    /// The endpoint's secret can be neither read nor made.
+    #[error("cannot use reset.key in {}: {why}", path.display())]
+    ResetKey {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
     /// The self-signed pair cannot be made.
     #[error("cannot make a certificate in {}: {why}", path.display())]
     Make {
@@ -93,6 +105,7 @@ pub struct Identity {
     certificate: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<CertifiedKey>>,
+    reset_key: ResetKey,
 }
 
 impl Identity {
@@ -109,10 +122,15 @@ impl Identity {
             (settings.certificate.clone(), settings.key.clone())
         };
         let current = RwLock::new(Arc::new(read_pair(&certificate, &key)?));
+        let reset_key = ResetKey::open(&data.join("tls")).map_err(|error| TlsError::ResetKey {
+            path: data.join("tls"),
+            why: error.to_string(),
+        })?;
         Ok(Arc::new(Self {
             certificate,
             key,
             current,
+            reset_key,
         }))
     }
 
@@ -130,6 +148,11 @@ impl Identity {
             .cert
             .first()
             .map_or(Fingerprint([0; 32]), Fingerprint::of)
+    }
+
+    /// The settings of an endpoint that can disown the connections of its former life.
+    pub fn endpoint_config(&self) -> EndpointConfig {
+        self.reset_key.endpoint_config()
     }
 
     /// TLS 1.3 only, ALPN `quipu/1`, this certificate.

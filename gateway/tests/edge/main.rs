@@ -2,4 +2,5 @@
 
 mod hostile;
 mod peer;
+mod restart;
 mod sessions;

@@ -341,7 +341,7 @@ impl Frames {
     }
 }
 
-fn client_config(alpn: &[u8]) -> quinn::ClientConfig {
+pub(crate) fn client_config(alpn: &[u8]) -> quinn::ClientConfig {
     let mut crypto = rustls::ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
