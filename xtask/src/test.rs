@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::{codegen, shell, tmux};
+use crate::trials::Profile;
+use crate::{codegen, shell, tmux, trials};
 
 /// Runs everything, in the order in which a failure is cheapest to see.
 pub(crate) fn run() -> Result<()> {
@@ -29,13 +30,58 @@ pub(crate) fn run() -> Result<()> {
         |line| counts.see(line),
     )?;
 
+    let end_to_end = trial("e2e", &[]).passes()?;
+    let crash = trial("crash", &["--kills", "5", "--users", "6"]).passes()?;
+    // A judge that never condemns proves nothing.
+    for (sabotage, figures) in [
+        ("lose", "lost=1 doubled=0 reordered=0"),
+        ("double", "lost=0 doubled=1 reordered=0"),
+        ("reorder", "lost=0 doubled=0 reordered=1"),
+    ] {
+        let arguments = ["--kills", "1", "--users", "2", "--sabotage", sabotage];
+        trial("crash", &arguments).fails_with(figures)?;
+    }
+
     println!(
-        "\nxtask test: {} passed, {} ignored, in {} s",
+        "\nxtask test: {} passed, {} ignored; {end_to_end}; {crash}; {} s",
         counts.passed,
         counts.ignored,
         started.elapsed().as_secs()
     );
     Ok(())
+}
+
+/// How a trial of whole processes ended.
+struct Trial {
+    result: Result<()>,
+    last_line: String,
+}
+
+fn trial(name: &str, arguments: &[&str]) -> Trial {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let mut last_line = String::new();
+    let result = trials::command(Profile::Debug, name, &arguments).and_then(|mut command| {
+        shell::run_watched(&mut command, |line| line.clone_into(&mut last_line))
+    });
+    Trial { result, last_line }
+}
+
+impl Trial {
+    /// It must end well; its last line says with which figures.
+    fn passes(self) -> Result<String> {
+        self.result?;
+        Ok(self.last_line)
+    }
+
+    /// It must not, and its last line must end with these figures.
+    fn fails_with(self, figures: &str) -> Result<()> {
+        ensure!(
+            self.result.is_err() && self.last_line.ends_with(figures),
+            "a spoiled run must fail with `{figures}`, not say `{}`",
+            self.last_line
+        );
+        Ok(())
+    }
 }
 
 /// Adds up the summaries that test programs print.

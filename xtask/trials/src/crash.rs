@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     for complaint in verdict.complaints() {
         println!("crash: {complaint}");
     }
-    if !verdict.is_good() {
+    if !verdict.is_good() && arguments.sabotage.is_none() {
         println!(
             "crash: FAILED with seed {seed}; its folder stays at {}",
             folder.keep().display()
