@@ -51,7 +51,7 @@ pub fn checkpoint(log: &dyn Log, store: &dyn Store, margin: u64) -> Result<(), C
 /// It ends at the first checkpoint that fails. Nothing is lost by that: the log is no longer trimmed, and the processors hear
 /// of a broken store from their own commits.
 pub struct Checkpointer {
-    stop: Option<mpsc::Sender<()>>,
+    stop: Option<mpsc::SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,7 +62,8 @@ impl Checkpointer {
         store: Arc<dyn Store>,
         interval: Duration,
     ) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+        // Nothing is ever sent.
+        let (stop, stopped) = mpsc::sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("quipu-checkpoint".into())
             .spawn(move || {
