@@ -32,8 +32,8 @@ const LIFE_MS_MAX: u64 = 900;
 const EARLY_DEATH_ONE_IN: u32 = 8;
 /// Longest such life, in milliseconds.
 const EARLY_DEATH_MS_MAX: u64 = 150;
-/// How long everybody may take, after the last kill, to see everything.
-const QUIET_WITHIN: Duration = Duration::from_secs(120);
+/// How long nothing may happen, with a healthy gateway and something missing, before we stop waiting for it.
+const STANDSTILL: Duration = Duration::from_secs(20);
 /// Pause between two looks at the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -100,9 +100,13 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
     let ledger = SharedLedger::default();
     let people = people(arguments.users, seed, folder, &gateway, &ledger)?;
     let (phase, watched) = watch::channel(Phase::Typing);
+    let mut clients = Vec::new();
+    for person in &people {
+        clients.push(person.register().await?);
+    }
     let mut lives = JoinSet::new();
-    for person in people.iter().map(Person::again) {
-        lives.spawn(person.live(watched.clone()));
+    for (person, client) in people.iter().zip(clients) {
+        lives.spawn(person.again().live(client, watched.clone()));
     }
 
     let killing = kill_in_a_loop(&mut gateway, arguments, seed, &ledger);
@@ -222,7 +226,7 @@ async fn kill_in_a_loop(
 }
 
 async fn wait_for_acks(ledger: &SharedLedger, acks: usize) -> Result<()> {
-    let deadline = Instant::now() + QUIET_WITHIN;
+    let deadline = Instant::now() + STANDSTILL;
     while lock(ledger).acked_count() < acks {
         ensure!(Instant::now() < deadline, "nothing is acked");
         sleep(LOOK_EVERY).await;
@@ -230,28 +234,34 @@ async fn wait_for_acks(ledger: &SharedLedger, acks: usize) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every message typed is acked and was shown to both members. What is missing at the deadline is the judge's
-/// to name; a person that gives up is an error.
+/// Waits until every message typed is acked and was shown to both members. What is missing when nothing moves any more is the
+/// judge's to name; a person that gives up is an error.
 async fn wait_until_all_is_seen(
     ledger: &SharedLedger,
     lives: &mut JoinSet<Result<()>>,
 ) -> Result<()> {
-    let deadline = Instant::now() + QUIET_WITHIN;
+    let mut last = (0, 0);
+    let mut deadline = Instant::now();
     loop {
         if let Some(left) = lives.try_join_next() {
             left.context("a person panicked")?
                 .context("a person gave up")?;
         }
-        let (waiting, unseen) = {
+        let missing = {
             let ledger: &Ledger = &lock(ledger);
             (ledger.waiting_for_ack(), ledger.unseen(View::Tail))
         };
-        if waiting + unseen == 0 {
+        if missing == (0, 0) {
             return Ok(());
+        }
+        if missing != last {
+            last = missing;
+            deadline = Instant::now() + STANDSTILL;
         }
         if Instant::now() >= deadline {
             println!(
-                "crash: {waiting} messages not acked and {unseen} not seen after {QUIET_WITHIN:?}"
+                "crash: {} messages are not acked and {} not seen, and nothing moves",
+                missing.0, missing.1
             );
             return Ok(());
         }

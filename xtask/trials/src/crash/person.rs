@@ -28,7 +28,7 @@ const LONG_BYTES: usize = 6 * 1024;
 /// A client with a data folder lives this long, in milliseconds, before it is restarted.
 const CLIENT_LIFE_MS: std::ops::Range<u64> = 1_500..6_000;
 /// How long one step against a healthy gateway may take.
-const STEP_WITHIN: Duration = Duration::from_secs(60);
+const STEP_WITHIN: Duration = Duration::from_secs(30);
 /// Pause between two tries of something that a restart of the gateway can interrupt.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Messages asked for in one page of history.
@@ -96,16 +96,25 @@ impl Person {
         }
     }
 
-    /// Registers, then types and reads until the phase says otherwise.
-    pub(crate) async fn live(self, mut phase: watch::Receiver<Phase>) -> Result<()> {
-        let mut rng = StdRng::seed_from_u64(self.seed);
-        let mut desk = Desk::default();
-        let mut client = self.open().await?;
+    /// Makes the account. Friends can only be written to once they have one.
+    pub(crate) async fn register(&self) -> Result<Client> {
+        let client = self.open().await?;
         let registering = client.register(self.user.as_str(), PASSWORD);
         timeout(STEP_WITHIN, registering)
             .await
             .context("registering takes too long")?
             .with_context(|| format!("register {}", self.user))?;
+        Ok(client)
+    }
+
+    /// Types and reads until the phase says otherwise.
+    pub(crate) async fn live(
+        self,
+        mut client: Client,
+        mut phase: watch::Receiver<Phase>,
+    ) -> Result<()> {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let mut desk = Desk::default();
         loop {
             let over = self
                 .one_life(&client, &mut desk, &mut rng, &mut phase)
