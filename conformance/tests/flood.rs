@@ -197,6 +197,7 @@ async fn a_flood_costs_bounded_memory_and_harms_nobody() {
     let mut most = before;
     while Instant::now() < until {
         most = most.max(process.resident_bytes());
+        // How often to measure; nothing is waited for.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     while let Some(ended) = attackers.join_next().await {
