@@ -49,7 +49,7 @@ const CRATES: &[Crate] = &[
     },
     Crate {
         manifest: "loadgen/Cargo.toml",
-        ours: &["quipu-client", "quipu-protocol"],
+        ours: &["quipu-protocol"],
         ours_in_tests: &["quipu-gateway"],
         others: None,
     },

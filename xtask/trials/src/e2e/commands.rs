@@ -14,7 +14,7 @@ use crate::programs;
 
 /// Exit code of `send` when the gateway is away and the message is kept.
 const QUEUED: i32 = 75;
-/// What each line of `listen --json` and `history --json` has.
+/// What each line of `listen --json` and `history --json` has at least.
 const KEYS: [&str; 6] = ["conversation", "from", "id", "sent_at", "seq", "text"];
 
 /// `quipu` with one data folder.
@@ -101,9 +101,10 @@ fn message(line: &str) -> Result<(u64, String, String)> {
         .keys()
         .map(String::as_str)
         .collect();
+    // SCHEMA.md: fields are only ever added.
     ensure!(
-        keys == BTreeSet::from(KEYS),
-        "other keys than {KEYS:?}: {line}"
+        keys.is_superset(&BTreeSet::from(KEYS)),
+        "not all of {KEYS:?}: {line}"
     );
     let text = |key: &str| {
         object[key]
