@@ -15,6 +15,10 @@ mod payload;
 mod plan;
 mod process;
 mod recorder;
+#[allow(
+    dead_code,
+    reason = "`report::build` waits for the engine that hands over a measurement"
+)]
 mod report;
 mod run;
 mod transport;
@@ -67,7 +71,7 @@ enum Command {
         plan: Plan,
     },
     /// Measure both, one after the other, and print the ratios as Markdown
-    Compare {
+    Versus {
         #[command(flatten)]
         plan: Plan,
         #[command(flatten)]
@@ -79,6 +83,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Show a stored report as text, Markdown or a page with charts, and judge it by gates
+    Show(report::command::Show),
+    /// Compare stored reports of runs before a change with those of runs after it
+    Compare(report::command::Compare),
+    /// List every metric of a report as a Markdown table: name, unit, good direction, meaning
+    Metrics,
+    /// Print the JSON schema of a report
+    Schema,
     /// The other process of `ceiling`
     #[command(hide = true)]
     EchoServer,
@@ -100,6 +112,16 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             ceiling::serve().await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Show(show) => Ok(ExitCode::from(show.run()?)),
+        Command::Compare(compare) => Ok(ExitCode::from(compare.run()?)),
+        Command::Metrics => {
+            report::command::write(None, &report::command::list_metrics())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Schema => {
+            report::command::write(None, report::model::JSON_SCHEMA)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Ceiling { plan } => {
             plan.check()?;
             let figures = ceiling::measure(&plan).await?;
@@ -114,11 +136,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         } => {
             plan.check()?;
             let figures = bench::measure(&plan, &target, rate).await?;
-            println!("{}", report::alone(&plan, &figures));
+            println!("{}", report::versus::alone(&plan, &figures));
             write_json(json, &figures)?;
             Ok(exit(&figures))
         }
-        Command::Compare {
+        Command::Versus {
             plan,
             target,
             rate,
@@ -127,7 +149,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             plan.check()?;
             let ceiling = ceiling::measure(&plan).await?;
             let figures = bench::measure(&plan, &target, rate).await?;
-            println!("{}", report::comparison(&plan, &ceiling, &figures));
+            println!("{}", report::versus::comparison(&plan, &ceiling, &figures));
             write_json(json, &(&plan, &ceiling, &figures))?;
             Ok(exit(&figures))
         }

@@ -1,0 +1,184 @@
+//! The commands that read reports: show, check, compare, and the list of metrics.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use super::compare::{Comparison, Percent};
+use super::gate::Gate;
+use super::model::Report;
+use super::{compare, html, markdown, metrics, text};
+
+/// Reports could not be compared: another machine or another configuration.
+const EXIT_NOT_COMPARABLE: u8 = 3;
+/// A gate was missed.
+const EXIT_GATE_MISSED: u8 = 1;
+
+/// What a report can be shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For a terminal
+    Text,
+    /// For a pull request
+    Markdown,
+    /// One page with charts, without anything from elsewhere
+    Html,
+    /// As it was stored
+    Json,
+}
+
+/// Shows a stored report; with gates, judges it by them.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// A report, as `--json` wrote it
+    file: PathBuf,
+    /// As what
+    #[arg(long = "as", value_enum, default_value_t = Form::Text)]
+    form: Form,
+    /// Write it to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Judge by this gate instead of the run's own, such as 'p99_deliver<10ms'; more than one may be given
+    #[arg(long, value_name = "GATE")]
+    gate: Vec<Gate>,
+}
+
+impl Show {
+    /// Does it and says the exit code: that of the run.
+    pub(crate) fn run(self) -> anyhow::Result<u8> {
+        let mut report = read(&self.file)?;
+        if !self.gate.is_empty() {
+            report.judge(&self.gate);
+        }
+        let shown = match self.form {
+            Form::Text => text::render(&report),
+            Form::Markdown => markdown::render(&report),
+            Form::Html => html::report(&report),
+            Form::Json => report.to_json(),
+        };
+        write(self.output.as_deref(), &shown)?;
+        Ok(report.verdict.outcome.exit_code())
+    }
+}
+
+/// Compares runs before a change with runs after it.
+///
+/// Exit code 0: nothing is worse than the gate allows. 1: something is. 2: a run had faults or was invalid. 3: the runs are not
+/// comparable.
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// A report before the change and one after it
+    #[arg(num_args = 2, value_names = ["BASE", "NEW"], required_unless_present_all = ["base", "new"])]
+    files: Vec<PathBuf>,
+    /// Several reports before the change; five or more give an interval that means something
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "new", conflicts_with = "files")]
+    base: Vec<PathBuf>,
+    /// Several reports after it
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "base", conflicts_with = "files")]
+    new: Vec<PathBuf>,
+    /// How much worse a metric may be, such as 5%
+    #[arg(long, value_name = "PERCENT")]
+    gate: Option<Percent>,
+    /// Judge only this metric by the gate; more than one may be given. Without it: all that have a better direction
+    #[arg(long, value_name = "NAME", requires = "gate", value_parser = known_metric)]
+    metric: Vec<String>,
+    /// Compare although machine or configuration differ
+    #[arg(long)]
+    force: bool,
+    /// As what
+    #[arg(long = "as", value_enum, default_value_t = Form::Text)]
+    form: Form,
+    /// Also write a page with both runs' charts over each other
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+fn known_metric(name: &str) -> Result<String, String> {
+    match metrics::definition(name) {
+        Some(known) => Ok(known.name),
+        None => Err(format!(
+            "there is no metric {name:?}; `quipu-loadgen metrics` lists them all"
+        )),
+    }
+}
+
+impl Compare {
+    /// Does it and says the exit code.
+    pub(crate) fn run(self) -> anyhow::Result<u8> {
+        let (base, new) = match self.files.as_slice() {
+            [base, new] => (vec![base.clone()], vec![new.clone()]),
+            _ => (self.base.clone(), self.new.clone()),
+        };
+        let base = read_all(&base)?;
+        let new = read_all(&new)?;
+        let differences = compare::differences(&base, &new);
+        if !differences.is_empty() && !self.force {
+            eprintln!("These runs are not comparable (--force compares them all the same):");
+            for difference in differences {
+                eprintln!("  {difference}");
+            }
+            return Ok(EXIT_NOT_COMPARABLE);
+        }
+        let comparison = Comparison::of(&base, &new, self.gate, &self.metric, differences);
+        let shown = match self.form {
+            Form::Text => comparison.text(),
+            Form::Markdown => comparison.markdown(),
+            Form::Html => html::comparison(&comparison, &base, &new),
+            Form::Json => comparison.json(),
+        };
+        write(None, &shown)?;
+        if let Some(path) = &self.html {
+            write(Some(path), &html::comparison(&comparison, &base, &new))?;
+        }
+        Ok(comparison.exit_code(EXIT_GATE_MISSED))
+    }
+}
+
+/// All metrics with their units, as a Markdown table.
+pub(crate) fn list_metrics() -> String {
+    let mut out =
+        String::from("| metric | unit | better | of a phase too | what |\n|---|---|---|---|---|\n");
+    for definition in metrics::definitions() {
+        let better = match definition.better {
+            metrics::Better::Lower => "lower",
+            metrics::Better::Higher => "higher",
+            metrics::Better::Neither => "",
+        };
+        out.push_str(&format!(
+            "| `{}` | {} | {better} | {} | {} |\n",
+            definition.name,
+            definition.unit.symbol(),
+            if definition.of_phases() { "yes" } else { "" },
+            definition.what
+        ));
+    }
+    out
+}
+
+fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Report>> {
+    paths.iter().map(|path| read(path)).collect()
+}
+
+fn read(path: &Path) -> anyhow::Result<Report> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    Report::parse(&text).with_context(|| format!("read {}", path.display()))
+}
+
+/// Writes to a file, or to standard output.
+pub(crate) fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match path {
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+        }
+        None => {
+            let mut out = std::io::stdout().lock();
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // Whoever reads us may have seen enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                other => other.context("write to standard output"),
+            }
+        }
+    }
+}
