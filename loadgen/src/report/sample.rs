@@ -199,7 +199,7 @@ fn second(n: u64) -> Sample {
         sent: if talking { 667 } else { 0 },
         acked: if talking { 666 } else { 0 },
         delivered: if talking {
-            (of(667.0).min(1.0)) as u64
+            (667.0 * wave.min(1.0)) as u64
         } else {
             0
         },
