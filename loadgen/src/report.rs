@@ -10,6 +10,7 @@ pub(crate) mod distribution;
 pub(crate) mod environment;
 pub(crate) mod gate;
 pub(crate) mod html;
+pub(crate) mod live;
 pub(crate) mod markdown;
 pub(crate) mod metrics;
 pub(crate) mod model;

@@ -222,3 +222,30 @@ fn second(n: u64) -> Sample {
         ..Sample::default()
     }
 }
+
+/// The run of [`measurement`] in its middle.
+pub(crate) fn progress() -> crate::measure::Progress {
+    let measured = measurement();
+    crate::measure::Progress {
+        scenario: measured.scenario,
+        phase_names: measured
+            .phases
+            .into_iter()
+            .map(|phase| phase.name)
+            .collect(),
+        phase: 1,
+        phase_seconds: 9.0,
+        phase_seconds_max: 15.0,
+        seconds: 14.0,
+        seconds_max: 60.0,
+        samples: measured.samples.into_iter().take(14).collect(),
+        under_way: 12,
+        connections: 1_000,
+        totals: Totals {
+            delivered: 6_003,
+            ..Totals::default()
+        },
+        failures: measured.failures,
+        ..crate::measure::Progress::default()
+    }
+}

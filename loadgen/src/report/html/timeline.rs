@@ -29,7 +29,7 @@ pub(super) fn charts(report: &Report) -> Vec<Chart> {
         ),
         over(
             "latency",
-            "Latency from when a message was due",
+            "Latency since due",
             true,
             milliseconds,
             &[
