@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use quipu_core::record::{Position, Record};
@@ -34,6 +35,8 @@ use crate::store::{Store, StoreError};
 pub const TURN_RECORDS_MAX: usize = 1_024;
 /// Bytes of records in one turn, shared evenly by the shards that have some; a shard's first record always goes.
 pub const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Least time between the beginnings of two turns of a thread. A lone record is applied at once; many share a turn.
+const TURN_TIME: Duration = Duration::from_millis(1);
 /// Bytes that one append sends to other shards; a turn that sends more makes several, one after the other.
 const APPEND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Entities that a gateway keeps in memory between turns, shared evenly by its shards. Beyond it the ones that were not
@@ -234,16 +237,20 @@ impl Wake {
         drop(shards);
     }
 
-    /// Waits for news; `None` when the gateway stops and there is none left.
-    fn wait(&self) -> Option<BTreeSet<ShardId>> {
+    /// Waits for news; false when the gateway stops and there is none left.
+    fn wait(&self) -> bool {
         let mut shards = self.shards.lock();
         while shards.is_empty() {
             if self.stopping.load(Ordering::Acquire) {
-                return None;
+                return false;
             }
             self.changed.wait(&mut shards);
         }
-        Some(std::mem::take(&mut *shards))
+        true
+    }
+
+    fn take(&self) -> BTreeSet<ShardId> {
+        std::mem::take(&mut *self.shards.lock())
     }
 }
 
@@ -296,14 +303,20 @@ impl Processor {
 
     fn run(mut self, replayed: &Replay) -> Result<(), ProcessorError> {
         let mut replaying = self.end_of_log()?;
+        let mut last: Option<Instant> = None;
         loop {
             if replaying.as_ref().is_some_and(|end| self.has_reached(end)) {
                 replaying = None;
                 replayed.one_done();
             }
-            let Some(ready) = self.wake.wait() else {
+            if !self.wake.wait() {
                 return Ok(());
-            };
+            }
+            if let Some(left) = last.and_then(|last| TURN_TIME.checked_sub(last.elapsed())) {
+                thread::sleep(left);
+            }
+            last = Some(Instant::now());
+            let ready = self.wake.take();
             self.turn(&ready)?;
         }
     }

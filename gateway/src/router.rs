@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quipu_core::record::{Command, Entry, EntryBody};
@@ -25,11 +26,23 @@ pub const GATHER_COMMANDS_MAX: usize = 4_096;
 pub const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Appends under way at once: one being made durable, one being gathered behind it.
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// Least time between two appends. A lone command goes at once; many share an append, its wait for the disk, and all that
+/// follows from it.
+const GATHER_TIME: Duration = Duration::from_millis(1);
 
 /// The log takes nothing any more. The device must connect again, later or elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log takes no commands")]
 pub struct Unavailable;
+
+/// Why a command was not queued at once.
+#[derive(Debug)]
+pub enum NoRoom {
+    /// The queue is full; here is the command again.
+    Full(Box<Command>),
+    /// It never will be.
+    Unavailable(Unavailable),
+}
 
 /// What the router counts.
 #[derive(Debug, Default)]
@@ -82,13 +95,21 @@ impl Router {
     /// Queues a command, waiting for room. Commands of one caller keep their order. It is durable only when its event or
     /// answer comes back.
     pub async fn submit(&self, command: Command) -> Result<(), Unavailable> {
-        let command = match self.queue.try_send(command) {
+        let command = match self.try_submit(command) {
             Ok(()) => return Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Unavailable),
-            Err(mpsc::error::TrySendError::Full(command)) => command,
+            Err(NoRoom::Unavailable(unavailable)) => return Err(unavailable),
+            Err(NoRoom::Full(command)) => command,
         };
         self.stats.waits.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(command).await.map_err(|_| Unavailable)
+        self.queue.send(*command).await.map_err(|_| Unavailable)
+    }
+
+    /// Queues a command if there is room for it now; otherwise gives it back, for [`Router::submit`].
+    pub fn try_submit(&self, command: Command) -> Result<(), NoRoom> {
+        self.queue.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Closed(_) => NoRoom::Unavailable(Unavailable),
+            mpsc::error::TrySendError::Full(command) => NoRoom::Full(Box::new(command)),
+        })
     }
 }
 
@@ -104,7 +125,12 @@ impl Gatherer {
     fn run(mut self) -> Result<(), Unavailable> {
         let (done, finished) = std_mpsc::sync_channel(APPENDS_IN_FLIGHT_MAX);
         let mut in_flight = 0;
+        let mut last: Option<Instant> = None;
         while let Some(first) = self.commands.blocking_recv() {
+            if let Some(left) = last.and_then(|last| GATHER_TIME.checked_sub(last.elapsed())) {
+                thread::sleep(left);
+            }
+            last = Some(Instant::now());
             let batch = self.gather(first);
             if in_flight == APPENDS_IN_FLIGHT_MAX {
                 finished.recv().map_err(|_| Unavailable)??;

@@ -18,7 +18,7 @@ use quipu_protocol::credentials::Hello;
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
 use quipu_protocol::event::{DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
-use quipu_protocol::id::{Cursor, DeviceId, UserId};
+use quipu_protocol::id::{Cursor, DeviceId, RequestId, UserId};
 use quipu_protocol::limits::{FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX};
 use quipu_protocol::session::{ServerOutput, ServerSession};
 use quipu_protocol::welcome::Welcome;
@@ -30,7 +30,7 @@ use super::{Shared, request};
 use crate::accounts::Refusal;
 use crate::queries::{InboxPage, QueryError};
 use crate::registry::{Attached, Mailbox, MailboxItem, Taken};
-use crate::router::Unavailable;
+use crate::router::{NoRoom, Unavailable};
 
 /// Bytes of S0 read at once.
 const READ_BYTES_MAX: usize = 16 * 1024;
@@ -412,9 +412,30 @@ impl Driver {
         };
         let (user, device) = (member.user, member.device);
         let shared = Arc::clone(&self.shared);
-        self.work = Some(Box::pin(async move {
-            Work::Submitted(carry(&shared, user, device, command).await)
-        }));
+        let kind = match command_kind(command) {
+            Ok(kind) => kind,
+            Err(open) => {
+                self.work = Some(Box::pin(async move {
+                    Work::Submitted(open_direct(&shared, user, device, open).await)
+                }));
+                return;
+            }
+        };
+        match shared
+            .with
+            .router
+            .try_submit(Command { user, device, kind })
+        {
+            Ok(()) => {
+                shared.with.metrics.commands_accepted.inc();
+            }
+            Err(NoRoom::Full(command)) => {
+                self.work = Some(Box::pin(async move {
+                    Work::Submitted(carry(&shared, *command).await)
+                }));
+            }
+            Err(NoRoom::Unavailable(_)) => self.unavailable(),
+        }
     }
 
     fn acked(&mut self, cursor: Cursor) {
@@ -598,52 +619,56 @@ async fn write_lane(
     }
 }
 
-/// Hands a command to the router, waiting for room. A reply means that it needed no log.
-async fn carry(
-    shared: &Shared,
-    user: UserId,
-    device: DeviceId,
-    command: DeviceCommand,
-) -> Result<Option<Box<Reply>>, Refused> {
-    let kind = match command {
+/// What a device asks of a log, or of the gateway first: whether the peer of a conversation to open exists.
+fn command_kind(command: DeviceCommand) -> Result<CommandKind, (RequestId, UserId)> {
+    match command {
         DeviceCommand::Send {
             client_seq,
             conversation,
             id,
             content,
-        } => CommandKind::Send {
+        } => Ok(CommandKind::Send {
             conversation,
             client_seq,
             id,
             content,
-        },
-        DeviceCommand::OpenDirect { request, peer } => {
-            // The conversation's shard does not know the users of other shards.
-            if !shared.with.queries.user_exists(peer).await? {
-                return Ok(Some(Box::new(Reply {
-                    to: ReplyTo::Request(request),
-                    outcome: Outcome::Rejected(Rejection::new(
-                        RejectCode::UnknownUser,
-                        "no such user",
-                    )),
-                })));
-            }
-            CommandKind::OpenDirect { request, peer }
-        }
+        }),
         DeviceCommand::Receipt {
             conversation,
             delivered,
             read,
-        } => CommandKind::Receipt {
+        } => Ok(CommandKind::Receipt {
             conversation,
             delivered,
             read,
-        },
-    };
-    let command = Command { user, device, kind };
+        }),
+        DeviceCommand::OpenDirect { request, peer } => Err((request, peer)),
+    }
+}
+
+/// Hands a command to the router, waiting for room.
+async fn carry(shared: &Shared, command: Command) -> Result<Option<Box<Reply>>, Refused> {
     shared.with.router.submit(command).await?;
     shared.with.metrics.commands_accepted.inc();
     Ok(None)
+}
+
+/// Hands the opening of a conversation to the router, if its peer exists: the conversation's shard does not know the users
+/// of other shards. A reply means that it needed no log.
+async fn open_direct(
+    shared: &Shared,
+    user: UserId,
+    device: DeviceId,
+    (request, peer): (RequestId, UserId),
+) -> Result<Option<Box<Reply>>, Refused> {
+    if !shared.with.queries.user_exists(peer).await? {
+        return Ok(Some(Box::new(Reply {
+            to: ReplyTo::Request(request),
+            outcome: Outcome::Rejected(Rejection::new(RejectCode::UnknownUser, "no such user")),
+        })));
+    }
+    let kind = CommandKind::OpenDirect { request, peer };
+    carry(shared, Command { user, device, kind }).await
 }
 
 #[cfg(test)]
