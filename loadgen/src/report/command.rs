@@ -182,3 +182,100 @@ pub(crate) fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::report::sample;
+
+    #[derive(Parser)]
+    enum Command {
+        Show(Show),
+        Compare(Compare),
+    }
+
+    /// Runs a command line on files in a folder of its own: `a` is the sample, `b` the same twice as slow, `c` of another machine,
+    /// `d` with a fault. Says the exit code.
+    fn run(line: &str) -> anyhow::Result<u8> {
+        let folder = tempfile::tempdir()?;
+        let mut other_machine = sample::report();
+        other_machine.environment.cores = 64;
+        let mut faulty = sample::report();
+        faulty.verdict.faults.insert("lost".to_owned(), 1);
+        faulty.finish(&[]);
+        let reports = [
+            ("a", sample::report()),
+            ("b", sample::scaled(2)),
+            ("c", other_machine),
+            ("d", faulty),
+        ];
+        for (name, report) in reports {
+            std::fs::write(folder.path().join(name), report.to_json())?;
+        }
+        let words = line.split(' ').map(|word| match word.strip_prefix('@') {
+            Some(file) => folder.path().join(file).display().to_string(),
+            None => word.to_owned(),
+        });
+        match Command::try_parse_from(std::iter::once("test".to_owned()).chain(words))? {
+            Command::Show(show) => show.run(),
+            Command::Compare(compare) => compare.run(),
+        }
+    }
+
+    #[test]
+    fn exit_codes_say_what_came_of_it() {
+        for (line, code) in [
+            ("show @a -o @out", 0),
+            ("show @a -o @out --as html --gate p99_deliver<10ms", 0),
+            ("show @a -o @out --as markdown --gate p99_deliver<1us", 1),
+            ("show @d -o @out --as json", 2),
+            ("compare @a @a --gate 5%", 0),
+            ("compare @a @b", 0),
+            ("compare @a @b --gate 5%", 1),
+            ("compare @a @b --gate 5% --metric login_rate", 0),
+            ("compare @b @a --gate 5% --html @out", 0),
+            ("compare @a @c", 3),
+            ("compare @a @c --force --as json", 0),
+            ("compare @a @d --gate 5% --as html", 2),
+            (
+                "compare --base @a @a --new @b @b @b --gate 5% --as markdown",
+                1,
+            ),
+        ] {
+            assert_eq!(run(line).unwrap(), code, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_refused_with_the_reason() {
+        for (line, complaint) in [
+            ("show @none", "read "),
+            (
+                "show @a --gate p99_delivery<1ms",
+                "did you mean p99_deliver?",
+            ),
+            ("compare @a", "2 values"),
+            ("compare --base @a", "--new"),
+            ("compare @a @b --gate 5", "write it as 5%"),
+            (
+                "compare @a @b --gate 5% --metric speed",
+                "there is no metric",
+            ),
+            ("compare @a @b --metric p99_deliver", "--gate"),
+        ] {
+            let error = format!("{:#}", run(line).unwrap_err());
+            assert!(error.contains(complaint), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_metrics_is_up_to_date() {
+        let listed = include_str!("../../schema/metrics.md");
+        assert!(
+            listed.ends_with(&list_metrics()),
+            "put what `quipu-loadgen metrics` prints at the end of loadgen/schema/metrics.md"
+        );
+    }
+}

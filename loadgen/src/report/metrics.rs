@@ -2,6 +2,8 @@
 //!
 //! Gates, comparisons, text, Markdown and HTML all read these; nothing is computed twice.
 
+mod table;
+
 use std::collections::BTreeMap;
 
 use super::distribution::Distribution;
@@ -178,10 +180,6 @@ const POINTS: [(&str, Point, &str); 5] = [
 
 /// Every number, in the order of a report.
 pub(crate) fn definitions() -> Vec<Definition> {
-    use Better::{Higher, Lower, Neither};
-    use Unit::{
-        Cores, Count, Kibibytes, Mebibytes, Microseconds, Milliseconds, PerSecond, Percent, Seconds,
-    };
     let mut all = Vec::new();
     let mut add = |name: &str, unit, better, what: &str, source| {
         all.push(Definition {
@@ -196,258 +194,19 @@ pub(crate) fn definitions() -> Vec<Definition> {
         for (prefix, point, words) in POINTS {
             add(
                 &format!("{prefix}_{}", measure.name()),
-                Milliseconds,
-                Lower,
+                Unit::Milliseconds,
+                Better::Lower,
                 &format!("{words}, {}", measure.words()),
                 Source::Latency(measure, point),
             );
         }
     }
-    let of = Source::Of;
-    let rows: [(&str, Unit, Better, &str, Source); 20] = [
-        (
-            "offered_rate",
-            PerSecond,
-            Neither,
-            "messages that the schedule had due",
-            of(|t| t.loaded.rate(t.loaded.due)),
-        ),
-        (
-            "sent_rate",
-            PerSecond,
-            Higher,
-            "messages sent",
-            of(|t| t.loaded.rate(t.loaded.sent)),
-        ),
-        (
-            "ack_rate",
-            PerSecond,
-            Higher,
-            "messages acked",
-            of(|t| t.loaded.rate(t.loaded.acked)),
-        ),
-        (
-            "deliver_rate",
-            PerSecond,
-            Higher,
-            "messages delivered and verified",
-            of(|t| t.loaded.rate(t.loaded.delivered)),
-        ),
-        (
-            "login_rate",
-            PerSecond,
-            Higher,
-            "sessions opened",
-            of(|t| t.opening.rate(t.opening.logins)),
-        ),
-        (
-            "sent",
-            Count,
-            Neither,
-            "messages sent",
-            of(|t| Some(t.all.sent as f64)),
-        ),
-        (
-            "acked",
-            Count,
-            Neither,
-            "messages acked",
-            of(|t| Some(t.all.acked as f64)),
-        ),
-        (
-            "delivered",
-            Count,
-            Neither,
-            "messages delivered and verified",
-            of(|t| Some(t.all.delivered as f64)),
-        ),
-        (
-            "shed",
-            Count,
-            Lower,
-            "sends left out because too many waited",
-            of(|t| Some(t.all.shed as f64)),
-        ),
-        (
-            "shed_share",
-            Percent,
-            Lower,
-            "of the messages due, sends left out",
-            of(|t| share(t.all.shed, t.all.due)),
-        ),
-        (
-            "logins",
-            Count,
-            Neither,
-            "sessions opened or resumed",
-            of(|t| Some(t.all.logins as f64)),
-        ),
-        (
-            "connections",
-            Count,
-            Neither,
-            "most devices logged in at once",
-            of(|t| t.connections.map(|n| n as f64)),
-        ),
-        (
-            "connections_lost",
-            Count,
-            Lower,
-            "connections that ended without being asked to",
-            of(|t| Some(t.all.connections_lost as f64)),
-        ),
-        (
-            "udp_drops",
-            Count,
-            Lower,
-            "datagrams that the kernel dropped for want of buffer",
-            of(|t| Some(t.all.udp_drops as f64)),
-        ),
-        (
-            "gateway_us_per_delivery",
-            Microseconds,
-            Lower,
-            "gateway processor time of one delivered message",
-            of(|t| t.loaded.gateway_us_each(t.loaded.delivered)),
-        ),
-        (
-            "gateway_us_per_login",
-            Microseconds,
-            Lower,
-            "gateway processor time of one session opened",
-            of(|t| t.opening.gateway_us_each(t.opening.logins)),
-        ),
-        (
-            "gateway_cores",
-            Cores,
-            Lower,
-            "processors that the gateway kept busy",
-            of(|t| t.all.gateway_cores()),
-        ),
-        (
-            "generator_cores",
-            Cores,
-            Neither,
-            "processors that the generator kept busy",
-            of(|t| t.all.generator_cores()),
-        ),
-        (
-            "gateway_rss",
-            Mebibytes,
-            Lower,
-            "most resident memory of the gateway",
-            of(|t| t.gateway_rss.map(|b| b as f64 / 1_048_576.0)),
-        ),
-        (
-            "generator_rss",
-            Mebibytes,
-            Neither,
-            "most resident memory of the generator",
-            of(|t| t.generator_rss.map(|b| b as f64 / 1_048_576.0)),
-        ),
-    ];
-    for (name, unit, better, what, source) in rows {
-        add(name, unit, better, what, source);
-    }
-    let rows: [(&str, Unit, Better, &str, Source); 13] = [
-        (
-            "back_90",
-            Seconds,
-            Lower,
-            "until 90 % of those thrown off were back",
-            of(|t| t.back(0.9)),
-        ),
-        (
-            "back_99",
-            Seconds,
-            Lower,
-            "until 99 % of those thrown off were back",
-            of(|t| t.back(0.99)),
-        ),
-        (
-            "back_100",
-            Seconds,
-            Lower,
-            "until all of those thrown off were back",
-            of(|t| t.back(1.0)),
-        ),
-        (
-            "back_share",
-            Percent,
-            Higher,
-            "of those thrown off, back at the end",
-            of(|t| t.back_share()),
-        ),
-        (
-            "migration_lost",
-            Count,
-            Lower,
-            "connections that a change of address cost",
-            of(|t| t.migration_lost.map(|n| n as f64)),
-        ),
-        (
-            "gateway_kib_per_connection",
-            Kibibytes,
-            Lower,
-            "gateway memory of one more connection, as the slope of the ramp",
-            Source::OfRun(|r| r.memory.gateway_kib),
-        ),
-        (
-            "generator_kib_per_connection",
-            Kibibytes,
-            Neither,
-            "generator memory of one more connection",
-            Source::OfRun(|r| r.memory.generator_kib),
-        ),
-        (
-            "messages",
-            Count,
-            Neither,
-            "messages that the ledger judged",
-            Source::OfRun(|r| Some(r.totals.messages as f64)),
-        ),
-        (
-            "resent",
-            Count,
-            Neither,
-            "sends written again on a later connection",
-            Source::OfRun(|r| Some(r.totals.resent as f64)),
-        ),
-        (
-            "wire_duplicates",
-            Count,
-            Neither,
-            "events that came again and were known by their inbox number",
-            Source::OfRun(|r| Some(r.totals.wire_duplicates as f64)),
-        ),
-        (
-            "resynced",
-            Count,
-            Lower,
-            "devices told to start over",
-            Source::OfRun(|r| Some(r.totals.resynced as f64)),
-        ),
-        (
-            "failures",
-            Count,
-            Lower,
-            "connections and log-ins that broke",
-            Source::OfRun(|r| Some(r.failures.values().map(|f| f.count).sum::<u64>() as f64)),
-        ),
-        (
-            "faults",
-            Count,
-            Lower,
-            "faults of every kind",
-            Source::OfRun(|r| Some(r.verdict.faults.values().sum::<u64>() as f64)),
-        ),
-    ];
-    for (name, unit, better, what, source) in rows {
-        add(name, unit, better, what, source);
+    for (name, unit, better, what, source) in table::ROWS {
+        add(name, *unit, *better, what, *source);
     }
     for (kind, _) in Verdicts::default().each() {
         let what = format!("faults of the kind `{kind}`");
-        add(kind, Count, Lower, &what, Source::Fault(kind));
+        add(kind, Unit::Count, Better::Lower, &what, Source::Fault(kind));
     }
     all
 }
