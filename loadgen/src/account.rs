@@ -1,7 +1,7 @@
 //! The accounts of a run: made in bulk by the gateway's own `provision` command, read from the file it writes.
 
 use anyhow::{Context as _, ensure};
-use quipu_protocol::credentials::{Credentials, Hello, Token};
+use quipu_protocol::credentials::{Credentials, Hello, Resume, Token};
 use quipu_protocol::id::{DeviceId, UserId};
 
 /// One device that may log in by its token.
@@ -45,8 +45,13 @@ impl Account {
         })
     }
 
-    /// The HELLO of this device, with an empty inbox.
-    pub(crate) fn hello(&self) -> Hello {
+    /// The device's number, which is also on its messages.
+    pub(crate) fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// The HELLO of this device, which stopped there; `None`: with an empty inbox.
+    pub(crate) fn hello(&self, resume: Option<Resume>) -> Hello {
         Hello {
             agent: concat!("quipu-loadgen/", env!("CARGO_PKG_VERSION")).to_owned(),
             credentials: Credentials::Session {
@@ -54,7 +59,7 @@ impl Account {
                 device: self.device,
                 token: self.token,
             },
-            resume: None,
+            resume,
         }
     }
 }

@@ -53,7 +53,7 @@ impl Device {
     ) -> anyhow::Result<Self> {
         let connection = sockets.connect(number).await.context("connect")?;
         let (mut s0_send, mut s0_recv) = connection.open_bi().await?;
-        let mut session = ClientSession::new(Instant::now(), account.hello());
+        let mut session = ClientSession::new(Instant::now(), account.hello(None));
         loop {
             match session.poll_output() {
                 Some(ClientOutput::Transmit(bytes)) => s0_send.write_chunk(bytes).await?,

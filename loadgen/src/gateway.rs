@@ -1,6 +1,7 @@
 //! The gateway under measurement: a process of its own with a data folder of its own, both gone when the run is over.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -42,9 +43,68 @@ pub(crate) struct Gateway {
     pub(crate) accounts: Vec<Account>,
     /// Its process, when it runs on this machine.
     pub(crate) pid: Option<u32>,
+    own: Option<Own>,
+}
+
+/// A gateway that this program started, with what it takes to start it again.
+struct Own {
+    program: PathBuf,
     // In this order: the process ends before its folder goes.
-    _server: Option<Server>,
-    _data: Option<tempfile::TempDir>,
+    server: Option<Server>,
+    folder: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Ends its process with SIGKILL, at once.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        let own = self.own.as_mut().context(NOT_OURS)?;
+        own.server = None;
+        self.pid = None;
+        Ok(())
+    }
+
+    /// Starts it again with the same data at the same address, and waits until it is ready.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        let own = self.own.as_mut().context(NOT_OURS)?;
+        let server = own.serve(self.address)?;
+        self.pid = Some(server.pid());
+        own.server = Some(server);
+        Ok(())
+    }
+
+    #[allow(dead_code, reason = "comes with --processes")]
+    /// The tokens file of a gateway of our own.
+    pub(crate) fn tokens(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(Own::tokens)
+    }
+}
+
+const NOT_OURS: &str = "only a gateway that this program started can be killed; leave --server out";
+
+impl Own {
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn tokens(&self) -> PathBuf {
+        self.folder.path().join("tokens.csv")
+    }
+
+    fn serve(&self, address: SocketAddr) -> anyhow::Result<Server> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--data")
+            .arg(self.data())
+            .args(["--listen", &address.to_string()])
+            .args(["--admin-listen", "off"])
+            // Ctrl-C is for us: the gateway is needed until the report is there.
+            .process_group(0);
+        let shown = address.to_string();
+        let (server, ()) = Server::start(command, START_PATIENCE, move |line| {
+            line.contains(&shown).then_some(())
+        })?;
+        Ok(server)
+    }
 }
 
 impl Target {
@@ -55,8 +115,7 @@ impl Target {
                 address: *server,
                 accounts: read_tokens(tokens)?,
                 pid: self.server_pid,
-                _server: None,
-                _data: None,
+                own: None,
             },
             _ => self.start_own(accounts)?,
         };
@@ -83,27 +142,42 @@ impl Target {
             None => tempfile::tempdir(),
         }
         .context("make a data folder")?;
-        let data = folder.path().join("data");
-        let tokens = folder.path().join("tokens.csv");
-        provision(&program, &data, accounts, &tokens)?;
+        let mut own = Own {
+            program,
+            server: None,
+            folder,
+        };
+        provision(&own.program, &own.data(), accounts, &own.tokens())?;
         let address = free_address()?;
-        let mut command = Command::new(&program);
-        command
-            .arg("--data")
-            .arg(&data)
-            .args(["--listen", &address.to_string()])
-            .args(["--admin-listen", "off"]);
-        let shown = address.to_string();
-        let (server, ()) = Server::start(command, START_PATIENCE, move |line| {
-            line.contains(&shown).then_some(())
-        })?;
+        let server = own.serve(address)?;
+        let pid = server.pid();
+        own.server = Some(server);
         Ok(Gateway {
             address,
-            accounts: read_tokens(&tokens)?,
-            pid: Some(server.pid()),
-            _server: Some(server),
-            _data: Some(folder),
+            accounts: read_tokens(&own.tokens())?,
+            pid: Some(pid),
+            own: Some(own),
         })
+    }
+
+    /// Whether it is one that runs already.
+    pub(crate) fn is_given(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Takes the gateway that a scenario names, unless the command line names one.
+    pub(crate) fn or(
+        mut self,
+        server: Option<&str>,
+        tokens: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        if let (None, Some(server), Some(tokens)) = (self.server, server, tokens) {
+            let found = server.parse();
+            self.server =
+                Some(found.with_context(|| format!("server {server}: expected HOST:PORT"))?);
+            self.tokens = Some(tokens.to_owned());
+        }
+        Ok(self)
     }
 }
 
@@ -123,7 +197,8 @@ fn provision(program: &Path, data: &Path, accounts: usize, tokens: &Path) -> any
     Ok(())
 }
 
-fn read_tokens(path: &Path) -> anyhow::Result<Vec<Account>> {
+/// Reads a file of accounts.
+pub(crate) fn read_tokens(path: &Path) -> anyhow::Result<Vec<Account>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     Account::read_all(&text)
 }

@@ -3,16 +3,23 @@
 mod account;
 mod bench;
 mod ceiling;
+mod conductor;
 mod device;
+mod engine;
+mod environment;
 mod gateway;
+mod judge;
 mod mailbox;
 #[allow(
     dead_code,
     reason = "the engine fills it and reports read it, one after the other"
 )]
 mod measure;
+mod network;
+mod pacer;
 mod payload;
 mod plan;
+mod preflight;
 mod process;
 mod recorder;
 #[allow(
@@ -21,6 +28,9 @@ mod recorder;
 )]
 mod report;
 mod run;
+mod scenario;
+mod scenario_run;
+mod seed;
 mod transport;
 mod verify;
 
@@ -52,6 +62,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Play a scenario against a gateway, its own or another, and verify every message
+    Run(scenario_run::Run),
     /// Measure a gateway: log-ins, memory, one-to-one messages
     Bench {
         #[command(flatten)]
@@ -108,6 +120,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Run(run) => Ok(ExitCode::from(run.run().await?)),
         Command::EchoServer => {
             ceiling::serve().await?;
             Ok(ExitCode::SUCCESS)

@@ -604,6 +604,25 @@ impl Board {
     }
 }
 
+/// A measurement of nothing.
+#[cfg(test)]
+pub(crate) fn empty() -> Measurement {
+    Measurement {
+        scenario: ScenarioInfo::default(),
+        environment: Environment::default(),
+        started_at_ms: 0,
+        seconds: 0.0,
+        samples: Vec::new(),
+        phases: Vec::new(),
+        verdicts: Verdicts::default(),
+        totals: Totals::default(),
+        failures: BTreeMap::new(),
+        memory: MemorySlope::default(),
+        invalid: Vec::new(),
+        interrupted: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

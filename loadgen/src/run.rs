@@ -203,7 +203,9 @@ impl Run {
         let side = (self.turns[pair] % 2) as u8;
         self.turns[pair] += 1;
         self.unfinished[pair] += 1;
-        let label = self.ledger.send(pair, side, due, self.counting);
+        let label = self
+            .ledger
+            .send(pair, side, due, self.counting.then_some(0));
         self.mailboxes[2 * pair + usize::from(side)].push(Order::Send(label, due));
     }
 
@@ -234,11 +236,11 @@ impl Run {
             self.ledger.misdelivered();
             return;
         }
-        let Some(seen) = self.ledger.observe(pair, side, message) else {
+        let Some(seen) = self.ledger.observe(pair, side, message, Instant::now()) else {
             return;
         };
-        if let Some(due) = seen.measured_from {
-            let latency = due.elapsed();
+        if seen.phase.is_some() {
+            let latency = seen.due.elapsed();
             match seen.is_ack {
                 true => self.window.ack.record(latency),
                 false => self.window.delivery.record(latency),

@@ -1,6 +1,6 @@
 //! QUIC and TLS settings of the simulated clients and of the echo server, and the sockets that they share.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// One client socket for so many connections: enough sockets that none overflows, few enough that none costs.
 const CONNECTIONS_PER_SOCKET: usize = 1_250;
 /// The name in the certificates made here; nobody verifies it.
-const SERVER_NAME: &str = "localhost";
+pub(crate) const SERVER_NAME: &str = "localhost";
 
 /// The settings of a gateway's edge (gateway/src/edge.rs), so that a ratio compares the work above the transport and not two
 /// sets of windows. The streams are those that the peer may open.
@@ -101,6 +101,16 @@ pub(crate) fn socket(address: SocketAddr) -> anyhow::Result<std::net::UdpSocket>
         .bind(&address.into())
         .with_context(|| format!("bind a UDP socket to {address}"))?;
     Ok(socket.into())
+}
+
+/// Where a client of `server` binds: a free port of the loopback for a server there, of any interface for another.
+pub(crate) fn any_address(server: SocketAddr) -> SocketAddr {
+    match (server.is_ipv4(), server.ip().is_loopback()) {
+        (true, true) => (Ipv4Addr::LOCALHOST, 0).into(),
+        (true, false) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        (false, true) => (Ipv6Addr::LOCALHOST, 0).into(),
+        (false, false) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }
 
 /// The sockets of the simulated clients: connections are dealt out to them in turn.

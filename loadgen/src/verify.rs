@@ -64,9 +64,21 @@ impl View {
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     due: Instant,
-    measured: bool,
-    acked: bool,
+    phase: Option<u16>,
+    written: Option<Instant>,
+    acked: Option<Instant>,
+    /// The seq that a reply named.
+    accepted: Option<u64>,
+    /// The sender saw it in its own inbox.
+    own: bool,
     delivered: bool,
+    refused: bool,
+}
+
+impl Progress {
+    fn done(&self) -> bool {
+        self.refused || (self.own && self.delivered)
+    }
 }
 
 /// One member of a pair.
@@ -106,12 +118,20 @@ struct Pair {
 /// What an observation means to the one who drives the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Observation {
-    /// The sender saw it: its ack.
+    /// Acked now, and not before.
     pub(crate) is_ack: bool,
-    /// Acked and delivered now, and not before: one message of the measurement.
+    /// Its receiver saw it now.
+    pub(crate) is_delivery: bool,
+    /// Seen by both members now, and not before: one message of the measurement.
     pub(crate) finished: bool,
-    /// When it was due; `None`: it came while nothing was being measured.
-    pub(crate) measured_from: Option<Instant>,
+    /// When it was acked.
+    pub(crate) acked: Option<Instant>,
+    /// When it was due.
+    pub(crate) due: Instant,
+    /// When it was written to a connection for the first time.
+    pub(crate) written: Option<Instant>,
+    /// The phase that it was due in; `None`: it came while nothing was being measured.
+    pub(crate) phase: Option<u16>,
 }
 
 /// Everything a run has sent and seen.
@@ -120,6 +140,7 @@ pub(crate) struct Ledger {
     run: u64,
     pairs: Vec<Pair>,
     verdicts: Verdicts,
+    under_way: u64,
 }
 
 impl Ledger {
@@ -129,6 +150,7 @@ impl Ledger {
             run,
             pairs: Vec::new(),
             verdicts: Verdicts::default(),
+            under_way: 0,
         }
     }
 
@@ -155,16 +177,27 @@ impl Ledger {
         self.pairs[pair].conversation
     }
 
-    /// Notes that `side` of `pair` has its next message to send, due at `due`, and says which one that is.
-    pub(crate) fn send(&mut self, pair: usize, side: u8, due: Instant, measured: bool) -> Label {
+    /// Notes that `side` of `pair` has its next message to send, due at `due` in `phase`, and says which one that is.
+    pub(crate) fn send(
+        &mut self,
+        pair: usize,
+        side: u8,
+        due: Instant,
+        phase: Option<u16>,
+    ) -> Label {
+        self.under_way += 1;
         let member = &mut self.pairs[pair].members[usize::from(side)];
         let counter = member.sent;
         member.sent += 1;
         member.in_flight.push_back(Progress {
             due,
-            measured,
-            acked: false,
+            phase,
+            written: None,
+            acked: None,
+            accepted: None,
+            own: false,
             delivered: false,
+            refused: false,
         });
         Label {
             run: self.run,
@@ -190,9 +223,56 @@ impl Ledger {
         self.verdicts.misdelivered += 1;
     }
 
-    /// A message was refused.
+    /// Somebody got a message of which nobody knows.
+    pub(crate) fn ghost(&mut self) {
+        self.verdicts.ghosts += 1;
+    }
+
+    /// Somebody was shown a message too late after coming back.
+    pub(crate) fn late(&mut self) {
+        self.verdicts.late += 1;
+    }
+
+    /// A message was refused, nobody knows which.
     pub(crate) fn rejected(&mut self) {
         self.verdicts.rejected += 1;
+    }
+
+    /// A message was refused for good: nobody may see it any more.
+    pub(crate) fn refused(&mut self, label: &Label) {
+        self.verdicts.rejected += 1;
+        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        if let Some(progress) = sender.progress(label.counter).filter(|it| !it.done()) {
+            progress.refused = true;
+            self.under_way -= 1;
+            sender.sweep();
+        }
+    }
+
+    /// A message was written to a connection; the first time counts.
+    pub(crate) fn written(&mut self, label: &Label, now: Instant) {
+        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        if let Some(progress) = sender.progress(label.counter) {
+            progress.written.get_or_insert(now);
+        }
+    }
+
+    /// A reply said that the message has this seq: an ack. The sender's own event must still come.
+    pub(crate) fn accepted(
+        &mut self,
+        label: &Label,
+        seq: u64,
+        now: Instant,
+    ) -> Option<Observation> {
+        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        let progress = sender.progress(label.counter)?;
+        progress.accepted = Some(seq);
+        let is_ack = progress.acked.is_none();
+        progress.acked.get_or_insert(now);
+        Some(Observation {
+            is_ack,
+            ..progress.observation()
+        })
     }
 
     /// Member `observer` of `pair` got `message`. `None`: a fault that makes it none of the measured ones.
@@ -201,6 +281,7 @@ impl Ledger {
         pair: usize,
         observer: u8,
         message: &Message,
+        now: Instant,
     ) -> Option<Observation> {
         let Content::Text(text) = &message.content;
         let Some(label) = Label::read(text) else {
@@ -235,16 +316,67 @@ impl Ledger {
         if !this.agree(message.seq.get(), (label.side, label.counter)) {
             self.verdicts.disagreed += 1;
         }
-        let is_ack = observer == label.side;
-        this.members[usize::from(label.side)].progress(label.counter, is_ack)
+        self.progress(&label, observer == label.side, message.seq.get(), now)
     }
 
-    /// Whether every message sent was acked and delivered.
+    /// Notes that the sender or the receiver of a message has seen it.
+    fn progress(
+        &mut self,
+        label: &Label,
+        by_sender: bool,
+        seq: u64,
+        now: Instant,
+    ) -> Option<Observation> {
+        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        let Some(progress) = sender.progress(label.counter) else {
+            // Done already: refused, and yet it came.
+            self.verdicts.ghosts += 1;
+            return None;
+        };
+        if progress.refused {
+            self.verdicts.ghosts += 1;
+            return None;
+        }
+        let is_ack = by_sender && progress.acked.is_none();
+        match by_sender {
+            true => {
+                progress.own = true;
+                progress.acked.get_or_insert(now);
+                if progress.accepted.is_some_and(|accepted| accepted != seq) {
+                    self.verdicts.disagreed += 1;
+                }
+            }
+            false => progress.delivered = true,
+        }
+        let observation = Observation {
+            is_ack,
+            is_delivery: !by_sender,
+            finished: progress.done(),
+            ..progress.observation()
+        };
+        self.under_way -= u64::from(observation.finished);
+        sender.sweep();
+        Some(observation)
+    }
+
+    /// The run's random number.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// Whether every message sent was acked and delivered, or refused.
     pub(crate) fn settled(&self) -> bool {
-        self.pairs
-            .iter()
-            .flat_map(|pair| &pair.members)
-            .all(|member| member.in_flight.is_empty())
+        self.under_way == 0
+    }
+
+    /// Messages sent that not all have seen yet.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
+    /// The verdicts so far; what is missing is not among them yet.
+    pub(crate) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
     }
 
     /// Messages sent in all.
@@ -261,12 +393,14 @@ impl Ledger {
         for pair in &self.pairs {
             for (side, sender) in pair.members.iter().enumerate() {
                 let receiver = &pair.members[1 - side];
-                for counter in 0..sender.sent {
-                    let acked = sender.counters[side].has(counter);
-                    let delivered = receiver.counters[side].has(counter);
-                    match (acked, delivered) {
-                        (true, true) => {}
-                        (true, false) => self.verdicts.acked_but_lost += 1,
+                // Everything before `finished` is done.
+                for (progress, counter) in sender.in_flight.iter().zip(sender.finished..) {
+                    if progress.done() {
+                        continue;
+                    }
+                    debug_assert_eq!(progress.delivered, receiver.counters[side].has(counter));
+                    match (progress.acked.is_some(), progress.delivered) {
+                        (true, _) => self.verdicts.acked_but_lost += 1,
                         (false, true) => self.verdicts.unacked += 1,
                         (false, false) => self.verdicts.lost += 1,
                     }
@@ -278,25 +412,32 @@ impl Ledger {
 }
 
 impl Member {
-    /// Notes an ack or a delivery of message `counter`.
-    fn progress(&mut self, counter: u64, is_ack: bool) -> Option<Observation> {
+    /// Where message `counter` stands; `None`: it is done, and so are all before it.
+    fn progress(&mut self, counter: u64) -> Option<&mut Progress> {
         let at = usize::try_from(counter.checked_sub(self.finished)?).ok()?;
-        let progress = self.in_flight.get_mut(at)?;
-        match is_ack {
-            true => progress.acked = true,
-            false => progress.delivered = true,
-        }
-        let observation = Observation {
-            is_ack,
-            finished: progress.acked && progress.delivered,
-            measured_from: progress.measured.then_some(progress.due),
-        };
-        let done = |progress: &Progress| progress.acked && progress.delivered;
-        while self.in_flight.front().is_some_and(done) {
+        self.in_flight.get_mut(at)
+    }
+
+    /// Forgets what is done, as far as nothing before it is missing.
+    fn sweep(&mut self) {
+        while self.in_flight.front().is_some_and(Progress::done) {
             self.in_flight.pop_front();
             self.finished += 1;
         }
-        Some(observation)
+    }
+}
+
+impl Progress {
+    fn observation(&self) -> Observation {
+        Observation {
+            is_ack: false,
+            is_delivery: false,
+            finished: false,
+            acked: self.acked,
+            due: self.due,
+            written: self.written,
+            phase: self.phase,
+        }
     }
 }
 
@@ -371,7 +512,7 @@ mod tests {
     }
 
     fn send(ledger: &mut Ledger, side: u8) -> Label {
-        ledger.send(0, side, Instant::now(), true)
+        ledger.send(0, side, Instant::now(), Some(0))
     }
 
     fn verdicts(change: impl FnOnce(&mut Verdicts)) -> Verdicts {
@@ -385,10 +526,19 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 2);
         for (label, seq) in labels.iter().zip(1..) {
-            let ack = ledger.observe(0, 0, &message(label, seq)).unwrap();
+            let ack = ledger
+                .observe(0, 0, &message(label, seq), Instant::now())
+                .unwrap();
             assert!(ack.is_ack && !ack.finished);
-            let delivery = ledger.observe(0, 1, &message(label, seq)).unwrap();
-            assert!(!delivery.is_ack && delivery.finished && delivery.measured_from.is_some());
+            let delivery = ledger
+                .observe(0, 1, &message(label, seq), Instant::now())
+                .unwrap();
+            assert!(
+                !delivery.is_ack
+                    && delivery.finished
+                    && delivery.is_delivery
+                    && delivery.phase.is_some()
+            );
         }
         assert!(ledger.settled());
         assert!(ledger.finish().clean());
@@ -399,8 +549,12 @@ mod tests {
         let mut ledger = ledger();
         let (first, second) = (send(&mut ledger, 0), send(&mut ledger, 1));
         for observer in [0, 1] {
-            ledger.observe(0, observer, &message(&second, 1)).unwrap();
-            ledger.observe(0, observer, &message(&first, 2)).unwrap();
+            ledger
+                .observe(0, observer, &message(&second, 1), Instant::now())
+                .unwrap();
+            ledger
+                .observe(0, observer, &message(&first, 2), Instant::now())
+                .unwrap();
         }
         assert!(ledger.settled());
         assert!(ledger.finish().clean());
@@ -410,8 +564,8 @@ mod tests {
     fn lost_with_and_without_an_ack() {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 3);
-        ledger.observe(0, 0, &message(&labels[0], 1));
-        ledger.observe(0, 1, &message(&labels[1], 2));
+        ledger.observe(0, 0, &message(&labels[0], 1), Instant::now());
+        ledger.observe(0, 1, &message(&labels[1], 2), Instant::now());
         assert!(!ledger.settled());
         assert_eq!(
             ledger.finish(),
@@ -428,10 +582,10 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 1);
         for observer in [0, 1] {
-            ledger.observe(0, observer, &message(&labels[0], 1));
+            ledger.observe(0, observer, &message(&labels[0], 1), Instant::now());
         }
-        ledger.observe(0, 1, &message(&labels[0], 1));
-        ledger.observe(0, 1, &message(&labels[0], 2));
+        ledger.observe(0, 1, &message(&labels[0], 1), Instant::now());
+        ledger.observe(0, 1, &message(&labels[0], 2), Instant::now());
         assert_eq!(ledger.finish(), verdicts(|v| v.duplicated = 2));
     }
 
@@ -440,10 +594,10 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 2);
         for at in [0, 1] {
-            ledger.observe(0, 0, &message(&labels[at], at as u64 + 1));
+            ledger.observe(0, 0, &message(&labels[at], at as u64 + 1), Instant::now());
         }
         for at in [1, 0] {
-            ledger.observe(0, 1, &message(&labels[at], at as u64 + 1));
+            ledger.observe(0, 1, &message(&labels[at], at as u64 + 1), Instant::now());
         }
         assert_eq!(ledger.finish(), verdicts(|v| v.reordered = 1));
     }
@@ -452,11 +606,61 @@ mod tests {
     fn two_members_see_different_orders() {
         let mut ledger = ledger();
         let (first, second) = (send(&mut ledger, 0), send(&mut ledger, 1));
-        ledger.observe(0, 0, &message(&first, 1));
-        ledger.observe(0, 0, &message(&second, 2));
-        ledger.observe(0, 1, &message(&second, 1));
-        ledger.observe(0, 1, &message(&first, 2));
+        ledger.observe(0, 0, &message(&first, 1), Instant::now());
+        ledger.observe(0, 0, &message(&second, 2), Instant::now());
+        ledger.observe(0, 1, &message(&second, 1), Instant::now());
+        ledger.observe(0, 1, &message(&first, 2), Instant::now());
         assert_eq!(ledger.finish(), verdicts(|v| v.disagreed = 2));
+    }
+
+    #[test]
+    fn an_ack_by_reply_is_one_ack_and_holds_the_gateway_to_its_word() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 3);
+        let now = Instant::now();
+        assert!(ledger.accepted(&labels[0], 1, now).unwrap().is_ack);
+        assert!(!ledger.accepted(&labels[0], 1, now).unwrap().is_ack);
+        let own = ledger.observe(0, 0, &message(&labels[0], 1), now).unwrap();
+        assert!(!own.is_ack && !own.finished);
+        assert!(
+            ledger
+                .observe(0, 1, &message(&labels[0], 1), now)
+                .unwrap()
+                .finished
+        );
+        // Another place than the ack had named, then an ack that nothing follows.
+        ledger.accepted(&labels[1], 9, now);
+        for observer in [0, 1] {
+            ledger.observe(0, observer, &message(&labels[1], 2), now);
+        }
+        ledger.accepted(&labels[2], 3, now);
+        assert_eq!(ledger.under_way(), 1);
+        assert_eq!(
+            ledger.finish(),
+            verdicts(|v| {
+                v.disagreed = 1;
+                v.acked_but_lost = 1;
+            })
+        );
+    }
+
+    #[test]
+    fn what_was_refused_must_not_come() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 2);
+        ledger.refused(&labels[0]);
+        ledger.refused(&labels[1]);
+        assert!(ledger.settled());
+        ledger.observe(0, 1, &message(&labels[1], 1), Instant::now());
+        ledger.late();
+        assert_eq!(
+            ledger.finish(),
+            verdicts(|v| {
+                v.rejected = 2;
+                v.ghosts = 1;
+                v.late = 1;
+            })
+        );
     }
 
     #[test]
@@ -464,26 +668,26 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 1);
         let good = message(&labels[0], 1);
-        ledger.observe(1, 0, &good);
+        ledger.observe(1, 0, &good, Instant::now());
         let mut wrong_sender = good.clone();
         wrong_sender.from = users(0)[1];
-        ledger.observe(0, 1, &wrong_sender);
+        ledger.observe(0, 1, &wrong_sender, Instant::now());
         let mut wrong_text = good.clone();
         wrong_text.content = Content::Text("something else".to_owned());
-        ledger.observe(0, 1, &wrong_text);
+        ledger.observe(0, 1, &wrong_text, Instant::now());
         let unsent = Label {
             counter: 1,
             ..labels[0]
         };
-        ledger.observe(0, 1, &message(&unsent, 2));
+        ledger.observe(0, 1, &message(&unsent, 2), Instant::now());
         let earlier_run = Label {
             run: RUN + 1,
             ..labels[0]
         };
-        ledger.observe(0, 1, &message(&earlier_run, 2));
+        ledger.observe(0, 1, &message(&earlier_run, 2), Instant::now());
         ledger.rejected();
         for observer in [0, 1] {
-            ledger.observe(0, observer, &good);
+            ledger.observe(0, observer, &good, Instant::now());
         }
         assert_eq!(
             ledger.finish(),

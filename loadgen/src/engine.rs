@@ -1,0 +1,547 @@
+//! The scenario engine: what all simulated devices of a process share. Devices are tasks on one thread and meet here.
+
+mod connect;
+mod phases;
+mod ports;
+mod pump;
+mod sampler;
+mod seat;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) use phases::{Job, Pid, Stop, run};
+pub(crate) use ports::count as sockets;
+use quipu_protocol::credentials::Resume;
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::{Event, EventBody, Message, Outcome, Reply, ReplyTo};
+use quipu_protocol::id::{ClientSeq, ConversationId, Seq, TimestampMs, UserId};
+use quipu_protocol::welcome::Welcome;
+
+use self::ports::Ports;
+use self::seat::{Arrival, Leave, Line, Order, Seat};
+use crate::account::Account;
+use crate::measure::{Failure, Histogram, Latencies, Totals, Verdicts, count_failure};
+use crate::pacer::Pacer;
+use crate::payload::Label;
+use crate::scenario::Scenario;
+use crate::seed::{Purpose, Seed};
+use crate::verify::{Ledger, Observation};
+
+/// Messages of a pair under way at the most; what is due above it is shed and counted.
+const UNDER_WAY_MAX: u32 = 4_096;
+/// What one read takes from a stream at the most.
+const READ_BYTES: usize = 16 << 10;
+/// Back-off of devices that lose their connection outside a storm.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Everything on this thread.
+pub(crate) struct World {
+    engine: RefCell<Engine>,
+    ports: Ports,
+    accounts: Vec<Account>,
+    /// For reading: one buffer serves all devices in turn.
+    buffer: RefCell<Box<[u8]>>,
+}
+
+/// Counts since the run began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    due: u64,
+    sent: u64,
+    acked: u64,
+    delivered: u64,
+    shed: u64,
+    logins: u64,
+    lost: u64,
+    attempts: u64,
+    /// Of those thrown off by the present storm.
+    returned: u64,
+}
+
+/// Latencies of the second that is going on.
+#[derive(Debug, Default)]
+struct Second {
+    deliver: Histogram,
+    ack: Histogram,
+    lag: Histogram,
+}
+
+/// How sends are started.
+#[derive(Debug)]
+enum Sending {
+    Nothing,
+    Closed,
+    Open { pacer: Pacer, began: Instant },
+}
+
+/// A storm that is going on.
+#[derive(Debug)]
+struct Weather {
+    began: Instant,
+    away: Duration,
+    returns_ms: Vec<u32>,
+    attempts: u64,
+}
+
+/// The state of a run.
+struct Engine {
+    seed: Seed,
+    seats: Vec<Seat>,
+    ledger: Ledger,
+    /// The first device of the pairs, and how many pairs there are.
+    base: usize,
+    pairs: usize,
+    users: Vec<UserId>,
+    /// Heads of the conversations that are open; `None`: not yet.
+    opened: Vec<Option<Option<Seq>>>,
+    ledger_is_ready: bool,
+    unfinished: Vec<u32>,
+    /// Messages started by each pair in a closed loop.
+    turns: Vec<u64>,
+    sending: Sending,
+    bytes: (usize, usize),
+    /// Number of the phase, and the latencies of each phase so far.
+    phase: usize,
+    latencies: Vec<Latencies>,
+    second: Second,
+    counters: Counters,
+    totals: Totals,
+    failures: BTreeMap<String, Failure>,
+    online: u64,
+    late_after: Duration,
+    /// The gateway's time when the first device was let in: what it stamped before is of an earlier run.
+    gateway_began: Option<TimestampMs>,
+    gateway_agent: String,
+    client_seq: ClientSeq,
+    last_event: Instant,
+    backoff: (Duration, Duration),
+    weather: Option<Weather>,
+    over: bool,
+}
+
+impl Engine {
+    fn new(scenario: &Scenario, number: u64, accounts: &[Account]) -> Self {
+        let talks = scenario.phases.iter().any(|phase| phase.traffic.is_some());
+        let pairs = if talks {
+            scenario.graph.pairs as usize
+        } else {
+            0
+        };
+        let base = scenario.devices(scenario.graph.population).start;
+        // Larger than any that the same devices used in an earlier run.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let micros = since_1970.map_or(1, |time| time.as_micros().max(1) as u64);
+        Self {
+            seed: Seed(scenario.seed),
+            seats: accounts.iter().map(|_| Seat::default()).collect(),
+            ledger: Ledger::new(number),
+            base,
+            pairs,
+            users: accounts[base..base + 2 * pairs]
+                .iter()
+                .map(|account| account.name)
+                .collect(),
+            opened: vec![None; pairs],
+            ledger_is_ready: false,
+            unfinished: vec![0; pairs],
+            turns: vec![0; pairs],
+            sending: Sending::Nothing,
+            bytes: (0, 0),
+            phase: 0,
+            latencies: Vec::new(),
+            second: Second::default(),
+            counters: Counters::default(),
+            totals: Totals::default(),
+            failures: BTreeMap::new(),
+            online: 0,
+            late_after: scenario.late_after,
+            gateway_began: None,
+            gateway_agent: String::new(),
+            client_seq: ClientSeq::new(micros).unwrap_or(ClientSeq::FIRST),
+            last_event: Instant::now(),
+            backoff: BACKOFF,
+            weather: None,
+            over: false,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
+
+    // Devices coming and going.
+
+    /// Where the device stopped.
+    fn resume(&self, device: usize) -> Option<Resume> {
+        self.seats[device].resume()
+    }
+
+    /// Says whether the device was away, and if so, that it is not any more.
+    fn begin_connecting(&mut self, device: usize) -> Line {
+        let seat = &mut self.seats[device];
+        let before = seat.line;
+        if before == Line::Away {
+            seat.line = Line::Connecting;
+        }
+        before
+    }
+
+    fn attempted(&mut self, device: usize) {
+        self.counters.attempts += 1;
+        if let Some(weather) = &mut self.weather
+            && self.seats[device].in_storm
+        {
+            weather.attempts += 1;
+        }
+    }
+
+    /// The device was let in, `login` after it began to connect.
+    fn welcomed(&mut self, device: usize, welcome: &Welcome, login: Duration) {
+        let now = Instant::now();
+        self.gateway_began.get_or_insert(welcome.server_time);
+        if self.gateway_agent.is_empty() {
+            self.gateway_agent.clone_from(&welcome.agent);
+        }
+        let seat = &mut self.seats[device];
+        if seat.is_known() {
+            self.totals.resumed += u64::from(welcome.resumed);
+            self.totals.resynced += u64::from(!welcome.resumed);
+        }
+        self.totals.resent += seat.welcomed(welcome, now) as u64;
+        self.totals.logins += 1;
+        self.counters.logins += 1;
+        self.online += 1;
+        let latencies = &mut self.latencies[self.phase];
+        latencies.login.record(login);
+        if let Some(thrown) = seat.thrown.take() {
+            latencies.reconnect.record(now - thrown);
+        }
+        if std::mem::take(&mut seat.in_storm)
+            && let Some(weather) = &mut self.weather
+        {
+            let after = now.saturating_duration_since(weather.began).as_millis();
+            weather
+                .returns_ms
+                .push(u32::try_from(after).unwrap_or(u32::MAX));
+            self.counters.returned += 1;
+        }
+    }
+
+    /// The device has no connection any more. Says how long it waits before it tries to come back.
+    fn gone(&mut self, device: usize, now: Instant, asked: bool) -> Duration {
+        let seat = &mut self.seats[device];
+        seat.gone(now);
+        self.online -= 1;
+        self.counters.lost += u64::from(!asked);
+        let away = match &self.weather {
+            Some(weather) if seat.in_storm => weather.away,
+            _ => Duration::ZERO,
+        };
+        away + self.backoff(device, 0)
+    }
+
+    /// How long the device waits after so many attempts: uniform up to a bound that doubles.
+    fn backoff(&self, device: usize, tried: u32) -> Duration {
+        let (first, most) = self.backoff;
+        let bound = first
+            .saturating_mul(1_u32.checked_shl(tried).unwrap_or(u32::MAX))
+            .min(most);
+        let index = self.counters.attempts << 8 | u64::from(tried);
+        bound.mul_f64(self.seed.unit(Purpose::Backoff, device as u64, index))
+    }
+
+    /// Something broke on the way.
+    fn failed(&mut self, device: usize, what: &str, error: &anyhow::Error) {
+        let kind = format!("{what}: {}", error.root_cause());
+        let example = format!("device {device}: {error:#}");
+        count_failure(&mut self.failures, &kind, 1, &example);
+    }
+
+    /// Asks a device to leave, if it is there.
+    fn throw(&mut self, device: usize, leave: Leave, in_storm: bool) -> bool {
+        let seat = &mut self.seats[device];
+        if seat.line != Line::Online || seat.leave.is_some() {
+            return false;
+        }
+        seat.leave = Some(leave);
+        seat.in_storm = in_storm;
+        seat.wake();
+        true
+    }
+
+    /// What the run wants of a connected device: that it leaves, or that it does not read.
+    fn attend(&mut self, device: usize, waker: &Waker) -> (Option<Leave>, bool) {
+        let seat = &mut self.seats[device];
+        seat.attend(waker);
+        let now = Instant::now();
+        for order in seat.look() {
+            let lag = now.saturating_duration_since(order.due);
+            self.second.lag.record(lag);
+            self.latencies[self.phase].lag.record(lag);
+        }
+        (seat.leave, seat.paused)
+    }
+
+    // Messages on their way out.
+
+    /// Which conversation the device is to open.
+    fn wants_open(&self, device: usize) -> Option<UserId> {
+        self.seats[device]
+            .opens
+            .then(|| self.users[(device - self.base) ^ 1])
+    }
+
+    fn next_order(&self, device: usize) -> Option<Order> {
+        self.seats[device].next()
+    }
+
+    fn new_client_seq(&mut self) -> ClientSeq {
+        self.client_seq = self.client_seq.next();
+        self.client_seq
+    }
+
+    fn compose(&self, label: &Label, bytes: usize) -> (ConversationId, String) {
+        let conversation = self.ledger.conversation(label.pair as usize);
+        (conversation, label.text(bytes))
+    }
+
+    fn written(&mut self, device: usize, label: &Label, client_seq: ClientSeq) {
+        self.counters.sent += 1;
+        self.ledger.written(label, Instant::now());
+        self.seats[device].written(client_seq);
+    }
+
+    /// Starts what is due now.
+    fn pace(&mut self, until: Option<Instant>) {
+        let Sending::Open { mut pacer, began } =
+            std::mem::replace(&mut self.sending, Sending::Nothing)
+        else {
+            return;
+        };
+        let elapsed = until.unwrap_or_else(Instant::now) - began;
+        while let Some((index, due)) = pacer.take(elapsed) {
+            self.start_due(index, began + due);
+        }
+        self.sending = Sending::Open { pacer, began };
+    }
+
+    /// Starts message number `index` of an open loop, which was due at `due`.
+    fn start_due(&mut self, index: u64, due: Instant) {
+        self.counters.due += 1;
+        let group = self.phase as u64;
+        let choice = self
+            .seed
+            .below(Purpose::Pair, group, index, 2 * self.pairs as u64);
+        let (pair, side) = ((choice / 2) as usize, (choice % 2) as u8);
+        if self.unfinished[pair] >= UNDER_WAY_MAX {
+            self.counters.shed += 1;
+            self.totals.shed += 1;
+            return;
+        }
+        self.start(pair, side, due);
+    }
+
+    /// Starts the next message of a closed loop.
+    fn start_turn(&mut self, pair: usize) {
+        let side = (self.turns[pair] % 2) as u8;
+        self.turns[pair] += 1;
+        self.counters.due += 1;
+        self.start(pair, side, Instant::now());
+    }
+
+    fn start(&mut self, pair: usize, side: u8, due: Instant) {
+        self.unfinished[pair] += 1;
+        self.totals.messages += 1;
+        let label = self.ledger.send(pair, side, due, Some(self.phase as u16));
+        let (from, to) = self.bytes;
+        let which = u64::from(label.pair) << 1 | u64::from(side);
+        let extra = self
+            .seed
+            .below(Purpose::Bytes, which, label.counter, (to - from) as u64 + 1);
+        let seat = &mut self.seats[self.base + 2 * pair + usize::from(side)];
+        if seat.line != Line::Online {
+            // A person without a connection writes too; how late the generator is shows now.
+            let lag = due.elapsed();
+            self.second.lag.record(lag);
+            self.latencies[self.phase].lag.record(lag);
+        }
+        seat.push(Order {
+            label,
+            due,
+            // At most the longest text, which has 14 bits.
+            bytes: (from as u64 + extra) as u16,
+            client_seq: None,
+        });
+    }
+
+    // Messages on their way in.
+
+    /// A device got an event.
+    fn event(&mut self, device: usize, account: &Account, event: &Event, now: Instant) {
+        self.last_event = now;
+        if self.seats[device].arrived(event.inbox_seq.cursor()) == Arrival::Again {
+            self.totals.wire_duplicates += 1;
+            return;
+        }
+        let message = match &event.body {
+            EventBody::Message(message) => message,
+            EventBody::Receipt(_) => return,
+        };
+        if self
+            .gateway_began
+            .is_none_or(|began| message.sent_at < began)
+        {
+            self.totals.earlier += 1;
+            return;
+        }
+        if message.from == account.name && message.from_device == account.device() {
+            self.seats[device].answered(message.client_seq);
+        }
+        let place = device.checked_sub(self.base).map(|at| (at / 2, at % 2));
+        match place.filter(|(pair, _)| *pair < self.pairs) {
+            None => self.ledger.misdelivered(),
+            Some(_) if !self.ledger_is_ready => self.ledger.ghost(),
+            Some((pair, side)) => self.message(device, pair, side as u8, message, now),
+        }
+    }
+
+    fn message(&mut self, device: usize, pair: usize, side: u8, message: &Message, now: Instant) {
+        let Some(seen) = self.ledger.observe(pair, side, message, now) else {
+            return;
+        };
+        self.count(&seen, now);
+        let waited = seen.acked.zip(self.seats[device].welcomed);
+        if seen.is_delivery
+            && waited.is_some_and(|(acked, welcomed)| {
+                acked < welcomed && now - welcomed > self.late_after
+            })
+        {
+            self.ledger.late();
+        }
+        if seen.finished {
+            self.finished(pair);
+        }
+    }
+
+    fn count(&mut self, seen: &Observation, now: Instant) {
+        let Some(phase) = seen.phase else { return };
+        let latencies = &mut self.latencies[usize::from(phase)];
+        let response = now.saturating_duration_since(seen.due);
+        let service = seen.written.map(|at| now.saturating_duration_since(at));
+        if seen.is_ack {
+            self.counters.acked += 1;
+            self.totals.acked += 1;
+            self.second.ack.record(response);
+            latencies.ack.record(response);
+            if let Some(service) = service {
+                latencies.ack_service.record(service);
+            }
+        }
+        if seen.is_delivery {
+            self.counters.delivered += 1;
+            self.totals.delivered += 1;
+            self.second.deliver.record(response);
+            latencies.deliver.record(response);
+            if let Some(service) = service {
+                latencies.deliver_service.record(service);
+            }
+        }
+    }
+
+    fn finished(&mut self, pair: usize) {
+        self.unfinished[pair] -= 1;
+        if matches!(self.sending, Sending::Closed) {
+            self.start_turn(pair);
+        }
+    }
+
+    /// A device got a reply.
+    fn reply(&mut self, device: usize, reply: &Reply) {
+        match (&reply.to, &reply.outcome) {
+            (ReplyTo::Request(_), Outcome::Opened { head, .. }) => {
+                self.seats[device].opens = false;
+                if let Some(opened) = self.opened.get_mut((device - self.base) / 2) {
+                    *opened = Some(*head);
+                }
+            }
+            (ReplyTo::Send { client_seq, .. }, Outcome::Accepted(seq)) => {
+                let order = self.seats[device].answered(*client_seq);
+                let now = Instant::now();
+                if let Some(order) = order
+                    && let Some(seen) = self.ledger.accepted(&order.label, seq.get(), now)
+                {
+                    self.count(&seen, now);
+                }
+            }
+            (ReplyTo::Send { client_seq, .. }, Outcome::Rejected(rejection)) => {
+                let Some(order) = self.seats[device].answered(*client_seq) else {
+                    self.ledger.rejected();
+                    return;
+                };
+                if rejection.code == RejectCode::StaleClientSeq {
+                    self.seats[device].renumber(order);
+                    return;
+                }
+                let error = anyhow::anyhow!("{}: {}", rejection.code, rejection.reason);
+                self.failed(device, "send refused", &error);
+                self.ledger.refused(&order.label);
+                self.finished(order.label.pair as usize);
+            }
+            (
+                _,
+                Outcome::Accepted(_)
+                | Outcome::Rejected(_)
+                | Outcome::Opened { .. }
+                | Outcome::Done,
+            ) => {
+                let error = anyhow::anyhow!("{reply:?}");
+                self.failed(device, "unexpected reply", &error);
+                self.ledger.rejected();
+            }
+        }
+    }
+
+    // What the phases ask.
+
+    /// Asks for every pair's conversation, once.
+    fn open_conversations(&mut self) {
+        for pair in 0..self.pairs {
+            if self.opened[pair].is_none() {
+                let seat = &mut self.seats[self.base + 2 * pair];
+                seat.opens = true;
+                seat.wake();
+            }
+        }
+    }
+
+    /// Whether all conversations are there; then the ledger is ready.
+    fn conversations_are_open(&mut self) -> bool {
+        if self.ledger_is_ready {
+            return true;
+        }
+        if self.opened.iter().any(Option::is_none) {
+            return false;
+        }
+        for (pair, head) in self.opened.iter().enumerate() {
+            let users = [self.users[2 * pair], self.users[2 * pair + 1]];
+            self.ledger
+                .add_pair(users, head.flatten().map_or(0, Seq::get));
+        }
+        self.ledger_is_ready = true;
+        true
+    }
+
+    /// The verdicts so far.
+    fn verdicts(&self) -> Verdicts {
+        self.ledger.verdicts().clone()
+    }
+
+    fn set_paused(&mut self, device: usize, paused: bool) {
+        let seat = &mut self.seats[device];
+        seat.paused = paused;
+        seat.wake();
+    }
+}

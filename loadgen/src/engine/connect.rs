@@ -1,0 +1,107 @@
+//! Brings devices in, and back after they lost their connection.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::World;
+use super::pump::{End, Pump};
+use super::seat::{Leave, Line};
+
+/// How long one attempt may take.
+const ATTEMPT_MAX: Duration = Duration::from_secs(15);
+
+/// Starts a task that connects a device after `delay`, and tries until it is let in or the run ends. `permit` is given back
+/// after the first attempt. Does nothing if the device is not away.
+pub(super) fn bring_in(
+    world: &Rc<World>,
+    device: usize,
+    delay: Duration,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    if world.engine.borrow_mut().begin_connecting(device) != Line::Away {
+        return;
+    }
+    tokio::task::spawn_local(attempts(world.clone(), device, delay, permit));
+}
+
+async fn attempts(
+    world: Rc<World>,
+    device: usize,
+    mut delay: Duration,
+    mut permit: Option<OwnedSemaphorePermit>,
+) {
+    let mut tried = 0;
+    loop {
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if world.engine.borrow().is_over() {
+            return;
+        }
+        world.engine.borrow_mut().attempted(device);
+        // In a box, so that the crowd that waits between attempts holds no room for one.
+        let attempt = Box::pin(Pump::connect(world.clone(), device));
+        let error = match tokio::time::timeout(ATTEMPT_MAX, attempt).await {
+            Ok(Ok(pump)) => {
+                tokio::task::spawn_local(pump.work());
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => anyhow::anyhow!("no answer within {} s", ATTEMPT_MAX.as_secs()),
+        };
+        permit.take();
+        let mut engine = world.engine.borrow_mut();
+        engine.failed(device, "log in", &error);
+        tried += 1;
+        delay = engine.backoff(device, tried);
+    }
+}
+
+/// A device's connection is over: it comes back, unless the run is over.
+pub(super) fn gone(world: &Rc<World>, device: usize, end: End) {
+    let delay = {
+        let mut engine = world.engine.borrow_mut();
+        let asked = match &end {
+            End::Left(_) => true,
+            End::Lost(error) => {
+                engine.failed(device, "connection", error);
+                false
+            }
+        };
+        engine.gone(device, Instant::now(), asked)
+    };
+    if !matches!(end, End::Left(Leave::End)) {
+        bring_in(world, device, delay, None);
+    }
+}
+
+/// Connects whoever is away: `rate` a second, or as many as go, `at_once` under way.
+pub(super) async fn ramp(
+    world: &Rc<World>,
+    rate: Option<f64>,
+    at_once: usize,
+    until: Instant,
+) -> anyhow::Result<()> {
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(at_once));
+    let began = Instant::now();
+    let devices = world.accounts.len();
+    for device in 0..devices {
+        if let Some(rate) = rate {
+            let due = began + Duration::from_secs_f64(device as f64 / rate);
+            tokio::time::sleep_until(due.min(until).into()).await;
+        }
+        let permit = permits.clone().acquire_owned();
+        let Ok(permit) = tokio::time::timeout_at(until.into(), permit).await else {
+            return Ok(());
+        };
+        if world.engine.borrow().is_over() {
+            return Ok(());
+        }
+        let permit = permit.context("the semaphore is never closed")?;
+        bring_in(world, device, Duration::ZERO, Some(permit));
+    }
+    Ok(())
+}

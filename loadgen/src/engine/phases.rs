@@ -1,0 +1,549 @@
+//! Plays a scenario's phases one after the other, and makes the measurement of the run.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::ports::Ports;
+use super::sampler::{self, Look};
+use super::seat::{Leave, Line};
+use super::{BACKOFF, Counters, Engine, READ_BYTES, Sending, Weather, World, connect};
+use crate::account::Account;
+use crate::conductor::Conductor;
+use crate::measure::{
+    Board, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo, StormResult, Verdicts,
+};
+use crate::pacer::Pacer;
+use crate::scenario::{How, Kind, Mode, Phase, Scenario, Storm};
+use crate::seed::{Purpose, Seed};
+
+/// How often progress is looked at while waiting.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks at the schedule; the timer is no finer.
+const PACE: Duration = Duration::from_millis(1);
+/// How long the conversations of all pairs may take to open.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+/// Without an event for so long, everything that is under way has come.
+const QUIET: Duration = Duration::from_millis(300);
+/// How long quiet is waited for.
+const QUIET_MAX: Duration = Duration::from_secs(3);
+/// An interrupted run gives what is under way this long.
+const INTERRUPTED_DRAIN: Duration = Duration::from_secs(2);
+
+/// The process of the gateway, which changes when it is killed and started again.
+pub(crate) type Pid = Rc<Cell<Option<u32>>>;
+
+/// Whether somebody wants the run to end before its time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Ends the run.
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the run is to end.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one generator process is to do.
+pub(crate) struct Job {
+    /// Its scenario, or its part of it.
+    pub(crate) scenario: Scenario,
+    /// Random number of the run, the same in all of its processes.
+    pub(crate) number: u64,
+    /// Where the gateway is.
+    pub(crate) address: SocketAddr,
+    /// As many as the scenario has clients.
+    pub(crate) accounts: Vec<Account>,
+    /// Keeps the processes of a run together, and kills and starts the gateway.
+    pub(crate) conductor: Conductor,
+    /// Where progress is shown.
+    pub(crate) board: Board,
+    /// Set when somebody ends the run before its time.
+    pub(crate) stop: Stop,
+}
+
+/// One run.
+struct Stage {
+    world: Rc<World>,
+    scenario: Scenario,
+    conductor: Conductor,
+    board: Board,
+    stop: Stop,
+    began: Instant,
+    pid: Pid,
+}
+
+/// Plays the scenario. Must run in a `LocalSet`.
+pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
+    let (scenario, accounts) = (&job.scenario, job.accounts);
+    let clients = scenario.clients() as usize;
+    let world = Rc::new(World {
+        engine: RefCell::new(Engine::new(scenario, job.number, &accounts)),
+        ports: Ports::open(job.address, clients, scenario.network, Seed(scenario.seed))?,
+        accounts,
+        buffer: RefCell::new(vec![0; READ_BYTES].into()),
+    });
+    let stage = Stage {
+        pid: job.conductor.gateway_pid(),
+        world,
+        scenario: job.scenario,
+        conductor: job.conductor,
+        board: job.board,
+        stop: job.stop,
+        began: Instant::now(),
+    };
+    let sampler = tokio::task::spawn_local(sampler::sample(
+        stage.world.clone(),
+        stage.board.clone(),
+        stage.pid.clone(),
+    ));
+    let played = stage.play().await;
+    sampler.abort();
+    let measurement = stage.finish(played?);
+    stage.world.ports.close().await;
+    Ok(measurement)
+}
+
+impl Stage {
+    async fn play(&self) -> anyhow::Result<Vec<(usize, PhaseResult)>> {
+        self.announce();
+        let mut results = Vec::new();
+        for (number, phase) in self.scenario.phases.iter().enumerate() {
+            let drains = phase.kind == Kind::Drain;
+            if self.stop.is_set() && !drains {
+                continue;
+            }
+            self.begin(number, phase);
+            self.conductor.at_phase(number).await?;
+            let result = self.phase(number, phase).await;
+            let result = result.with_context(|| format!("phase {}", phase.name))?;
+            results.push((number, result));
+        }
+        self.quiet().await;
+        Ok(results)
+    }
+
+    fn announce(&self) {
+        let names = self.scenario.phases.iter().map(|phase| phase.name.clone());
+        self.board.update(|progress| {
+            progress.scenario = info(&self.scenario);
+            progress.phase_names = names.collect();
+            progress.seconds_max = self.scenario.length_max().as_secs_f64();
+        });
+    }
+
+    fn begin(&self, number: usize, phase: &Phase) {
+        let mut engine = self.engine();
+        engine.phase = number;
+        engine.latencies.resize_with(number + 1, Default::default);
+        drop(engine);
+        self.board.update(|progress| {
+            progress.phase = number;
+            progress.phase_seconds = 0.0;
+            progress.phase_seconds_max = phase.length.as_secs_f64();
+        });
+    }
+
+    async fn phase(&self, number: usize, phase: &Phase) -> anyhow::Result<PhaseResult> {
+        if phase.traffic.is_some() {
+            self.open_conversations().await?;
+        }
+        let (before, look) = (self.engine().counters, Look::now(self.pid.get()));
+        let began = Instant::now();
+        let mut result = PhaseResult {
+            name: phase.name.clone(),
+            kind: phase.kind.name().to_owned(),
+            began_seconds: (began - self.began).as_secs_f64(),
+            ..PhaseResult::default()
+        };
+        let pacing = self.start_traffic(number, phase, began, &mut result);
+        let end = began + phase.length;
+        match &phase.kind {
+            Kind::Ramp { rate, handshakes } => {
+                connect::ramp(&self.world, *rate, *handshakes, end).await?;
+                result.timed_out = !self.wait(end, |engine| engine.all_online()).await;
+            }
+            Kind::Hold | Kind::Rate => self.wait_out(end).await,
+            Kind::Storm(storm) => self.storm(number, storm, end, &mut result).await?,
+            Kind::Migrate { fraction } => {
+                result.migration = Some(self.migrate(number, *fraction, end).await?);
+            }
+            Kind::SlowReader {
+                fraction,
+                pause,
+                population,
+            } => {
+                let devices = self.scenario.devices_of(*population);
+                self.slow(number, devices, *fraction, began + *pause, end)
+                    .await;
+            }
+            Kind::Drain => result.timed_out = !self.drain(end).await,
+        }
+        if let Some(pacing) = pacing {
+            pacing.abort();
+        }
+        let mut engine = self.engine();
+        // What was due before the end and found no look since.
+        engine.pace(Some(end.min(Instant::now())));
+        engine.sending = Sending::Nothing;
+        drop(engine);
+        self.measure(&mut result, began, &before, &look);
+        Ok(result)
+    }
+
+    /// Fills in what was counted since the phase began.
+    fn measure(&self, result: &mut PhaseResult, began: Instant, before: &Counters, look: &Look) {
+        let (now, after) = (self.engine().counters, Look::now(self.pid.get()));
+        result.seconds = began.elapsed().as_secs_f64();
+        result.due = now.due - before.due;
+        result.sent = now.sent - before.sent;
+        result.acked = now.acked - before.acked;
+        result.delivered = now.delivered - before.delivered;
+        result.shed = now.shed - before.shed;
+        result.logins = now.logins - before.logins;
+        result.connections_lost = now.lost - before.lost;
+        result.gateway_cpu_seconds = after.gateway_cpu(look).map(|cpu| cpu.as_secs_f64());
+        result.gateway_rss_bytes = after.gateway.map(|(_, one)| one.resident_bytes);
+        result.generator_cpu_seconds = after.own_cpu(look).as_secs_f64();
+        result.udp_drops = after.udp_drops.saturating_sub(look.udp_drops);
+        if let Some(migration) = &mut result.migration {
+            migration.lost = result.connections_lost;
+        }
+    }
+
+    /// Starts the phase's messages. Open loop: a task that looks at the schedule every millisecond.
+    fn start_traffic(
+        &self,
+        number: usize,
+        phase: &Phase,
+        began: Instant,
+        result: &mut PhaseResult,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let traffic = phase.traffic.as_ref()?;
+        let mut engine = self.engine();
+        engine.bytes = traffic.bytes;
+        match traffic.mode {
+            Mode::Closed { outstanding } => {
+                result.closed_loop = true;
+                engine.sending = Sending::Closed;
+                for pair in 0..engine.pairs {
+                    for _ in 0..outstanding {
+                        engine.start_turn(pair);
+                    }
+                }
+                None
+            }
+            Mode::Open { rates, arrival } => {
+                result.offered_per_second = Some((rates.0 + rates.1) / 2.0);
+                let pacer = Pacer::new(rates, phase.length, arrival, engine.seed, number as u64);
+                engine.sending = Sending::Open { pacer, began };
+                Some(tokio::task::spawn_local(pace(self.world.clone())))
+            }
+        }
+    }
+
+    async fn open_conversations(&self) -> anyhow::Result<()> {
+        self.engine().open_conversations();
+        let until = Instant::now() + OPEN_MAX;
+        let open = self.wait(until, Engine::conversations_are_open).await;
+        anyhow::ensure!(
+            open || self.stop.is_set(),
+            "not all conversations could be opened within {} s; see the failures",
+            OPEN_MAX.as_secs()
+        );
+        Ok(())
+    }
+
+    async fn storm(
+        &self,
+        number: usize,
+        storm: &Storm,
+        end: Instant,
+        result: &mut PhaseResult,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        {
+            let mut engine = self.engine();
+            engine.backoff = storm.backoff;
+            engine.weather = Some(Weather {
+                began,
+                away: storm.away,
+                returns_ms: Vec::new(),
+                attempts: 0,
+            });
+            engine.counters.returned = 0;
+        }
+        let dropped = match storm.how {
+            How::Close => self.throw_off(number, storm, end).await,
+            How::Silent => self.vanish(number, storm, end).await?,
+            How::Kill => self.kill(storm).await?,
+        };
+        let back = self
+            .wait(end, |engine| {
+                engine.counters.returned >= dropped && engine.all_online()
+            })
+            .await;
+        let mut engine = self.engine();
+        engine.backoff = BACKOFF;
+        if let Some(mut weather) = engine.weather.take() {
+            weather.returns_ms.sort_unstable();
+            result.storm = Some(StormResult {
+                how: storm.how.name().to_owned(),
+                dropped,
+                back: weather.returns_ms.len() as u64,
+                attempts: weather.attempts,
+                returns_ms: weather.returns_ms,
+            });
+        }
+        result.timed_out = !back;
+        Ok(())
+    }
+
+    /// Devices close their connections, spread over the storm's time.
+    async fn throw_off(&self, number: usize, storm: &Storm, end: Instant) -> u64 {
+        let devices = self.scenario.devices_of(storm.population);
+        let seed = Seed(self.scenario.seed);
+        let group = number as u64;
+        let mut chosen: Vec<(Duration, usize)> = seed
+            .choose(group, devices.len(), storm.drop)
+            .into_iter()
+            .map(|at| {
+                let moment = seed.unit(Purpose::Moment, group, at as u64);
+                (storm.within.mul_f64(moment), devices.start + at)
+            })
+            .collect();
+        chosen.sort_unstable();
+        let began = Instant::now();
+        let mut dropped = 0;
+        for (moment, device) in chosen {
+            if began.elapsed() < moment {
+                self.wait_out(end.min(began + moment)).await;
+            }
+            dropped += u64::from(self.engine().throw(device, Leave::Close, true));
+        }
+        dropped
+    }
+
+    /// Whole sockets vanish.
+    async fn vanish(&self, number: usize, storm: &Storm, end: Instant) -> anyhow::Result<u64> {
+        let ports = &self.world.ports;
+        let chosen = Seed(self.scenario.seed).choose(number as u64, ports.len(), storm.drop);
+        let pause = storm.within / chosen.len().max(1) as u32;
+        let mut dropped = 0;
+        for port in chosen {
+            ports.vanish(port)?;
+            dropped += self.engine().throw_all(|device| ports.of(device) == port);
+            if !pause.is_zero() {
+                self.wait_out(end.min(Instant::now() + pause)).await;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// The gateway is killed and started again.
+    async fn kill(&self, storm: &Storm) -> anyhow::Result<u64> {
+        self.conductor.kill().await?;
+        let dropped = self.engine().throw_all(|_| true);
+        tokio::time::sleep(storm.down).await;
+        self.conductor.restart().await?;
+        Ok(dropped)
+    }
+
+    /// Sockets get new ports.
+    async fn migrate(
+        &self,
+        number: usize,
+        fraction: f64,
+        end: Instant,
+    ) -> anyhow::Result<MigrationResult> {
+        let ports = &self.world.ports;
+        let chosen = Seed(self.scenario.seed).choose(number as u64, ports.len(), fraction);
+        for port in &chosen {
+            ports.rebind(*port)?;
+        }
+        let on_them = |(device, seat): (usize, &super::Seat)| {
+            seat.line == Line::Online && chosen.contains(&ports.of(device))
+        };
+        let connections = self
+            .engine()
+            .seats
+            .iter()
+            .enumerate()
+            .filter(|one| on_them(*one))
+            .count();
+        self.wait_out(end).await;
+        Ok(MigrationResult {
+            sockets: chosen.len() as u64,
+            connections: connections as u64,
+            lost: 0,
+        })
+    }
+
+    /// Some devices do not read for a time.
+    async fn slow(
+        &self,
+        number: usize,
+        devices: std::ops::Range<usize>,
+        fraction: f64,
+        awake: Instant,
+        end: Instant,
+    ) {
+        let chosen = Seed(self.scenario.seed).choose(number as u64, devices.len(), fraction);
+        let set = |paused| {
+            let mut engine = self.engine();
+            for at in &chosen {
+                engine.set_paused(devices.start + at, paused);
+            }
+        };
+        set(true);
+        self.wait_out(awake.min(end)).await;
+        set(false);
+        self.wait_out(end).await;
+    }
+
+    /// Waits until every message has been seen by both of its users and everybody is there. False: time is over.
+    async fn drain(&self, end: Instant) -> bool {
+        let done = |engine: &mut Engine| engine.ledger.settled() && engine.all_online();
+        if !self.stop.is_set() {
+            return self.wait(end, done).await || done(&mut self.engine());
+        }
+        let until = Instant::now() + INTERRUPTED_DRAIN;
+        while Instant::now() < until && !done(&mut self.engine()) {
+            tokio::time::sleep(LOOK).await;
+        }
+        done(&mut self.engine())
+    }
+
+    /// Waits until nothing more comes: a message that comes twice may do so last.
+    async fn quiet(&self) {
+        let until = Instant::now() + QUIET_MAX;
+        let began = Instant::now();
+        while Instant::now() < until {
+            let last = self.engine().last_event.max(began);
+            if last.elapsed() >= QUIET {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until `done`, or the time, or the end of the run. Says whether it was done.
+    async fn wait(&self, until: Instant, mut done: impl FnMut(&mut Engine) -> bool) -> bool {
+        loop {
+            if done(&mut self.engine()) {
+                return true;
+            }
+            let now = Instant::now();
+            if now >= until || self.stop.is_set() {
+                return false;
+            }
+            let next = until.min(now + LOOK);
+            tokio::time::sleep_until(next.into()).await;
+            self.board.update(|progress| {
+                progress.seconds = self.began.elapsed().as_secs_f64();
+                progress.phase_seconds += now.elapsed().as_secs_f64();
+            });
+        }
+    }
+
+    async fn wait_out(&self, until: Instant) {
+        self.wait(until, |_| false).await;
+    }
+
+    fn engine(&self) -> std::cell::RefMut<'_, Engine> {
+        self.world.engine.borrow_mut()
+    }
+
+    /// The verdict, and everything else that a report needs.
+    fn finish(&self, played: Vec<(usize, PhaseResult)>) -> Measurement {
+        let mut engine = self.engine();
+        engine.over = true;
+        let phases: Vec<PhaseResult> = played
+            .into_iter()
+            .map(|(number, result)| PhaseResult {
+                latency: std::mem::take(&mut engine.latencies[number]),
+                ..result
+            })
+            .collect();
+        let missing = engine.seats.len() as u64 - engine.online;
+        let number = engine.ledger.run();
+        let ledger = std::mem::replace(&mut engine.ledger, crate::verify::Ledger::new(number));
+        let verdicts: Verdicts = ledger.finish();
+        // A device that is told now has its connection closed, and what it still gets is nobody's business.
+        engine.end();
+        self.board.update(|progress| {
+            progress.done = true;
+            progress.verdicts = verdicts.clone();
+        });
+        let samples: Vec<Sample> = self.board.read().samples;
+        let seconds = self.began.elapsed().as_secs_f64();
+        let mut measurement = Measurement {
+            scenario: info(&self.scenario),
+            environment: crate::environment::here(&engine.gateway_agent, self.pid.get().is_some()),
+            started_at_ms: crate::environment::now_ms() - (seconds * 1_000.0) as u64,
+            seconds,
+            memory: crate::judge::memory_slope(&samples, &phases),
+            samples,
+            phases,
+            verdicts,
+            totals: engine.totals.clone(),
+            failures: engine.failures.clone(),
+            invalid: Vec::new(),
+            interrupted: self.stop.is_set(),
+        };
+        crate::judge::judge(&mut measurement, missing);
+        measurement
+    }
+}
+
+impl Engine {
+    /// Has these devices vanish; says how many were there.
+    fn throw_all(&mut self, of: impl Fn(usize) -> bool) -> u64 {
+        let devices = (0..self.seats.len()).filter(|device| of(*device));
+        devices
+            .map(|device| u64::from(self.throw(device, Leave::Vanish, true)))
+            .sum()
+    }
+
+    fn end(&mut self) {
+        for device in 0..self.seats.len() {
+            self.throw(device, Leave::End, false);
+        }
+    }
+
+    fn all_online(&self) -> bool {
+        self.online == self.seats.len() as u64
+    }
+}
+
+async fn pace(world: Rc<World>) {
+    let mut tick = tokio::time::interval(PACE);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        world.engine.borrow_mut().pace(None);
+    }
+}
+
+/// A scenario as reports name it.
+pub(crate) fn info(scenario: &Scenario) -> ScenarioInfo {
+    ScenarioInfo {
+        name: scenario.name.clone(),
+        about: scenario.about.clone(),
+        seed: scenario.seed,
+        connections: scenario.clients(),
+        pairs: scenario.graph.pairs,
+        processes: 1,
+        toml: scenario.to_toml(),
+    }
+}

@@ -1,0 +1,162 @@
+//! Whether a run's figures are worth something: who was the bottleneck, and did what was to happen happen.
+
+use crate::measure::{Measurement, MemorySlope, PhaseResult, Sample};
+
+/// A generator that gets to one send in a hundred later than this measured itself.
+const LAG_P99_MAX_MS: f64 = 5.0;
+/// A generator thread that is busier than this has no room left to be on time.
+const GENERATOR_CORES_MAX: f64 = 0.85;
+/// Connections that a slope is taken over at the least.
+const SLOPE_CONNECTIONS_MIN: u64 = 100;
+
+/// Adds to `measured` why it is invalid, if it is. `missing`: devices that were not connected at the end.
+pub(crate) fn judge(measured: &mut Measurement, missing: u64) {
+    let processes = measured.scenario.processes.max(1) as f64;
+    for phase in &measured.phases {
+        if phase.closed_loop || phase.offered_per_second.is_none() || is_upheaval(phase) {
+            continue;
+        }
+        let name = &phase.name;
+        let cores = phase.generator_cpu_seconds / phase.seconds.max(f64::MIN_POSITIVE) / processes;
+        if let Some(lag) = phase.latency.lag.quantile_ms(0.99)
+            && lag > LAG_P99_MAX_MS
+        {
+            measured.invalid.push(format!(
+                "{name}: generator-bound: one send in a hundred was started {lag:.1} ms late or later (at most \
+                 {LAG_P99_MAX_MS} ms); lower --rate or add --processes"
+            ));
+        }
+        if cores > GENERATOR_CORES_MAX {
+            measured.invalid.push(format!(
+                "{name}: generator-bound: each of its processes was busy for {:.0} % of the time (at most {:.0} %); lower \
+                 --rate or add --processes",
+                cores * 100.0,
+                GENERATOR_CORES_MAX * 100.0
+            ));
+        }
+    }
+    if measured.interrupted {
+        // Somebody wanted an early end; what was measured until then stands.
+        return;
+    }
+    let late = measured.phases.iter().filter(|phase| phase.timed_out);
+    let mut reasons: Vec<String> = late
+        .map(|phase| format!("{}: not done within its {:.0} s", phase.name, phase.seconds))
+        .collect();
+    if missing > 0 {
+        reasons.push(format!(
+            "{missing} of {} devices were not connected at the end",
+            measured.scenario.connections
+        ));
+    }
+    measured.invalid.append(&mut reasons);
+}
+
+/// In a storm everybody connects at once and latency is that of being away; nothing is claimed of the generator's lateness.
+fn is_upheaval(phase: &PhaseResult) -> bool {
+    phase.storm.is_some()
+}
+
+/// The slope of resident memory over connections, from the ramp and what follows before the first messages.
+pub(crate) fn memory_slope(samples: &[Sample], phases: &[PhaseResult]) -> MemorySlope {
+    let quiet = phases
+        .iter()
+        .take_while(|phase| phase.kind == "ramp" || (phase.kind == "hold" && phase.due == 0))
+        .count();
+    let samples: Vec<&Sample> = samples
+        .iter()
+        .take_while(|sample| sample.phase < quiet)
+        .collect();
+    let most = samples.iter().map(|one| one.connections).max().unwrap_or(0);
+    // Above what a process needs at all.
+    let points = |bytes: fn(&Sample) -> Option<u64>| -> Vec<(f64, f64)> {
+        samples
+            .iter()
+            .filter(|sample| sample.connections * 10 >= most && most >= SLOPE_CONNECTIONS_MIN)
+            .filter_map(|sample| Some((sample.connections as f64, bytes(sample)? as f64 / 1024.0)))
+            .collect()
+    };
+    MemorySlope {
+        gateway_kib: slope(&points(|sample| sample.gateway_rss_bytes)),
+        generator_kib: slope(&points(|sample| Some(sample.generator_rss_bytes))),
+    }
+}
+
+/// Least squares; `None` without two different places.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    let together: f64 = points
+        .iter()
+        .map(|(x, y)| (x - mean_x) * (y - mean_y))
+        .sum();
+    (spread > 0.0).then(|| together / spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(connections: u64, kib: u64) -> Sample {
+        Sample {
+            connections,
+            gateway_rss_bytes: Some(kib * 1024),
+            ..Sample::default()
+        }
+    }
+
+    fn ramp() -> PhaseResult {
+        PhaseResult {
+            kind: "ramp".to_owned(),
+            ..PhaseResult::default()
+        }
+    }
+
+    #[test]
+    fn the_slope_leaves_out_what_a_process_needs_at_all() {
+        let samples: Vec<Sample> = (1..=10)
+            .map(|n| at(n * 1_000, 50_000 + n * 30_000))
+            .collect();
+        let slope = memory_slope(&samples, &[ramp()]);
+        assert!(
+            (slope.gateway_kib.unwrap() - 30.0).abs() < 1e-6,
+            "{slope:?}"
+        );
+        assert_eq!(memory_slope(&samples[..1], &[ramp()]).gateway_kib, None);
+        assert_eq!(memory_slope(&samples, &[]).gateway_kib, None);
+    }
+
+    fn rate(lag_ms: u64, cpu: f64) -> PhaseResult {
+        let mut phase = PhaseResult {
+            kind: "rate".to_owned(),
+            offered_per_second: Some(1.0),
+            seconds: 10.0,
+            generator_cpu_seconds: cpu,
+            ..PhaseResult::default()
+        };
+        phase.latency.lag.record_us(lag_ms * 1_000, 100);
+        phase
+    }
+
+    fn reasons(phase: PhaseResult) -> Vec<String> {
+        let mut measured = crate::measure::empty();
+        measured.phases.push(phase);
+        judge(&mut measured, 0);
+        measured.invalid
+    }
+
+    #[test]
+    fn a_generator_that_was_the_bottleneck_says_so() {
+        assert!(reasons(rate(1, 5.0)).is_empty());
+        assert!(reasons(rate(20, 5.0))[0].contains("20.0 ms late"));
+        assert!(reasons(rate(1, 9.5))[0].contains("95 %"));
+        let mut late = rate(1, 1.0);
+        late.timed_out = true;
+        assert_eq!(reasons(late).len(), 1);
+        let mut closed = rate(20, 9.9);
+        closed.closed_loop = true;
+        assert!(reasons(closed).is_empty());
+    }
+}
