@@ -4,6 +4,7 @@
 //! reads it: what one form of a report says, all of them say.
 
 pub(crate) mod build;
+pub(crate) mod ceiling;
 pub(crate) mod command;
 pub(crate) mod compare;
 pub(crate) mod distribution;

@@ -42,6 +42,9 @@ pub(crate) struct Show {
     /// Judge by this gate instead of the run's own, such as 'p99_deliver<10ms'; more than one may be given
     #[arg(long, value_name = "GATE")]
     gate: Vec<Gate>,
+    /// Put the transport's ceiling beside the run's numbers: what `quipu-loadgen ceiling` printed on this machine
+    #[arg(long, value_name = "FILE")]
+    ceiling: Option<PathBuf>,
 }
 
 impl Show {
@@ -50,6 +53,14 @@ impl Show {
         let mut report = read(&self.file)?;
         if !self.gate.is_empty() {
             report.judge(&self.gate);
+        }
+        if let Some(path) = &self.ceiling {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read {}", path.display()))?;
+            serde_json::from_str(&text)
+                .context("not JSON")
+                .and_then(|ceiling| report.set_ceiling(&ceiling))
+                .with_context(|| format!("read {}", path.display()))?;
         }
         let shown = match self.form {
             Form::Text => text::render(&report),
@@ -252,6 +263,7 @@ mod tests {
     fn wrong_lines_are_refused_with_the_reason() {
         for (line, complaint) in [
             ("show @none", "read "),
+            ("show @a --ceiling @b", "quipu-loadgen ceiling"),
             (
                 "show @a --gate p99_delivery<1ms",
                 "did you mean p99_deliver?",
