@@ -45,7 +45,7 @@ pub const ACK_EVENTS: usize = DELIVERY_WINDOW_EVENTS / 4;
 /// Bytes of kept events after which a client acks at once.
 pub const ACK_BYTES: usize = DELIVERY_WINDOW_BYTES / 4;
 /// Below those, a client acks at most once in this time, in milliseconds.
-pub const ACK_DELAY_MS: u64 = 100;
+pub const ACK_DELAY_MS: u64 = 500;
 /// How many times the delivery window a gateway may overrun before the client closes. Memory of a client is bounded by it.
 pub const DELIVERY_WINDOW_TOLERANCE: usize = 2;
 
