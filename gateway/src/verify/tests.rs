@@ -273,7 +273,7 @@ fn damaged_rows_and_impossible_receipts_are_found() {
         }
         Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) => Some(row),
     });
-    check("has read up to", |row| match row {
+    check("a member is ahead of its head", |row| match row {
         Row::Entity(key @ EntityKey::Conversation(_), value) => {
             let mut conversation = Conversation::decode(&value).unwrap();
             conversation.members[0].delivered = Seq::new(7).ok();
