@@ -25,6 +25,9 @@ const LISTENING: &str = "listening on ";
 const ATTACKERS: usize = 8;
 /// How long each of them goes on, connection after connection.
 const ATTACK: Duration = Duration::from_secs(4);
+/// Messages that the witnesses exchange meanwhile at the least, so that there were some to harm. How many more depends on the
+/// machine; that each arrives in time is what the witness itself insists on.
+const MESSAGES_MIN: u64 = 3;
 /// What the flood may cost, all attackers together. Each connection is bounded by its windows: some hundred KiB.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
 
@@ -211,7 +214,7 @@ async fn a_flood_costs_bounded_memory_and_harms_nobody() {
         most >> 10
     );
     assert!(
-        testimony.messages > 10,
+        testimony.messages >= MESSAGES_MIN,
         "the witnesses hardly got through: {testimony:?}"
     );
     assert!(

@@ -189,13 +189,14 @@ fn flush_until_closed<S: Store>(shared: &Shared<S>) {
         }
         state.frozen = None;
         state.commits_flushed = commits;
-        drop(state);
-        shared.flushed.notify_all();
+        // Counted before anybody who waits for this flush can look.
         let stats = &shared.stats;
         count(&stats.flushes, 1);
         count(&stats.flushed_rows, rows.len() as u64);
         count(&stats.flushed_bytes, rows.bytes as u64);
         count_us(&stats.flush_us, flushed_at.elapsed());
+        drop(state);
+        shared.flushed.notify_all();
     }
 }
 
