@@ -11,8 +11,16 @@ const COLUMNS: &str = "100";
 const ROWS: &str = "30";
 /// How long something may take to appear.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+/// What a shell adds to 128 for a program that was killed.
+const SIGKILL: i32 = 9;
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Starts a program in a terminal and keeps its process id and its exit code in files: a tmux that misses a SIGCHLD never
+/// learns that a program has ended. Arguments: the two files, the program, its arguments.
+const KEEPER: &str = r#"pid=$1 code=$2; shift 2
+sh -c 'echo $$ > "$0.new" && mv "$0.new" "$0" && exec "$@"' "$pid" "$@"
+echo $? > "$code.new" && mv "$code.new" "$code""#;
 
 /// A tmux server that nobody else knows; it ends with this value.
 pub(crate) struct Terminals {
@@ -40,7 +48,19 @@ impl Terminals {
         program: &Path,
         arguments: &[&str],
     ) -> Result<Screen<'_>> {
-        let program = program.to_str().context("a path in UTF-8")?;
+        let screen = Screen {
+            terminals: self,
+            name: name.to_owned(),
+            pid: self.folder.join(format!("{name}.pid")),
+            code: self.folder.join(format!("{name}.code")),
+        };
+        for file in [&screen.pid, &screen.code] {
+            if file.exists() {
+                std::fs::remove_file(file)?;
+            }
+        }
+        let utf8 = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
+        let (pid, code, program) = (utf8(&screen.pid)?, utf8(&screen.code)?, utf8(program)?);
         let mut words = vec![
             "new-session",
             "-d",
@@ -51,14 +71,17 @@ impl Terminals {
             "-y",
             ROWS,
             "--",
-            program,
+            "sh",
+            "-c",
+            KEEPER,
+            "keeper",
+            &pid,
+            &code,
+            &program,
         ];
         words.extend(arguments);
         self.tmux(&words)?;
-        Ok(Screen {
-            terminals: self,
-            name: name.to_owned(),
-        })
+        Ok(screen)
     }
 
     fn tmux(&self, words: &[&str]) -> Result<String> {
@@ -95,6 +118,8 @@ impl Drop for Terminals {
 pub(crate) struct Screen<'a> {
     terminals: &'a Terminals,
     name: String,
+    pid: PathBuf,
+    code: PathBuf,
 }
 
 impl Screen<'_> {
@@ -144,34 +169,31 @@ impl Screen<'_> {
         })
     }
 
-    /// Waits until the program has ended by itself, and gives its exit code.
+    /// Waits until the program has ended, and gives its exit code as a shell sees it.
     pub(crate) fn wait_end(&self) -> Result<i32> {
-        let deadline = Instant::now() + SHOWN_WITHIN;
-        loop {
-            let state = self.ask("#{pane_dead} #{pane_dead_status}")?;
-            if let Some(code) = state.strip_prefix("1 ") {
-                return code.parse().with_context(|| format!("exit code {code}"));
-            }
-            if Instant::now() >= deadline {
-                bail!("{} does not end. It shows:\n{}", self.name, self.text()?);
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+        number_in(&self.code, || {
+            Ok(format!(
+                "{} does not end. It shows:\n{}",
+                self.name,
+                self.text()?
+            ))
+        })
     }
 
     /// Kills the program with SIGKILL and closes the terminal.
     pub(crate) fn kill(self) -> Result<()> {
-        let pid = self.ask("#{pane_pid}")?;
+        let pid = number_in(&self.pid, || Ok(format!("{} did not start", self.name)))?;
         let killed = Command::new("kill")
-            .args(["-KILL", &pid])
+            .args(["-KILL", &pid.to_string()])
             .status()
             .context("run kill")?;
         ensure!(killed.success(), "kill {pid}: {killed}");
-        let deadline = Instant::now() + SHOWN_WITHIN;
-        while self.ask("#{pane_dead}")? != "1" {
-            ensure!(Instant::now() < deadline, "process {pid} survives SIGKILL");
-            std::thread::sleep(LOOK_EVERY);
-        }
+        let code = self.wait_end()?;
+        ensure!(
+            code == 128 + SIGKILL,
+            "killed, {} ended with {code}",
+            self.name
+        );
         self.close()
     }
 
@@ -180,12 +202,22 @@ impl Screen<'_> {
         self.tmux(&["kill-session", "-t", &self.name]).map(drop)
     }
 
-    fn ask(&self, format: &str) -> Result<String> {
-        let answer = self.tmux(&["display-message", "-p", "-t", &self.name, format])?;
-        Ok(answer.trim_end().to_owned())
-    }
-
     fn tmux(&self, words: &[&str]) -> Result<String> {
         self.terminals.tmux(words)
     }
+}
+
+/// Waits until a file is there and reads the number in it.
+fn number_in(file: &Path, complaint: impl Fn() -> Result<String>) -> Result<i32> {
+    let deadline = Instant::now() + SHOWN_WITHIN;
+    while !file.exists() {
+        if Instant::now() >= deadline {
+            bail!("{}", complaint()?);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let text = std::fs::read_to_string(file)?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{} holds `{text}`", file.display()))
 }
