@@ -21,7 +21,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quipu_protocol::id::{ConversationId, Seq};
+use quipu_protocol::id::ConversationId;
+use quipu_protocol::session::{Positions, Waiting};
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
@@ -30,7 +31,6 @@ use crate::error::Error;
 
 pub(crate) use account::StoredSession;
 pub(crate) use inbox::Turn;
-pub(crate) use outbox::{Settled, Waiting};
 
 /// The database inside the data folder.
 const CACHE_FILE: &str = "quipu.sqlite";
@@ -210,21 +210,6 @@ pub(crate) fn private_file(path: &Path) -> std::io::Result<File> {
         .truncate(true)
         .mode(0o600)
         .open(path)
-}
-
-/// Positions to report for one conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Positions {
-    pub(crate) delivered: Option<Seq>,
-    pub(crate) read: Option<Seq>,
-}
-
-impl Positions {
-    /// Takes the higher of both, field by field.
-    pub(crate) fn raise(&mut self, other: Self) {
-        self.delivered = self.delivered.max(other.delivered);
-        self.read = self.read.max(other.read);
-    }
 }
 
 /// What was committed to the cache and must go out: handed to the driver in the order of the commits.

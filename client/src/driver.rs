@@ -2,8 +2,6 @@
 
 mod link;
 mod liveness;
-mod outbox;
-mod receipts;
 mod route;
 mod streams;
 

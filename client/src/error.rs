@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use quipu_protocol::error::{CloseCode, RejectCode};
+use quipu_protocol::event::Rejection;
 use quipu_protocol::id::UserId;
 
 use crate::events::OfflineReason;
@@ -80,6 +81,15 @@ pub struct Refusal {
     pub code: RejectCode,
     /// Its words, for a person.
     pub reason: String,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            code: rejection.code,
+            reason: rejection.reason,
+        }
+    }
 }
 
 impl From<CertificateChanged> for Error {

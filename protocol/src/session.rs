@@ -15,12 +15,19 @@
 //! the back-pressure that reaches the peer through QUIC's flow control.
 //!
 //! After `Close` a machine is silent: it takes whatever comes and says nothing.
+//!
+//! Two small machines help the client's half: [`Outbox`] decides what of the unanswered messages goes out when, and
+//! [`Receipts`] when positions are reported.
 
 mod client;
 mod in_flight;
 mod inbox;
+mod outbox;
 mod outputs;
+mod receipts;
 mod server;
 
 pub use client::{ClientOutput, ClientSession, LaneId, SendBlocked};
+pub use outbox::{Outbox, Pumped, Settled, Waiting};
+pub use receipts::{Positions, Receipts};
 pub use server::{ServerOutput, ServerSession};

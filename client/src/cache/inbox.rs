@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
+use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::outbox::{self, Settled};
-use super::{Positions, Tables, row};
+use super::{Tables, outbox, row};
 use crate::error::{Error, Refusal};
 use crate::events::ClientEvent;
 use crate::model::Account;
@@ -183,9 +183,10 @@ fn settle(tx: &Transaction<'_>, settled: &Settled, changes: &mut Changes) -> Res
         Settled::Refused {
             conversation,
             client_seq,
-            refusal,
+            rejection,
         } => {
-            for id in outbox::refuse(tx, conversation, *client_seq, refusal)? {
+            let refusal = Refusal::from(rejection.clone());
+            for id in outbox::refuse(tx, conversation, *client_seq, &refusal)? {
                 let refusal = refusal.clone();
                 changes.ended.push((id, Err(refusal.clone())));
                 changes.events.push(ClientEvent::Refused {

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::id::{ClientSeq, ConversationId, MessageId, Seq, TimestampMs, UserId};
+use quipu_protocol::session::{Positions, Waiting};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tokio::sync::oneshot;
 
 use super::inbox::sent_seq;
-use super::{Positions, Tables, row};
+use super::{Tables, row};
 use crate::config::{OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
 use crate::error::{Error, Refusal};
 use crate::model::{LocalMessage, LocalState, Target};
@@ -16,42 +17,6 @@ use crate::model::{LocalMessage, LocalState, Target};
 const QUEUED: i64 = 0;
 const ACKED: i64 = 1;
 const REFUSED: i64 = 2;
-
-/// One message that the gateway has not answered, as the driver needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    pub(crate) conversation: ConversationId,
-    /// Set for direct conversations that this device can make.
-    pub(crate) peer: Option<UserId>,
-    /// Whether the gateway is known to have the conversation.
-    pub(crate) opened: bool,
-    pub(crate) client_seq: ClientSeq,
-    pub(crate) id: MessageId,
-    pub(crate) text: String,
-}
-
-/// The end of something that was sent, without an event of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// A message was accepted before; its event is on the way.
-    Accepted {
-        conversation: ConversationId,
-        client_seq: ClientSeq,
-        seq: Seq,
-    },
-    /// A message was refused for good; `None`: all that wait for this conversation.
-    Refused {
-        conversation: ConversationId,
-        client_seq: Option<ClientSeq>,
-        refusal: Refusal,
-    },
-    /// A conversation exists.
-    Opened {
-        conversation: ConversationId,
-        peer: Option<UserId>,
-        head: Option<Seq>,
-    },
-}
 
 /// How full the outbox is.
 #[derive(Debug, Default, Clone, Copy)]

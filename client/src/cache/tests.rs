@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt};
+use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt, Rejection};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
 };
+use quipu_protocol::session::Settled;
 use quipu_protocol::welcome::{Limits, Welcome};
 use tokio::sync::oneshot;
 
@@ -220,14 +221,12 @@ fn an_ack_before_its_event_is_told_once() {
 fn a_refusal_is_kept_until_it_is_forgotten() {
     let mut tables = alice(None);
     let ids = queue(&mut tables, &["one"]);
-    let refusal = Refusal {
-        code: RejectCode::UnknownUser,
-        reason: "no bob".into(),
-    };
+    let rejection = Rejection::new(RejectCode::UnknownUser, "no bob");
+    let refusal = Refusal::from(rejection.clone());
     let settled = vec![Settled::Refused {
         conversation: direct(),
         client_seq: None,
-        refusal: refusal.clone(),
+        rejection,
     }];
     tables
         .apply(

@@ -12,17 +12,17 @@ use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Event, EventBody, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, RequestId, UserId};
 use quipu_protocol::limits::REASON_BYTES_MAX;
-use quipu_protocol::session::{ClientOutput, ClientSession, LaneId, SendBlocked};
+use quipu_protocol::session::{
+    ClientOutput, ClientSession, LaneId, Outbox, Receipts, SendBlocked, Settled,
+};
 use quipu_protocol::welcome::{GoAway, Welcome};
 use tokio::time::{Instant, timeout};
 
 use super::liveness::Liveness;
-use super::outbox::Outbox;
-use super::receipts::Receipts;
 use super::streams::{Progress, Source, Streams};
 use super::{Answer, Command, Driver, Stop, again, lock, refuse};
 use crate::backoff::jitter;
-use crate::cache::{Settled, Tables, Turn};
+use crate::cache::{Tables, Turn};
 use crate::error::{Error, Refusal};
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
 use crate::model::Account;
@@ -337,11 +337,7 @@ impl<'a> Link<'a> {
                         .settled
                         .extend(self.outbox.not_opened(now, conversation, rejection));
                 } else if let Some((_, answer)) = self.opens.remove(&request) {
-                    let refusal = Refusal {
-                        code: rejection.code,
-                        reason: rejection.reason,
-                    };
-                    let _ = answer.send(Err(Error::Refused(refusal)));
+                    let _ = answer.send(Err(Error::Refused(Refusal::from(rejection))));
                 }
             }
             // The protocol crate pairs replies and outcomes; what is left says nothing to a client.

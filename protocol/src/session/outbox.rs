@@ -1,26 +1,78 @@
-//! What of the outbox goes out when: in order within each conversation, again on every connection until it is answered.
+//! What of a device's outbox goes out when: in order within each conversation, again on every connection until it is
+//! answered.
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test has to begin at some time, and no decision depends on which"
+)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use quipu_protocol::error::{RejectCode, Retry};
-use quipu_protocol::event::{Content, Rejection};
-use quipu_protocol::id::{ClientSeq, ConversationId, MessageId, RequestId, UserId};
-use quipu_protocol::limits::SENDS_IN_FLIGHT_MAX;
-use quipu_protocol::session::{ClientSession, SendBlocked};
-
-use crate::cache::{Settled, Waiting};
-use crate::error::Refusal;
+use super::{ClientSession, SendBlocked};
+use crate::error::{RejectCode, Retry};
+use crate::event::{Content, Rejection};
+use crate::id::{ClientSeq, ConversationId, MessageId, RequestId, Seq, UserId};
+use crate::limits::SENDS_IN_FLIGHT_MAX;
 
 /// Pause after a rejection that names no time.
 const REJECTED_PAUSE: Duration = Duration::from_secs(1);
 
-/// The unanswered messages of one connection, as a machine without a clock. Made anew from the cache for each connection.
+/// One message that the gateway has not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Where it goes.
+    pub conversation: ConversationId,
+    /// Set for direct conversations that this device can make.
+    pub peer: Option<UserId>,
+    /// Whether the gateway is known to have the conversation.
+    pub opened: bool,
+    /// The device's number for it.
+    pub client_seq: ClientSeq,
+    /// Its name.
+    pub id: MessageId,
+    /// What it says.
+    pub text: String,
+}
+
+/// The end of something that was sent, without an event of its own. The client keeps it before it tells anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// A message was accepted before; its event is on the way.
+    Accepted {
+        /// Where.
+        conversation: ConversationId,
+        /// Which.
+        client_seq: ClientSeq,
+        /// Its place there.
+        seq: Seq,
+    },
+    /// A message was refused for good.
+    Refused {
+        /// Where.
+        conversation: ConversationId,
+        /// Which; `None`: all that wait for this conversation.
+        client_seq: Option<ClientSeq>,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A conversation exists.
+    Opened {
+        /// Its id.
+        conversation: ConversationId,
+        /// The other one, if this device asked for it by name.
+        peer: Option<UserId>,
+        /// Seq of its last message.
+        head: Option<Seq>,
+    },
+}
+
+/// The unanswered messages of one connection, as a machine without a clock. Made anew for each connection from what the
+/// client keeps, and as bounded as that is.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub struct Outbox {
     lanes: BTreeMap<ConversationId, Lane>,
     /// Lanes that may have something to send, in the order of their turns.
     ready: VecDeque<ConversationId>,
@@ -75,16 +127,16 @@ struct Entry {
 
 /// What sending found out.
 #[derive(Debug, Default)]
-pub(super) struct Pumped {
+pub struct Pumped {
     /// Messages that need no gateway to be refused.
-    pub(super) settled: Vec<Settled>,
-    /// Conversations whose messages need new client seqs before they go on.
-    pub(super) renumber: Vec<ConversationId>,
+    pub settled: Vec<Settled>,
+    /// Conversations whose messages need new client seqs before they go on: [`Outbox::renumbered`].
+    pub renumber: Vec<ConversationId>,
 }
 
 impl Outbox {
     /// Adds messages behind those of their conversation.
-    pub(super) fn add(&mut self, messages: Vec<Waiting>) {
+    pub fn add(&mut self, messages: Vec<Waiting>) {
         for waiting in messages {
             let conversation = waiting.conversation;
             let lane = self.lanes.entry(conversation).or_insert_with(|| Lane {
@@ -107,12 +159,7 @@ impl Outbox {
     }
 
     /// Hands the session as much as it takes. `request` names the next OPEN_DIRECT.
-    pub(super) fn pump(
-        &mut self,
-        now: Instant,
-        session: &mut ClientSession,
-        request: &mut u64,
-    ) -> Pumped {
+    pub fn pump(&mut self, now: Instant, session: &mut ClientSession, request: &mut u64) -> Pumped {
         let mut pumped = Pumped::default();
         let over: Vec<_> = self
             .paused
@@ -183,7 +230,7 @@ impl Outbox {
     }
 
     /// Messages of a conversation have new client seqs; they go out from the first on.
-    pub(super) fn renumbered(
+    pub fn renumbered(
         &mut self,
         conversation: ConversationId,
         renumbered: &[(MessageId, ClientSeq)],
@@ -202,7 +249,7 @@ impl Outbox {
     }
 
     /// The gateway took a message. Says whether it waited here.
-    pub(super) fn accepted(&mut self, conversation: ConversationId, client_seq: ClientSeq) -> bool {
+    pub fn accepted(&mut self, conversation: ConversationId, client_seq: ClientSeq) -> bool {
         let Some(lane) = self.lanes.get_mut(&conversation) else {
             return false;
         };
@@ -212,7 +259,7 @@ impl Outbox {
     }
 
     /// The gateway rejected a message; the end of it, if it is one.
-    pub(super) fn rejected(
+    pub fn rejected(
         &mut self,
         now: Instant,
         conversation: ConversationId,
@@ -236,12 +283,12 @@ impl Outbox {
     }
 
     /// Which conversation a request was to open, if it came from here.
-    pub(super) fn take_opening(&mut self, request: RequestId) -> Option<ConversationId> {
+    pub fn take_opening(&mut self, request: RequestId) -> Option<ConversationId> {
         self.opening.remove(&request)
     }
 
     /// A conversation exists now.
-    pub(super) fn opened(&mut self, conversation: ConversationId) {
+    pub fn opened(&mut self, conversation: ConversationId) {
         if let Some(lane) = self.lanes.get_mut(&conversation) {
             if matches!(lane.state, State::Unopened | State::Opening) {
                 lane.state = State::Open;
@@ -251,7 +298,7 @@ impl Outbox {
     }
 
     /// A conversation could not be opened; the end of all that waits for it, if it is one.
-    pub(super) fn not_opened(
+    pub fn not_opened(
         &mut self,
         now: Instant,
         conversation: ConversationId,
@@ -276,7 +323,7 @@ impl Outbox {
     }
 
     /// When a pause ends.
-    pub(super) fn timeout(&self) -> Option<Instant> {
+    pub fn timeout(&self) -> Option<Instant> {
         self.paused.values().min().copied()
     }
 
@@ -378,14 +425,10 @@ fn refused(
     client_seq: Option<ClientSeq>,
     rejection: Rejection,
 ) -> Settled {
-    let refusal = Refusal {
-        code: rejection.code,
-        reason: rejection.reason,
-    };
     Settled::Refused {
         conversation,
         client_seq,
-        refusal,
+        rejection,
     }
 }
 

@@ -3,16 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use quipu_protocol::id::ConversationId;
-
-use crate::cache::Positions;
+use crate::id::{ConversationId, Seq};
 
 /// Conversations whose last report is remembered. Above it the oldest knowledge goes, and a report may come early.
 const COOLING_MAX: usize = 1024;
 
-/// The reports that are due, as a machine without a clock.
+/// Positions to report for one conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// Received up to here.
+    pub delivered: Option<Seq>,
+    /// Read up to here.
+    pub read: Option<Seq>,
+}
+
+impl Positions {
+    /// Takes the higher of both, field by field.
+    pub fn raise(&mut self, other: Self) {
+        self.delivered = self.delivered.max(other.delivered);
+        self.read = self.read.max(other.read);
+    }
+}
+
+/// The reports of one connection that are due, as a machine without a clock (QP-RECEIPT-3). At most one wish for each
+/// conversation of the user.
 #[derive(Debug)]
-pub(super) struct Receipts {
+pub struct Receipts {
     interval: Duration,
     wanted: BTreeMap<ConversationId, (Instant, Positions)>,
     due: BTreeSet<(Instant, ConversationId)>,
@@ -22,7 +38,7 @@ pub(super) struct Receipts {
 
 impl Receipts {
     /// Nothing to report yet.
-    pub(super) fn new(interval: Duration) -> Self {
+    pub fn new(interval: Duration) -> Self {
         Self {
             interval,
             wanted: BTreeMap::new(),
@@ -32,12 +48,7 @@ impl Receipts {
     }
 
     /// Wants positions reported. Several wishes for one conversation become one report of the highest.
-    pub(super) fn want(
-        &mut self,
-        now: Instant,
-        conversation: ConversationId,
-        positions: Positions,
-    ) {
+    pub fn want(&mut self, now: Instant, conversation: ConversationId, positions: Positions) {
         if let Some((_, wanted)) = self.wanted.get_mut(&conversation) {
             wanted.raise(positions);
             return;
@@ -53,14 +64,14 @@ impl Receipts {
     }
 
     /// The report that is due, if one is.
-    pub(super) fn next(&self, now: Instant) -> Option<(ConversationId, Positions)> {
+    pub fn next(&self, now: Instant) -> Option<(ConversationId, Positions)> {
         let (at, conversation) = self.due.first()?;
         let (_, positions) = self.wanted.get(conversation)?;
         (*at <= now).then_some((*conversation, *positions))
     }
 
     /// The report was sent.
-    pub(super) fn sent(&mut self, now: Instant, conversation: ConversationId) {
+    pub fn sent(&mut self, now: Instant, conversation: ConversationId) {
         if let Some((at, _)) = self.wanted.remove(&conversation) {
             self.due.remove(&(at, conversation));
         }
@@ -74,15 +85,17 @@ impl Receipts {
     }
 
     /// When the next report is due.
-    pub(super) fn timeout(&self) -> Option<Instant> {
+    pub fn timeout(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test has to begin at some time, and no decision depends on which"
+)]
 mod tests {
-    use quipu_protocol::id::Seq;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

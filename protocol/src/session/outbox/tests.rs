@@ -1,14 +1,14 @@
 //! The outbox against a gateway that refuses: what is sent, in which order, and what waits.
 
 use bytes::{Buf, Bytes, BytesMut};
-use quipu_protocol::credentials::{Credentials, Hello};
-use quipu_protocol::frame::{self, FrameDecoder, FrameType, StreamKind};
-use quipu_protocol::id::{Cursor, DeviceId, TimestampMs};
-use quipu_protocol::session::ClientOutput;
-use quipu_protocol::welcome::{Limits, Welcome};
-use quipu_protocol::wire;
 
 use super::*;
+use crate::credentials::{Credentials, Hello};
+use crate::frame::{self, FrameDecoder, FrameType, StreamKind};
+use crate::id::{Cursor, DeviceId, TimestampMs};
+use crate::session::ClientOutput;
+use crate::welcome::{Limits, Welcome};
+use crate::wire;
 
 /// An outbox with a session that is let in, and what the gateway reads of it.
 struct Bench {
