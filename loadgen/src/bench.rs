@@ -1,26 +1,30 @@
-//! The measurement of a gateway: log-ins, memory, one-to-one messages as fast as they go, and at half of that rate.
+//! The measurement of a gateway beside the bare transport: a scenario for the engine, and the figures that come out of it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::device::Device;
-use crate::gateway::{Gateway, Target};
-use crate::measure::Verdicts;
-use crate::plan::{self, Meter, Plan, Ramp, Throughput};
-use crate::run::{Run, Window};
-use crate::transport::{ALPN_QUIPU, Sockets};
+use crate::gateway::Target;
+use crate::measure::{Measurement, PhaseResult, Verdicts};
+use crate::pacer::Arrival;
+use crate::plan::{FIRST_STEP, Plan, Ramp, SETTLE, Throughput};
+use crate::scenario::{Graph, Kind, Mode, Network, Phase, Population, Scenario, Traffic};
+use crate::scenario_run;
 
-/// How long what is under way may take to finish once nothing new is sent.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
-/// How often progress is looked at while waiting.
-const LOOK: Duration = Duration::from_millis(20);
-/// Between two looks of the pacer at the schedule; tokio's timer is no finer.
-const PACE: Duration = Duration::from_millis(1);
+/// How long each ramp and each drain may take.
+const RAMP_MAX: Duration = Duration::from_secs(600);
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// What the open loop asks for, of what the closed loop gave.
+const HALF: f64 = 0.5;
+
+// Names of the phases whose figures are looked for afterwards.
+const FIRST: &str = "first";
+const FIRST_QUIET: &str = "first-quiet";
+const ALL: &str = "all";
+const ALL_QUIET: &str = "all-quiet";
+const MOST: &str = "most";
+const PACED: &str = "paced";
 
 /// The figures of a gateway.
 #[derive(Debug, Clone, Serialize)]
@@ -44,6 +48,36 @@ impl Figures {
     pub(crate) fn clean(&self) -> bool {
         self.verdicts.clean() && self.invalid.is_none()
     }
+
+    fn of(measured: &Measurement) -> anyhow::Result<Self> {
+        let phase = |name: &str| {
+            let found = measured.phases.iter().find(|phase| phase.name == name);
+            found.with_context(|| format!("the run ended before its phase {name:?}"))
+        };
+        let lost: u64 = measured
+            .phases
+            .iter()
+            .map(|phase| phase.connections_lost)
+            .sum();
+        let mut invalid = measured.invalid.clone();
+        if lost > 0 {
+            invalid.push(format!("{lost} connections were lost"));
+        }
+        Ok(Self {
+            ramp: ramp(
+                phase(FIRST)?,
+                phase(FIRST_QUIET)?,
+                phase(ALL)?,
+                phase(ALL_QUIET)?,
+            ),
+            most: throughput(phase(MOST)?),
+            paced: throughput(phase(PACED)?),
+            verified: measured.totals.messages,
+            verdicts: measured.verdicts.clone(),
+            shed: measured.totals.shed,
+            invalid: (!invalid.is_empty()).then(|| invalid.join("; ")),
+        })
+    }
 }
 
 /// Starts (or finds) the gateway and measures it. `rate` is that of the open loop; without it, half of what the closed loop
@@ -53,164 +87,175 @@ pub(crate) async fn measure(
     target: &Target,
     rate: Option<f64>,
 ) -> anyhow::Result<Figures> {
-    let gateway = target.start(plan.connections)?;
-    let sockets = Rc::new(Sockets::open(
-        gateway.address,
-        plan.connections,
-        ALPN_QUIPU,
-    )?);
-    let users = gateway
-        .accounts
-        .iter()
-        .map(|account| account.name)
-        .collect();
-    let run = Rc::new(RefCell::new(Run::new(
-        rand::random(),
-        users,
-        plan.pairs,
-        plan.bytes,
-    )));
-    let ramp = connect_all(plan, &gateway, &sockets, &run).await?;
-    run.borrow_mut().open_all();
-    wait_until("the conversations to be opened", || {
-        run.borrow_mut().all_open()
-    })
-    .await?;
-
-    run.borrow_mut().start_closed(plan.outstanding);
-    let most = window(plan, &gateway, &run, None).await?;
-    let rate = rate.unwrap_or(most.0.per_second / 2.0);
-    let pacer = tokio::task::spawn_local(pace(run.clone(), rate));
-    let paced = window(plan, &gateway, &run, Some(rate)).await;
-    pacer.abort();
-    let paced = paced?;
-
-    let figures = judge(&mut run.borrow_mut(), ramp, most.0, paced);
-    if let Ok(sockets) = Rc::try_unwrap(sockets) {
-        sockets.close().await;
-    }
-    Ok(figures)
+    let measured = scenario_run::play(&scenario(plan, rate), target, true).await?;
+    Figures::of(&measured)
 }
 
-fn judge(run: &mut Run, ramp: Ramp, most: Throughput, (paced, shed): (Throughput, u64)) -> Figures {
-    let invalid = match run.failures() {
-        (0, _) => generator_bound(&paced),
-        (count, first) => Some(format!(
-            "{count} devices lost their connection, the first: {}",
-            first.unwrap_or_default()
-        )),
+/// The plan as phases: a few connect, then all, so that memory has a slope; as many messages as go, then a schedule.
+fn scenario(plan: &Plan, rate: Option<f64>) -> Scenario {
+    let bytes = (plan.bytes, plan.bytes);
+    let closed = Mode::Closed {
+        outstanding: plan.outstanding,
     };
-    Figures {
-        ramp,
-        most,
-        paced,
-        verified: run.sent(),
-        verdicts: run.finish(),
-        shed,
-        invalid,
-    }
-}
-
-async fn connect_all(
-    plan: &Plan,
-    gateway: &Gateway,
-    sockets: &Rc<Sockets>,
-    run: &Rc<RefCell<Run>>,
-) -> anyhow::Result<Ramp> {
-    plan::ramp(plan, gateway.pid, |from, to| async move {
-        let devices: Vec<Device> = stream::iter(from..to)
-            .map(|number| Device::connect(sockets, number, &gateway.accounts[number], run))
-            .buffer_unordered(plan.handshakes)
-            .try_collect()
-            .await
-            .context("log in")?;
-        for device in devices {
-            tokio::task::spawn_local(device.work());
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// Warms up, measures one window, and lets what is under way finish. Also says how many sends were shed.
-async fn window(
-    plan: &Plan,
-    gateway: &Gateway,
-    run: &Rc<RefCell<Run>>,
-    rate: Option<f64>,
-) -> anyhow::Result<(Throughput, u64)> {
-    tokio::time::sleep(plan.warm_up()).await;
-    let meter = Meter::start(gateway.pid)?;
-    run.borrow_mut().open_window();
-    tokio::time::sleep(plan.window()).await;
-    let finished = run.borrow_mut().close_window();
-    let reading = meter.stop()?;
-    run.borrow_mut().drain();
-    // What does not finish is a verdict of the ledger, not an error of ours.
-    let _ = wait_until("messages under way", || run.borrow().settled()).await;
-    let Window {
-        ack,
-        delivery,
-        lag,
-        shed,
-        ..
-    } = run.borrow_mut().take_window();
-    let throughput = Throughput {
-        offered_per_second: rate,
-        per_second: finished as f64 / reading.elapsed.as_secs_f64(),
-        ack: ack.percentiles(),
-        delivery: Some(delivery.percentiles()),
-        lag: Some(lag.percentiles()),
-        server_us_each: reading.server_us_each(finished),
-        server_cores: reading.server_cores(),
-        generator_cores: reading.generator_cores(),
+    let arrival = Arrival::Constant;
+    let paced = match rate {
+        Some(rate) => Mode::Open {
+            rates: (rate, rate),
+            arrival,
+        },
+        None => Mode::OpenShare {
+            share: HALF,
+            arrival,
+        },
     };
-    Ok((throughput, shed))
-}
-
-/// Starts the i-th message when it is due, at `start + i / rate`, whatever happened to those before it.
-async fn pace(run: Rc<RefCell<Run>>, rate: f64) {
-    run.borrow_mut().start_open();
-    let start = Instant::now();
-    let mut next = 0;
-    let mut tick = tokio::time::interval(PACE);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        tick.tick().await;
-        let mut run = run.borrow_mut();
-        if run.draining() {
-            return;
-        }
-        let now = start.elapsed();
-        loop {
-            let due = Duration::from_secs_f64(next as f64 / rate);
-            if due > now {
-                break;
-            }
-            run.start_due(next, start + due);
-            next += 1;
-        }
+    let phase = |name: &str, length, kind| Phase {
+        name: name.to_owned(),
+        length,
+        traffic: None,
+        kind,
+    };
+    let ramp = |name, share| {
+        let handshakes = plan.handshakes;
+        let kind = Kind::Ramp {
+            share,
+            rate: None,
+            handshakes,
+        };
+        phase(name, RAMP_MAX, kind)
+    };
+    let load = |name, length, mode| Phase {
+        traffic: Some(Traffic { mode, bytes }),
+        ..phase(name, length, Kind::Rate)
+    };
+    Scenario {
+        name: "bench".to_owned(),
+        about: "Log-ins, memory, and one-to-one messages, as many as go and at a schedule."
+            .to_owned(),
+        seed: 1,
+        late_after: DRAIN_MAX,
+        server: None,
+        tokens: None,
+        populations: vec![Population {
+            name: "people".to_owned(),
+            clients: plan.connections as u64,
+        }],
+        graph: Graph {
+            population: 0,
+            pairs: plan.pairs as u64,
+        },
+        network: Network::default(),
+        phases: vec![
+            ramp(FIRST, FIRST_STEP),
+            phase(FIRST_QUIET, SETTLE, Kind::Hold),
+            ramp(ALL, 1.0),
+            phase(ALL_QUIET, SETTLE, Kind::Hold),
+            load("warm-up", plan.warm_up(), closed),
+            load(MOST, plan.window(), closed),
+            phase("drain", DRAIN_MAX, Kind::Drain),
+            load(PACED, plan.window(), paced),
+            phase("drain", DRAIN_MAX, Kind::Drain),
+        ],
     }
 }
 
-/// An open loop that started its messages late measured itself.
-fn generator_bound(paced: &Throughput) -> Option<String> {
-    const LAG_P99_MAX_MS: f64 = 5.0;
-    let lag = paced.lag.as_ref()?.p99_ms;
-    (lag > LAG_P99_MAX_MS).then(|| {
-        format!("generator-bound: one message in a hundred was started {lag:.1} ms late or later")
-    })
+fn ramp(
+    first: &PhaseResult,
+    first_quiet: &PhaseResult,
+    all: &PhaseResult,
+    all_quiet: &PhaseResult,
+) -> Ramp {
+    let opened = all.logins.max(1) as f64;
+    let grown = first_quiet
+        .gateway_rss_bytes
+        .zip(all_quiet.gateway_rss_bytes);
+    Ramp {
+        connections: (first.logins + all.logins) as usize,
+        per_second: opened / all.seconds.max(f64::MIN_POSITIVE),
+        kib_per_connection: grown
+            .map(|(small, large)| (large as f64 - small as f64) / 1024.0 / opened),
+        server_us_each: all.gateway_cpu_seconds.map(|cpu| cpu * 1e6 / opened),
+    }
 }
 
-async fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !done() {
-        ensure!(
-            began.elapsed() < DRAIN_PATIENCE,
-            "waited {} s for {what}",
-            DRAIN_PATIENCE.as_secs()
-        );
-        tokio::time::sleep(LOOK).await;
+/// One message counts when its sender has its ack and its receiver has verified it.
+fn throughput(phase: &PhaseResult) -> Throughput {
+    let finished = phase.acked.min(phase.delivered);
+    let seconds = phase.seconds.max(f64::MIN_POSITIVE);
+    Throughput {
+        offered_per_second: phase.offered_per_second,
+        per_second: finished as f64 / seconds,
+        ack: (&phase.latency.ack).into(),
+        delivery: Some((&phase.latency.deliver).into()),
+        lag: Some((&phase.latency.lag).into()),
+        server_us_each: phase
+            .gateway_cpu_seconds
+            .map(|cpu| cpu * 1e6 / finished.max(1) as f64),
+        server_cores: phase.gateway_cpu_seconds.map(|cpu| cpu / seconds),
+        generator_cores: phase.generator_cpu_seconds / seconds,
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            connections: 100,
+            pairs: 5,
+            outstanding: 2,
+            bytes: 120,
+            seconds: 10,
+            handshakes: 8,
+        }
+    }
+
+    #[test]
+    fn the_scenario_can_be_written_down_and_run_again() {
+        for rate in [None, Some(500.0)] {
+            let scenario = scenario(&plan(), rate);
+            let again = Scenario::read("x", &scenario.to_toml()).unwrap();
+            assert_eq!(again, scenario);
+        }
+    }
+
+    #[test]
+    fn memory_and_rates_are_those_between_the_two_quiet_phases() {
+        let of = |name: &str, change: fn(&mut PhaseResult)| {
+            let mut phase = PhaseResult {
+                name: name.to_owned(),
+                seconds: 2.0,
+                ..PhaseResult::default()
+            };
+            change(&mut phase);
+            phase
+        };
+        let mut measured = crate::measure::empty();
+        measured.phases = vec![
+            of(FIRST, |phase| phase.logins = 10),
+            of(FIRST_QUIET, |phase| phase.gateway_rss_bytes = Some(1 << 20)),
+            of(ALL, |phase| {
+                phase.logins = 90;
+                phase.gateway_cpu_seconds = Some(0.009);
+            }),
+            of(ALL_QUIET, |phase| {
+                phase.gateway_rss_bytes = Some((1 << 20) + 90 * 20 * 1024);
+            }),
+            of(MOST, |phase| (phase.acked, phase.delivered) = (400, 380)),
+            of(PACED, |phase| phase.generator_cpu_seconds = 1.0),
+        ];
+        let figures = Figures::of(&measured).unwrap();
+        assert_eq!(figures.ramp.connections, 100);
+        assert_eq!(figures.ramp.per_second, 45.0);
+        assert_eq!(figures.ramp.kib_per_connection, Some(20.0));
+        assert!((figures.ramp.server_us_each.unwrap() - 100.0).abs() < 1e-6);
+        assert_eq!(figures.most.per_second, 190.0);
+        assert_eq!(figures.paced.generator_cores, 0.5);
+        assert!(figures.clean());
+        measured.phases[4].connections_lost = 1;
+        assert!(!Figures::of(&measured).unwrap().clean());
+        measured.phases.pop();
+        let error = Figures::of(&measured).unwrap_err();
+        assert!(error.to_string().contains("paced"), "{error}");
+    }
 }

@@ -13,10 +13,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
+use crate::measure::Histogram;
+use crate::percentiles::Percentiles;
 use crate::plan::{self, Meter, Plan, Ramp, Throughput};
+use crate::ports::Ports;
 use crate::process::Server;
-use crate::recorder::Latency;
-use crate::transport::{self, ALPN_ECHO, Sockets};
+use crate::scenario::Network;
+use crate::seed::Seed;
+use crate::transport::{self, ALPN_ECHO};
 
 /// What the echo server prints in front of its address.
 const LISTENING: &str = "listening ";
@@ -80,7 +84,7 @@ struct Tally {
     counting: Cell<bool>,
     stop: Cell<bool>,
     echoes: Cell<u64>,
-    latency: RefCell<Latency>,
+    latency: RefCell<Histogram>,
 }
 
 /// Starts an echo server, measures it, and ends it. Must run in a `LocalSet`.
@@ -90,14 +94,21 @@ pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Ceiling> {
     let (server, address) = Server::start(command, START_PATIENCE, |line| {
         line.strip_prefix(LISTENING)?.parse::<SocketAddr>().ok()
     })?;
-    let sockets = Rc::new(Sockets::open(address, plan.connections, ALPN_ECHO)?);
+    let ports = Ports::open(
+        address,
+        ALPN_ECHO,
+        plan.connections,
+        Network::default(),
+        Seed(0),
+    )?;
+    let ports = Rc::new(ports);
     let message = Bytes::from(vec![b'e'; plan.bytes]);
     let clients = Rc::new(RefCell::new(Vec::with_capacity(plan.connections)));
     let ramp = plan::ramp(plan, Some(server.pid()), |from, to| {
-        let (sockets, message, clients) = (sockets.clone(), message.clone(), clients.clone());
+        let (ports, message, clients) = (ports.clone(), message.clone(), clients.clone());
         async move {
             let opened: Vec<Client> = stream::iter(from..to)
-                .map(|index| connect(&sockets, index, &message))
+                .map(|index| connect(&ports, index, &message))
                 .buffer_unordered(plan.handshakes)
                 .try_collect()
                 .await
@@ -109,14 +120,12 @@ pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Ceiling> {
     .await?;
     let clients = clients.take();
     let echo = load(plan, server.pid(), clients, &message).await?;
-    if let Ok(sockets) = Rc::try_unwrap(sockets) {
-        sockets.close().await;
-    }
+    ports.close().await;
     Ok(Ceiling { ramp, echo })
 }
 
-async fn connect(sockets: &Sockets, index: usize, message: &Bytes) -> anyhow::Result<Client> {
-    let connection = sockets.connect(index).await?;
+async fn connect(ports: &Ports, index: usize, message: &Bytes) -> anyhow::Result<Client> {
+    let connection = ports.connect(index)?.await?;
     let (mut send, mut recv) = connection.open_bi().await?;
     send.write_chunk(message.clone()).await?;
     let mut back = vec![0; message.len()];
@@ -139,7 +148,7 @@ async fn load(
         counting: Cell::new(false),
         stop: Cell::new(false),
         echoes: Cell::new(0),
-        latency: RefCell::new(Latency::new()),
+        latency: RefCell::default(),
     });
     let busy: Vec<_> = clients
         .drain(..plan.busy_streams())
@@ -163,7 +172,7 @@ async fn load(
     Ok(Throughput {
         offered_per_second: None,
         per_second: echoes as f64 / reading.elapsed.as_secs_f64(),
-        ack: tally.latency.borrow().percentiles(),
+        ack: Percentiles::from(&*tally.latency.borrow()),
         delivery: None,
         lag: None,
         server_us_each: reading.server_us_each(echoes),

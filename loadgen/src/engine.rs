@@ -2,7 +2,6 @@
 
 mod connect;
 mod phases;
-mod ports;
 mod pump;
 mod sampler;
 mod seat;
@@ -13,19 +12,18 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use phases::{Job, Pid, Stop, run};
-pub(crate) use ports::count as sockets;
 use quipu_protocol::credentials::Resume;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Event, EventBody, Message, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ClientSeq, ConversationId, Seq, TimestampMs, UserId};
 use quipu_protocol::welcome::Welcome;
 
-use self::ports::Ports;
 use self::seat::{Arrival, Leave, Line, Order, Seat};
 use crate::account::Account;
 use crate::measure::{Failure, Histogram, Latencies, Totals, Verdicts, count_failure};
 use crate::pacer::Pacer;
 use crate::payload::Label;
+use crate::ports::Ports;
 use crate::scenario::Scenario;
 use crate::seed::{Purpose, Seed};
 use crate::verify::{Ledger, Observation};

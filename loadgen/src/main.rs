@@ -4,12 +4,10 @@ mod account;
 mod bench;
 mod ceiling;
 mod conductor;
-mod device;
 mod engine;
 mod environment;
 mod gateway;
 mod judge;
-mod mailbox;
 #[allow(
     dead_code,
     reason = "the engine fills it and reports read it, one after the other"
@@ -18,16 +16,16 @@ mod measure;
 mod network;
 mod pacer;
 mod payload;
+mod percentiles;
 mod plan;
+mod ports;
 mod preflight;
 mod process;
-mod recorder;
 #[allow(
     dead_code,
     reason = "`report::build` waits for the engine that hands over a measurement"
 )]
 mod report;
-mod run;
 mod scenario;
 mod scenario_run;
 mod seed;

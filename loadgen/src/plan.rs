@@ -6,8 +6,14 @@ use quipu_protocol::limits::TEXT_BYTES_MAX;
 use serde::Serialize;
 
 use crate::payload::TEXT_BYTES_MIN;
+use crate::percentiles::Percentiles;
 use crate::process::{self, Sample};
-use crate::recorder::Percentiles;
+
+/// Of the connections, those after which memory is looked at for the first time: the slope starts above what any server needs
+/// at all.
+pub(crate) const FIRST_STEP: f64 = 0.1;
+/// How long to wait before a look at memory: until late acks and the allocator's delayed frees are over.
+pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 
 /// The shape of a run. A comparison gives both sides the same one.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -33,9 +39,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Connections after which memory is looked at for the first time: the slope starts above what any server needs at all.
+    /// Connections after which memory is looked at for the first time.
     pub(crate) fn first_step(&self) -> usize {
-        self.connections / 10
+        (self.connections as f64 * FIRST_STEP).ceil() as usize
     }
 
     /// Connections of the echo server that are busy: as many as the pairs have.
@@ -199,9 +205,8 @@ where
     })
 }
 
-/// Waits until late acks and the allocator's delayed frees are over, then looks.
+/// Looks at the server's memory when it has settled.
 async fn settled(server: Option<u32>) -> anyhow::Result<Option<Sample>> {
-    const SETTLE: Duration = Duration::from_secs(3);
     let Some(pid) = server else { return Ok(None) };
     tokio::time::sleep(SETTLE).await;
     process::sample(pid).map(Some)

@@ -50,7 +50,7 @@ impl Machine {
     pub(crate) fn check(&self, scenario: &Scenario, own_gateway: bool) -> Findings {
         let mut findings = Findings::default();
         let clients = scenario.clients();
-        let sockets = crate::engine::sockets(clients as usize) as u64;
+        let sockets = crate::ports::count(clients as usize) as u64;
         let files = 2 * sockets + FILES_BESIDE;
         if let Some(open) = self.open_files.filter(|open| *open < files) {
             findings.errors.push(format!(

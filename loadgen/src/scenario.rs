@@ -98,6 +98,8 @@ pub(crate) struct Phase {
 pub(crate) enum Kind {
     /// Everybody who is not connected connects.
     Ramp {
+        /// Of the devices, how many: those with the lowest numbers. 1: all of them.
+        share: f64,
         /// Connections started a second; `None`: as many as go.
         rate: Option<f64>,
         /// Handshakes under way at once.
@@ -199,6 +201,13 @@ pub(crate) enum Mode {
     Open {
         /// Sends a second at the phase's start and end.
         rates: (f64, f64),
+        /// How they are spread.
+        arrival: Arrival,
+    },
+    /// A schedule at a share of what the last closed loop gave a second: half of the most, say.
+    OpenShare {
+        /// Of its deliveries a second.
+        share: f64,
         /// How they are spread.
         arrival: Arrival,
     },

@@ -54,8 +54,7 @@ impl Run {
             .target
             .clone()
             .or(scenario.server.as_deref(), scenario.tokens.as_deref())?;
-        check(&scenario, &target)?;
-        let measurement = play(scenario.clone(), &target, self.no_tui).await?;
+        let measurement = play(&scenario, &target, self.no_tui).await?;
         self.report(&scenario, &measurement)
     }
 
@@ -104,8 +103,13 @@ fn check(scenario: &Scenario, target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One process plays it alone.
-async fn play(scenario: Scenario, target: &Target, no_tui: bool) -> anyhow::Result<Measurement> {
+/// Looks at the machine, starts the gateway, and plays a scenario against it. Must run in a `LocalSet`.
+pub(crate) async fn play(
+    scenario: &Scenario,
+    target: &Target,
+    no_tui: bool,
+) -> anyhow::Result<Measurement> {
+    check(scenario, target)?;
     let clients = scenario.clients() as usize;
     let mut gateway = target.start(clients)?;
     let mut accounts = std::mem::take(&mut gateway.accounts);
@@ -116,7 +120,7 @@ async fn play(scenario: Scenario, target: &Target, no_tui: bool) -> anyhow::Resu
     let how = live::How::choose(no_tui);
     let _live = live::Live::start(board.clone(), how, move || pressed.set())?;
     engine::run(Job {
-        scenario,
+        scenario: scenario.clone(),
         number: rand::random(),
         address: gateway.address,
         accounts,

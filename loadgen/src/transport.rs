@@ -18,8 +18,6 @@ pub(crate) const ALPN_QUIPU: &[u8] = b"quipu/1";
 pub(crate) const ALPN_ECHO: &[u8] = b"quipu-echo/1";
 /// What a socket that carries thousands of connections asks the kernel for; the default of 208 KiB drops datagrams.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// One client socket for so many connections: enough sockets that none overflows, few enough that none costs.
-const CONNECTIONS_PER_SOCKET: usize = 1_250;
 /// The name in the certificates made here; nobody verifies it.
 pub(crate) const SERVER_NAME: &str = "localhost";
 
@@ -110,63 +108,6 @@ pub(crate) fn any_address(server: SocketAddr) -> SocketAddr {
         (true, false) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         (false, true) => (Ipv6Addr::LOCALHOST, 0).into(),
         (false, false) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
-}
-
-/// The sockets of the simulated clients: connections are dealt out to them in turn.
-///
-/// Their connection ids have the usual 8 bytes; with empty ones a socket could hold one connection to a server only.
-pub(crate) struct Sockets {
-    endpoints: Vec<quinn::Endpoint>,
-    config: quinn::ClientConfig,
-    server: SocketAddr,
-}
-
-impl Sockets {
-    /// Opens as many sockets as `connections` need.
-    pub(crate) fn open(
-        server: SocketAddr,
-        connections: usize,
-        alpn: &[u8],
-    ) -> anyhow::Result<Self> {
-        let count = connections.div_ceil(CONNECTIONS_PER_SOCKET).max(1);
-        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-        let endpoints = (0..count)
-            .map(|_| {
-                Ok(quinn::Endpoint::new(
-                    quinn::EndpointConfig::default(),
-                    None,
-                    socket(any)?,
-                    Arc::new(quinn::TokioRuntime),
-                )?)
-            })
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self {
-            endpoints,
-            config: client_config(alpn)?,
-            server,
-        })
-    }
-
-    /// Connects client number `index`.
-    pub(crate) async fn connect(&self, index: usize) -> anyhow::Result<quinn::Connection> {
-        let endpoint = &self.endpoints[index % self.endpoints.len()];
-        let connecting = endpoint.connect_with(self.config.clone(), self.server, SERVER_NAME)?;
-        Ok(connecting.await?)
-    }
-
-    /// Tells the server that every connection is over.
-    pub(crate) async fn close(self) {
-        for endpoint in &self.endpoints {
-            endpoint.close(0_u32.into(), b"run over");
-        }
-        let idle = async {
-            for endpoint in &self.endpoints {
-                endpoint.wait_idle().await;
-            }
-        };
-        // The server may be gone by now; its closing packets are not worth more than a moment.
-        let _ = tokio::time::timeout(Duration::from_secs(1), idle).await;
     }
 }
 

@@ -379,15 +379,6 @@ impl Ledger {
         &self.verdicts
     }
 
-    /// Messages sent in all.
-    pub(crate) fn sent(&self) -> u64 {
-        self.pairs
-            .iter()
-            .flat_map(|pair| &pair.members)
-            .map(|member| member.sent)
-            .sum()
-    }
-
     /// Reconciles: what is still missing now is lost.
     pub(crate) fn finish(mut self) -> Verdicts {
         for pair in &self.pairs {

@@ -78,16 +78,16 @@ pub(super) fn gone(world: &Rc<World>, device: usize, end: End) {
     }
 }
 
-/// Connects whoever is away: `rate` a second, or as many as go, `at_once` under way.
+/// Connects whoever of the first `devices` is away: `rate` a second, or as many as go, `at_once` under way.
 pub(super) async fn ramp(
     world: &Rc<World>,
+    devices: usize,
     rate: Option<f64>,
     at_once: usize,
     until: Instant,
 ) -> anyhow::Result<()> {
     let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(at_once));
     let began = Instant::now();
-    let devices = world.accounts.len();
     for device in 0..devices {
         if let Some(rate) = rate {
             let due = began + Duration::from_secs_f64(device as f64 / rate);

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::ports::Ports;
 use super::sampler::{self, Look};
 use super::seat::{Leave, Line};
 use super::{BACKOFF, Counters, Engine, READ_BYTES, Sending, Weather, World, connect};
@@ -19,8 +18,10 @@ use crate::measure::{
     Board, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo, StormResult, Verdicts,
 };
 use crate::pacer::Pacer;
+use crate::ports::Ports;
 use crate::scenario::{How, Kind, Mode, Phase, Scenario, Storm};
 use crate::seed::{Purpose, Seed};
+use crate::transport::ALPN_QUIPU;
 
 /// How often progress is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(20);
@@ -81,6 +82,8 @@ struct Stage {
     stop: Stop,
     began: Instant,
     pid: Pid,
+    /// What the last closed loop delivered a second.
+    closed_rate: Cell<f64>,
 }
 
 /// Plays the scenario. Must run in a `LocalSet`.
@@ -89,7 +92,13 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
     let clients = scenario.clients() as usize;
     let world = Rc::new(World {
         engine: RefCell::new(Engine::new(scenario, job.number, &accounts)),
-        ports: Ports::open(job.address, clients, scenario.network, Seed(scenario.seed))?,
+        ports: Ports::open(
+            job.address,
+            ALPN_QUIPU,
+            clients,
+            scenario.network,
+            Seed(scenario.seed),
+        )?,
         accounts,
         buffer: RefCell::new(vec![0; READ_BYTES].into()),
     });
@@ -101,6 +110,7 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
         board: job.board,
         stop: job.stop,
         began: Instant::now(),
+        closed_rate: Cell::new(0.0),
     };
     let sampler = tokio::task::spawn_local(sampler::sample(
         stage.world.clone(),
@@ -169,9 +179,15 @@ impl Stage {
         let pacing = self.start_traffic(number, phase, began, &mut result);
         let end = began + phase.length;
         match &phase.kind {
-            Kind::Ramp { rate, handshakes } => {
-                connect::ramp(&self.world, *rate, *handshakes, end).await?;
-                result.timed_out = !self.wait(end, |engine| engine.all_online()).await;
+            Kind::Ramp {
+                share,
+                rate,
+                handshakes,
+            } => {
+                let devices = (self.world.accounts.len() as f64 * share).ceil() as usize;
+                connect::ramp(&self.world, devices, *rate, *handshakes, end).await?;
+                let there = |engine: &mut Engine| engine.online >= devices as u64;
+                result.timed_out = !self.wait(end, there).await;
             }
             Kind::Hold | Kind::Rate => self.wait_out(end).await,
             Kind::Storm(storm) => self.storm(number, storm, end, &mut result).await?,
@@ -216,6 +232,9 @@ impl Stage {
         result.gateway_rss_bytes = after.gateway.map(|(_, one)| one.resident_bytes);
         result.generator_cpu_seconds = after.own_cpu(look).as_secs_f64();
         result.udp_drops = after.udp_drops.saturating_sub(look.udp_drops);
+        if result.closed_loop {
+            self.closed_rate.set(result.delivered_per_second());
+        }
         if let Some(migration) = &mut result.migration {
             migration.lost = result.connections_lost;
         }
@@ -232,24 +251,29 @@ impl Stage {
         let traffic = phase.traffic.as_ref()?;
         let mut engine = self.engine();
         engine.bytes = traffic.bytes;
-        match traffic.mode {
+        let (rates, arrival) = match traffic.mode {
             Mode::Closed { outstanding } => {
                 result.closed_loop = true;
                 engine.sending = Sending::Closed;
                 for pair in 0..engine.pairs {
-                    for _ in 0..outstanding {
+                    // An earlier phase may have left some under way.
+                    for _ in engine.unfinished[pair] as usize..outstanding {
                         engine.start_turn(pair);
                     }
                 }
-                None
+                return None;
             }
-            Mode::Open { rates, arrival } => {
-                result.offered_per_second = Some((rates.0 + rates.1) / 2.0);
-                let pacer = Pacer::new(rates, phase.length, arrival, engine.seed, number as u64);
-                engine.sending = Sending::Open { pacer, began };
-                Some(tokio::task::spawn_local(pace(self.world.clone())))
+            Mode::Open { rates, arrival } => (rates, arrival),
+            Mode::OpenShare { share, arrival } => {
+                let rate = self.closed_rate.get() * share;
+                ((rate, rate), arrival)
             }
-        }
+        };
+        result.offered_per_second = Some((rates.0 + rates.1) / 2.0);
+        let pacer = Pacer::new(rates, phase.length, arrival, engine.seed, number as u64);
+        engine.sending = Sending::Open { pacer, began };
+        drop(engine);
+        Some(tokio::task::spawn_local(pace(self.world.clone())))
     }
 
     async fn open_conversations(&self) -> anyhow::Result<()> {

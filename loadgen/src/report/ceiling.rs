@@ -41,8 +41,9 @@ impl Report {
 mod tests {
     use super::*;
     use crate::ceiling::Ceiling;
+    use crate::measure::Histogram;
+    use crate::percentiles::Percentiles;
     use crate::plan::{Ramp, Throughput};
-    use crate::recorder::Latency;
     use crate::report::{metrics, sample, text};
 
     fn measured() -> Value {
@@ -56,7 +57,7 @@ mod tests {
             echo: Throughput {
                 offered_per_second: None,
                 per_second: 30_000.0,
-                ack: Latency::new().percentiles(),
+                ack: Percentiles::from(&Histogram::default()),
                 delivery: None,
                 lag: None,
                 server_us_each: Some(12.0),

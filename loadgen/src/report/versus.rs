@@ -149,7 +149,7 @@ fn verdict(gateway: &Figures) -> String {
     text
 }
 
-fn points(p: &crate::recorder::Percentiles) -> String {
+fn points(p: &crate::percentiles::Percentiles) -> String {
     format!(
         "{:.2} / {:.2} / {:.2} / {:.1}",
         p.p50_ms, p.p99_ms, p.p999_ms, p.max_ms

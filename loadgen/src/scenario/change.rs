@@ -61,7 +61,10 @@ impl Scenario {
         }
         let factor = 1.0 / parts as f64;
         for phase in &mut scenario.phases {
-            if let Kind::Ramp { rate, handshakes } = &mut phase.kind {
+            if let Kind::Ramp {
+                rate, handshakes, ..
+            } = &mut phase.kind
+            {
                 *rate = rate.map(|rate| rate * factor);
                 *handshakes = (*handshakes).div_ceil(parts as usize);
             }
@@ -103,7 +106,7 @@ impl Scenario {
             .iter()
             .filter_map(|phase| match phase.traffic.as_ref()?.mode {
                 Mode::Open { rates, .. } => Some(rates.0.max(rates.1)),
-                Mode::Closed { .. } => None,
+                Mode::OpenShare { .. } | Mode::Closed { .. } => None,
             })
             .fold(0.0, f64::max);
         if busiest > 0.0 {

@@ -98,6 +98,18 @@ impl Scenario {
             !talks || self.graph.pairs > 0,
             "there are messages to send and no pairs; set pairs in [graph]"
         );
+        let mut closed = false;
+        for phase in &self.phases {
+            match phase.traffic.as_ref().map(|traffic| &traffic.mode) {
+                Some(Mode::Closed { .. }) => closed = true,
+                Some(Mode::OpenShare { .. }) => ensure!(
+                    closed,
+                    "{}: `of_closed` is a share of what an earlier closed loop gave, and there is none",
+                    phase.name
+                ),
+                Some(Mode::Open { .. }) | None => {}
+            }
+        }
         let starts = self.phases.first().map(|phase| &phase.kind);
         ensure!(
             matches!(starts, Some(Kind::Ramp { .. })),
@@ -229,6 +241,7 @@ fn phase(mut section: Section, populations: &[Population]) -> anyhow::Result<Pha
 fn kind(name: &str, section: &mut Section, populations: &[Population]) -> anyhow::Result<Kind> {
     Ok(match name {
         "ramp" => Kind::Ramp {
+            share: section.share("share")?.unwrap_or(1.0),
             rate: section.rate("rate")?.filter(|rate| *rate > 0.0),
             handshakes: section.count("handshakes")?.unwrap_or(HANDSHAKES).max(1) as usize,
         },
@@ -295,6 +308,7 @@ fn storm(section: &mut Section, populations: &[Population]) -> anyhow::Result<St
 
 fn traffic(section: &mut Section) -> anyhow::Result<Option<Traffic>> {
     let rate = section.rate("rate")?;
+    let of_closed = section.share("of_closed")?;
     let (from, to) = (section.rate("from")?, section.rate("to")?);
     let arrival = match section.text("arrival")?.as_deref() {
         None | Some("constant") => Arrival::Constant,
@@ -313,17 +327,17 @@ fn traffic(section: &mut Section) -> anyhow::Result<Option<Traffic>> {
                 outstanding.is_none(),
                 "`outstanding` goes with mode = \"closed\""
             );
-            let rates = match (rate, from, to) {
-                (None, None, None) => return Ok(None),
-                (Some(rate), None, None) => (rate, rate),
-                (None, Some(from), Some(to)) => (from, to),
-                _ => bail!("give `rate`, or `from` and `to`"),
-            };
-            Mode::Open { rates, arrival }
+            match (rate, from, to, of_closed) {
+                (None, None, None, None) => return Ok(None),
+                (Some(rate), None, None, None) => open((rate, rate), arrival),
+                (None, Some(from), Some(to), None) => open((from, to), arrival),
+                (None, None, None, Some(share)) => Mode::OpenShare { share, arrival },
+                _ => bail!("give `rate`, or `from` and `to`, or `of_closed`"),
+            }
         }
         Some("closed") => {
             ensure!(
-                rate.or(from).or(to).is_none(),
+                rate.or(from).or(to).or(of_closed).is_none(),
                 "a closed loop has no rate; leave it out"
             );
             Mode::Closed {
@@ -333,6 +347,10 @@ fn traffic(section: &mut Section) -> anyhow::Result<Option<Traffic>> {
         Some(other) => bail!("mode = \"{other}\": there are open and closed"),
     };
     Ok(Some(Traffic { mode, bytes }))
+}
+
+fn open(rates: (f64, f64), arrival: Arrival) -> Mode {
+    Mode::Open { rates, arrival }
 }
 
 #[cfg(test)]
@@ -408,6 +426,12 @@ mod tests {
             ("for = \"10s\"", "", "has no `for`"),
             ("loss = \"1%\"", "los = \"1%\"", "did you mean `loss`?"),
             ("bytes = \"64..512\"", "bytes = 10", "bytes is between"),
+            ("rate = 5", "of_closed = \"50%\"", "and there is none"),
+            (
+                "rate = 5",
+                "rate = 5\nof_closed = \"50%\"",
+                "or `of_closed`",
+            ),
             (
                 "how = \"close\"",
                 "how = \"silent\"",

@@ -67,7 +67,12 @@ impl Scenario {
             number.map(|number| format!("population = {}", quoted(&self.populations[number].name)))
         };
         match &phase.kind {
-            Kind::Ramp { rate, handshakes } => {
+            Kind::Ramp {
+                share,
+                rate,
+                handshakes,
+            } => {
+                line(format!("share = {share:?}"));
                 line(format!("handshakes = {handshakes}"));
                 if let Some(rate) = rate {
                     line(format!("rate = {rate:?}"));
@@ -117,22 +122,30 @@ fn traffic_lines(traffic: &Traffic) -> String {
     let mut out = format!("bytes = \"{}..{}\"", traffic.bytes.0, traffic.bytes.1);
     // Writing to a String cannot fail.
     let _ = match traffic.mode {
-        Mode::Open { rates, arrival } => {
-            let arrival = match arrival {
-                Arrival::Constant => "constant",
-                Arrival::Poisson => "poisson",
-            };
-            write!(
-                out,
-                "\nfrom = {:?}\nto = {:?}\narrival = \"{arrival}\"",
-                rates.0, rates.1
-            )
-        }
+        Mode::Open { rates, arrival } => write!(
+            out,
+            "\nfrom = {:?}\nto = {:?}\narrival = \"{}\"",
+            rates.0,
+            rates.1,
+            spread(arrival)
+        ),
+        Mode::OpenShare { share, arrival } => write!(
+            out,
+            "\nof_closed = {share:?}\narrival = \"{}\"",
+            spread(arrival)
+        ),
         Mode::Closed { outstanding } => {
             write!(out, "\nmode = \"closed\"\noutstanding = {outstanding}")
         }
     };
     out
+}
+
+fn spread(arrival: Arrival) -> &'static str {
+    match arrival {
+        Arrival::Constant => "constant",
+        Arrival::Poisson => "poisson",
+    }
 }
 
 fn time(duration: Duration) -> String {

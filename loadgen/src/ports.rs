@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::network::{Drops, NetworkSocket};
 use crate::scenario::Network;
 use crate::seed::Seed;
-use crate::transport::{self, ALPN_QUIPU, SERVER_NAME};
+use crate::transport::{self, SERVER_NAME};
 
 /// One socket for so many connections: few enough that none overflows, enough that the buffers of a socket do not count.
 const CONNECTIONS_PER_SOCKET: usize = 2_500;
@@ -25,7 +25,10 @@ pub(crate) fn count(connections: usize) -> usize {
         .max(1)
 }
 
-pub(super) struct Ports {
+/// The sockets of the simulated clients of one server.
+///
+/// Their connection ids have the usual 8 bytes; with empty ones a socket could hold one connection to a server only.
+pub(crate) struct Ports {
     ports: Vec<RefCell<Port>>,
     config: quinn::ClientConfig,
     server: SocketAddr,
@@ -41,16 +44,17 @@ struct Port {
 }
 
 impl Ports {
-    /// Opens the sockets that `connections` need.
-    pub(super) fn open(
+    /// Opens the sockets that `connections` to a server of this protocol need.
+    pub(crate) fn open(
         server: SocketAddr,
+        alpn: &[u8],
         connections: usize,
         network: Network,
         seed: Seed,
     ) -> anyhow::Result<Self> {
         let mut ports = Self {
             ports: Vec::new(),
-            config: transport::client_config(ALPN_QUIPU)?,
+            config: transport::client_config(alpn)?,
             server,
             network,
             seed,
@@ -64,21 +68,23 @@ impl Ports {
         Ok(ports)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
         self.ports.len()
     }
 
     /// The socket of a device.
-    pub(super) fn of(&self, device: usize) -> usize {
+    pub(crate) fn of(&self, device: usize) -> usize {
         device % self.ports.len()
     }
 
     /// Datagrams that the simulated network dropped.
-    pub(super) fn drops(&self) -> u64 {
+    pub(crate) fn drops(&self) -> u64 {
         self.drops.count()
     }
 
-    pub(super) fn connect(&self, device: usize) -> anyhow::Result<quinn::Connecting> {
+    /// Connects a device over its socket.
+    pub(crate) fn connect(&self, device: usize) -> anyhow::Result<quinn::Connecting> {
         let port = self.ports[self.of(device)].borrow();
         let config = self.config.clone();
         Ok(port
@@ -87,7 +93,7 @@ impl Ports {
     }
 
     /// Gives a socket a new port. Its connections go on from there.
-    pub(super) fn rebind(&self, number: usize) -> anyhow::Result<()> {
+    pub(crate) fn rebind(&self, number: usize) -> anyhow::Result<()> {
         let socket = self.socket()?;
         let mut port = self.ports[number].borrow_mut();
         port.endpoint
@@ -98,15 +104,15 @@ impl Ports {
     }
 
     /// Cuts a socket off without a word; the devices on it connect over a new one.
-    pub(super) fn vanish(&self, number: usize) -> anyhow::Result<()> {
+    pub(crate) fn vanish(&self, number: usize) -> anyhow::Result<()> {
         let fresh = self.port()?;
         let old = self.ports[number].replace(fresh);
         old.socket.go_dark();
         Ok(())
     }
 
-    /// Tells the gateway that every connection is over, and waits for a moment.
-    pub(super) async fn close(&self) {
+    /// Tells the server that every connection is over, and waits for a moment.
+    pub(crate) async fn close(&self) {
         let endpoints: Vec<_> = self
             .ports
             .iter()
