@@ -9,6 +9,6 @@ mod value;
 
 pub use load::{ConfigError, Origin, Overrides, SAMPLE_PATH, sample};
 pub use schema::{
-    Accounts, Admin, Config, Edge, Limits, Registration, SETTINGS, Setting, Storage, Tls,
+    Accounts, Admin, Config, Edge, Limits, Notify, Registration, SETTINGS, Setting, Storage, Tls,
 };
-pub use value::{AdminListen, ByteCount, SettingValue};
+pub use value::{AdminListen, ByteCount, SecretText, SettingValue};

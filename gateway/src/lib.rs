@@ -12,6 +12,7 @@ pub mod edge;
 pub mod folder;
 mod gateway;
 pub mod log;
+pub mod notify;
 pub mod password;
 pub mod processor;
 pub mod provision;

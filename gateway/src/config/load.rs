@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use quipu_protocol::limits::{AUTH_TIMEOUT_MS, FRAME_BYTES_MAX, INVITATION_BYTES_MAX};
 
-use super::schema::{Config, Registration, SECTIONS, SETTINGS, SetError};
+use super::schema::{Config, Notify, Registration, SECTIONS, SETTINGS, SetError};
 use super::value::ByteCount;
+use crate::notify::post::parse_url;
+use crate::notify::sign::Signer;
 
 /// Where the documented sample is kept in the source tree.
 pub const SAMPLE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/quipu-gateway.toml");
@@ -240,6 +242,40 @@ impl Config {
         check(
             self.accounts.invitation.len() <= INVITATION_BYTES_MAX,
             "accounts.invitation may have at most 128 bytes",
+        )?;
+        self.notify.validate()
+    }
+}
+
+impl Notify {
+    /// Refuses what would not work; nothing is looked at without a url.
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.url.is_empty() {
+            return Ok(());
+        }
+        let check = |holds: bool, message: &str| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::Invalid(message.to_owned())),
+        };
+        check(
+            parse_url(&self.url).is_some(),
+            "notify.url is not http:// or https:// with a host and without a password; for example \
+             https://push.example.org/quipu",
+        )?;
+        Signer::new(&self.secrets.0)
+            .map_err(|error| ConfigError::Invalid(format!("notify.secrets: {error}")))?;
+        check(
+            (1..=100).contains(&self.tries),
+            "notify.tries may be 1 to 100",
+        )?;
+        check(
+            (1..=256).contains(&self.concurrency),
+            "notify.concurrency may be 1 to 256",
+        )?;
+        let times = [self.after, self.timeout, self.backoff, self.backoff_max];
+        check(
+            times.iter().all(|time| !time.is_zero()),
+            "notify.after, notify.timeout, notify.backoff and notify.backoff_max must be above 0ms",
         )
     }
 }
@@ -341,6 +377,9 @@ pub fn sample() -> String {
 mod tests {
     use super::*;
 
+    const NOTIFY: (&str, &str) = ("notify.url", "https://example.org/hook");
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
     fn with_file(text: &str) -> (tempfile::TempDir, Overrides) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("gateway.toml");
@@ -430,6 +469,16 @@ mod tests {
             vec![("limits.answer_timeout", "10s")],
             vec![("edge.send_window", "1KiB")],
             vec![("storage.shards", "0")],
+            vec![("notify.url", "https://example.org")],
+            vec![("notify.url", "example.org"), ("notify.secrets", SECRET)],
+            vec![NOTIFY, ("notify.secrets", "whsec_short")],
+            vec![NOTIFY, ("notify.secrets", SECRET), ("notify.tries", "0")],
+            vec![
+                NOTIFY,
+                ("notify.secrets", SECRET),
+                ("notify.concurrency", "0"),
+            ],
+            vec![NOTIFY, ("notify.secrets", SECRET), ("notify.after", "0ms")],
         ] {
             let overrides = Overrides {
                 flags: flags
@@ -443,6 +492,7 @@ mod tests {
                 matches!(error, ConfigError::Invalid(_)),
                 "{flags:?}: {error}"
             );
+            assert!(!error.to_string().contains("whsec_short"), "{error}");
         }
     }
 

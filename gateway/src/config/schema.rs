@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{AdminListen, ByteCount, SettingValue};
+use super::value::{AdminListen, ByteCount, SecretText, SettingValue};
 
 /// One setting as the sample file and `--help` describe it.
 #[derive(Debug, Clone, Copy)]
@@ -234,6 +234,40 @@ settings! {
         #[doc = "Rows held in memory before they are moved."]
         overlay: ByteCount = "64MiB",
             "Too small: messages wait for the disk. Too large: more memory, and more of the log is replayed after a crash.", since "0.1.0";
+    }
+
+    /// Webhooks about messages that no device of a user took in time, for whoever pushes to phones. Off without a url.
+    notify: Notify {
+        #[doc = "Where they are posted to (POST, JSON, signed as Standard Webhooks say); empty: nowhere."]
+        url: String = "",
+            "With http:// others can read who gets messages from whom.", since "0.1.0";
+        #[doc = "Secrets to sign with, separated by commas, the newest first: whsec_ and 24 to 64 bytes in base64."]
+        secrets: SecretText = "",
+            "Whoever knows one can forge webhooks. Prefer the environment variable to the flag, which other users can see.", since "0.1.0";
+        #[doc = "How long a message waits for a device to ack it before it is told about."]
+        after: Duration = "30s",
+            "Too short: a change of network already makes phones ring. Too long: news is old.", since "0.1.0";
+        #[doc = "Whether the text of the last message is told as well."]
+        include_content: bool = "false",
+            "true: the receiver, and every push service behind it, can read messages.", since "0.1.0";
+        #[doc = "Tries of one webhook; after the last one it becomes a dead letter."]
+        tries: u32 = "10",
+            "Too small: a receiver that restarts misses some. Too large: a broken one is asked for hours.", since "0.1.0";
+        #[doc = "Time for one try, from connecting to the answer."]
+        timeout: Duration = "10s",
+            "Too short: slow answers count as failures and are posted again. Too long: a hanging receiver blocks the others.", since "0.1.0";
+        #[doc = "Users whose webhooks are posted at once, each on a connection of its own."]
+        concurrency: u32 = "8",
+            "Too small: webhooks wait. Too large: the receiver is flooded.", since "0.1.0";
+        #[doc = "Longest wait after a first failure; doubles with each further one."]
+        backoff: Duration = "2s",
+            "Too short: a receiver that comes back is knocked over again. Too long: webhooks are late.", since "0.1.0";
+        #[doc = "Longest wait between two tries."]
+        backoff_max: Duration = "10m",
+            "Too short: a receiver that is down is asked often. Too long: it is up and hears nothing.", since "0.1.0";
+        #[doc = "PEM file with certificates to trust besides those of the system; empty: none."]
+        ca: PathBuf = "",
+            "For a receiver with a certificate of your own making.", since "0.1.0";
     }
 
     /// Pages for the operator: /metrics, /healthz, /readyz.

@@ -49,6 +49,40 @@ impl SettingValue for String {
     }
 }
 
+impl SettingValue for bool {
+    const EXPECTED: &'static str = "true or false";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A text that is a secret. Never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SecretText(pub String);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() {
+            "SecretText()"
+        } else {
+            "SecretText(..)"
+        })
+    }
+}
+
+impl SettingValue for SecretText {
+    const EXPECTED: &'static str = "a text";
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+    fn to_toml(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 impl SettingValue for u32 {
     const EXPECTED: &'static str = "a whole number";
     fn parse(text: &str) -> Option<Self> {
@@ -173,6 +207,12 @@ mod tests {
         round_trip::<AdminListen>("off");
         round_trip::<AdminListen>("127.0.0.1:4434");
         round_trip::<SocketAddr>("[::]:4433");
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = SecretText::parse("whsec_abc").expect("any text");
+        assert_eq!(format!("{secret:?}"), "SecretText(..)");
     }
 
     #[test]
