@@ -1,6 +1,5 @@
 //! Two users talk through a gateway: `cargo run --release` in one terminal, `cargo run -p quipu-client --example hello` in another.
 
-use quipu_client::protocol::event::Content;
 use quipu_client::{Client, ClientEvent, Config, Error, Target};
 
 /// Opens a client that keeps everything in memory, with a name that is free.
@@ -28,7 +27,7 @@ async fn main() -> Result<(), Error> {
 
     while let Some(event) = events.next().await {
         if let ClientEvent::Message { message, .. } = event {
-            let Content::Text(text) = &message.content;
+            let text = message.content.text();
             println!("{}: {text}", message.from);
             bob.mark_read(message.conversation, message.seq).await?;
             break;

@@ -113,11 +113,15 @@ fn read(frame: &RawFrame) -> Result<Answer, Error> {
         | FrameType::OpenDirect
         | FrameType::Receipt
         | FrameType::Ack
+        | FrameType::Command
         | FrameType::Reply
         | FrameType::GoAway
         | FrameType::Lane
         | FrameType::Event
-        | FrameType::History => Err(Error::Offline(
+        | FrameType::Notice
+        | FrameType::History
+        | FrameType::Query
+        | FrameType::Answer => Err(Error::Offline(
             "the gateway answered with another frame".into(),
         )),
     }

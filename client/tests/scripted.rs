@@ -30,6 +30,7 @@ fn event(at: u64) -> Event {
         to: Some(user("alice")),
         sent_at: TimestampMs(at),
         content: Content::Text(format!("{at}")),
+        state: None,
     };
     Event {
         inbox_seq: InboxSeq::new(at).expect("not 0"),

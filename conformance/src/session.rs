@@ -225,6 +225,7 @@ pub fn send_frame(client_seq: u64, conversation: &ConversationId, text: &str) ->
 pub fn text(message: &wire::Message) -> &str {
     match message.content.as_ref().and_then(|c| c.kind.as_ref()) {
         Some(wire::content::Kind::Text(text)) => text,
-        None => "",
+        Some(wire::content::Kind::Rich(rich)) => &rich.text,
+        Some(wire::content::Kind::Note(_) | wire::content::Kind::Gone(_)) | None => "",
     }
 }

@@ -132,6 +132,7 @@ fn message_rows(number: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         to: Some(to),
         sent_at: TimestampMs(number),
         content: Content::Text("x".repeat(TEXT_BYTES)),
+        state: None,
     })));
     for user in [from, to] {
         rows.push(Row::Inbox(InboxRow {

@@ -302,6 +302,12 @@ impl Accounts {
                 | RejectCode::Invalid
                 | RejectCode::TextTooLong
                 | RejectCode::StaleClientSeq
+                | RejectCode::Blocked
+                | RejectCode::Forbidden
+                | RejectCode::TooMany
+                | RejectCode::WindowClosed
+                | RejectCode::UnknownMessage
+                | RejectCode::Conflict
                 | RejectCode::Busy
                 | RejectCode::RateLimited => {
                     tracing::error!(%user, code = %rejection.code, "an account command was rejected");

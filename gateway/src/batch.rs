@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quipu_core::record::{CommandKind, Entry, EntryBody, Record};
 use quipu_core::shard::ShardId;
-use quipu_protocol::event::{Content, EventBody};
+use quipu_protocol::event::{Change, ChangedKind, EventBody};
+use quipu_protocol::limits::TOPIC_BYTES_MAX;
 
 use crate::log::RECORD_BYTES_MAX;
 
@@ -63,34 +64,60 @@ fn entries_of_a_record(entries: &[Entry]) -> usize {
     full.unwrap_or(entries.len()).max(1)
 }
 
+/// Ids, names, numbers, titles, labels and hashes of any entry, in bytes.
+const FIXED: usize = 512;
+/// A user id with its tag and length, in bytes.
+const NAME: usize = 36;
+/// The longest number, in bytes.
+const NUMBER: usize = 10;
+
 /// About how many bytes an entry takes in a record, from above.
 fn entry_bytes(entry: &Entry) -> usize {
-    /// Ids, names, numbers, labels and hashes of any entry.
-    const FIXED: usize = 512;
-    /// A user id with its tag and length.
-    const NAME: usize = 36;
     FIXED
         + match &entry.body {
             EntryBody::Command(command) => match &command.kind {
-                CommandKind::Send { content, .. } => content_bytes(content),
+                CommandKind::Send { content, .. } => content.bytes(),
                 CommandKind::OpenDirect { .. }
                 | CommandKind::Receipt { .. }
                 | CommandKind::Register { .. }
                 | CommandKind::AddDevice { .. } => 0,
+                CommandKind::Change { change, .. } => change_bytes(change),
             },
-            EntryBody::Deliver { to, event } => {
-                to.len() * NAME
-                    + match event {
-                        EventBody::Message(message) => content_bytes(&message.content),
-                        EventBody::Receipt(_) => 0,
-                    }
-            }
-            EntryBody::Answer { .. } => 0,
+            EntryBody::Deliver { to, event } => to.len() * NAME + event_bytes(event),
+            EntryBody::Spread { event, .. } => event_bytes(event),
+            EntryBody::Expire { seqs, .. } => seqs.len() * NUMBER,
+            EntryBody::Answer { .. } | EntryBody::Standing { .. } | EntryBody::Blocked { .. } => 0,
         }
 }
 
-fn content_bytes(content: &Content) -> usize {
-    match content {
-        Content::Text(text) => text.len(),
+fn event_bytes(event: &EventBody) -> usize {
+    match event {
+        EventBody::Message(message) => message.content.bytes(),
+        EventBody::Changed(changed) => match &changed.kind {
+            ChangedKind::Edited(content) => content.bytes(),
+            ChangedKind::Gone(_) | ChangedKind::Reacted { .. } => 0,
+        },
+        EventBody::Receipt(_) | EventBody::Invitation(_) => 0,
+    }
+}
+
+fn change_bytes(change: &Change) -> usize {
+    match change {
+        Change::CreateGroup(new) => TOPIC_BYTES_MAX + new.invite.len() * NAME,
+        Change::SetGroup { .. } => TOPIC_BYTES_MAX,
+        Change::Invite { users, .. } => users.len() * NAME,
+        Change::Edit { content, .. } => content.bytes(),
+        Change::Report { reason, .. } => reason.len(),
+        Change::Join(_)
+        | Change::Leave(_)
+        | Change::Remove(..)
+        | Change::SetRole(..)
+        | Change::SetTimer(..)
+        | Change::Delete(..)
+        | Change::React { .. }
+        | Change::RenameDevice(..)
+        | Change::RevokeDevice(_)
+        | Change::Block(..)
+        | Change::SetPrivacy(_) => 0,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use quipu_core::row::{Account, Conversation, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow};
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{EventBody, Message, Rejection};
+use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
@@ -224,6 +224,10 @@ fn inbox_page(
     for (at, row) in rows.iter().enumerate() {
         let body = match &row.kind {
             InboxKind::Receipt(receipt) => EventBody::Receipt(receipt.clone()),
+            InboxKind::Invitation(invitation) => EventBody::Invitation(invitation.clone()),
+            InboxKind::Changed(changed) => {
+                EventBody::Changed(Box::new(as_it_is_now(store, changed)?))
+            }
             InboxKind::Message { conversation, seq } => {
                 if !found.contains_key(&(*conversation, *seq)) {
                     let left = max_bytes.saturating_sub(frames.len());
@@ -249,6 +253,28 @@ fn inbox_page(
     }
     page.frames = frames.freeze();
     Ok(page)
+}
+
+/// A change with the words that the message has now: an edit's own words may have been edited again, or deleted.
+fn as_it_is_now(store: &dyn Store, changed: &Changed) -> Result<Changed, StoreError> {
+    let mut changed = changed.clone();
+    if !matches!(changed.kind, ChangedKind::Edited(_)) {
+        return Ok(changed);
+    }
+    let range = HistoryRange {
+        first: changed.seq,
+        last: Some(changed.seq),
+        ..HistoryRange::ALL
+    };
+    let found = store.history(&changed.conversation, range)?.pop();
+    changed.kind = match found.map(|row| row.0.content) {
+        Some(content @ (Content::Text(_) | Content::Rich(_) | Content::Note(_))) => {
+            ChangedKind::Edited(content)
+        }
+        Some(Content::Gone(gone)) => ChangedKind::Gone(gone),
+        None => ChangedKind::Gone(Gone::Deleted),
+    };
+    Ok(changed)
 }
 
 /// Reads the message at `seq` and those of its conversation that the page needs next, as far as they follow each other:
@@ -280,7 +306,11 @@ fn read_run(
         bytes,
         newest_first: false,
     };
-    for HistoryRow(message) in store.history(conversation, range)? {
+    for HistoryRow(mut message) in store.history(conversation, range)? {
+        // An event stays small; reactions have events of their own.
+        if let Some(state) = &mut message.state {
+            state.reactions = Vec::new();
+        }
         found.insert((message.conversation, message.seq), message);
     }
     Ok(())

@@ -4,9 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quipu_core::row::{CorruptRow, EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::row::{CorruptRow, EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
-use quipu_protocol::event::Content;
 use quipu_protocol::id::{ConversationId, Cursor, Seq, UserId};
 
 pub mod fjall;
@@ -63,9 +62,8 @@ impl HistoryRange {
 
 /// The bytes of a message that [`HistoryRange::bytes`] counts: those of its body.
 pub fn body_bytes(row: &HistoryRow) -> usize {
-    match &row.0.content {
-        Content::Text(text) => text.len(),
-    }
+    let state = row.0.state.as_ref().map_or(0, |state| state.bytes());
+    row.0.content.bytes() + state
 }
 
 /// What is certainly durable after a [`Store::sync`]: the shard rows, ascending by shard. Rows committed while it ran may or
@@ -85,7 +83,8 @@ pub trait Store: Send + Sync + 'static {
     /// what is left is what some prefix of the commits had made. May block while the store is behind with writing.
     fn commit(&self, rows: Vec<Row>) -> Result<(), StoreError>;
 
-    /// The entities under these keys, in their order; `None` for those that do not exist.
+    /// The entities under these keys, in their order; `None` for those that do not exist. The value of a message is that of
+    /// its history row.
     fn entities(&self, keys: &[EntityKey]) -> Result<Vec<Option<Bytes>>, StoreError>;
 
     /// The row of a shard, if it has one.
@@ -106,10 +105,14 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<InboxRow>, StoreError>;
 
+    /// At most `limit` rows of a range of the index, ascending by encoded key.
+    fn index(&self, range: &IndexRange, limit: usize)
+    -> Result<Vec<(IndexKey, Bytes)>, StoreError>;
+
     /// Makes everything committed before the call durable, and says which shard rows certainly are.
     fn sync(&self) -> Result<Durable, StoreError>;
 
-    /// Visits every row: shards, entities, histories, inboxes, each ascending by key, until `visit` breaks. A consistent
+    /// Visits every row: shards, entities, histories, inboxes, index, each ascending by key, until `visit` breaks. A consistent
     /// picture only while nothing is committed. `visit` may read from the store.
     fn scan(&self, visit: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<(), StoreError>;
 }

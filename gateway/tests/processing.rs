@@ -152,11 +152,8 @@ fn texts(store: &MemoryStore, conversation: &ConversationId) -> Vec<(u64, String
     let rows = store
         .history(conversation, HistoryRange::ALL)
         .expect("history");
-    let text = |content| match content {
-        Content::Text(text) => text,
-    };
     rows.into_iter()
-        .map(|row| (row.0.seq.get(), text(row.0.content)))
+        .map(|row| (row.0.seq.get(), row.0.content.text().to_owned()))
         .collect()
 }
 

@@ -55,6 +55,7 @@ fn rows(step: u64) -> Vec<Row> {
         to: None,
         sent_at: TimestampMs(step),
         content: Content::Text(format!("step {step} ").repeat(1 + step as usize % 40)),
+        state: None,
     };
     let applied = Bytes::copy_from_slice(&step.to_be_bytes());
     vec![

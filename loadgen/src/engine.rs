@@ -386,7 +386,7 @@ impl Engine {
         }
         let message = match &event.body {
             EventBody::Message(message) => message,
-            EventBody::Receipt(_) => return,
+            EventBody::Receipt(_) | EventBody::Changed(_) | EventBody::Invitation(_) => return,
         };
         if self
             .gateway_began

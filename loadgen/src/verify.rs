@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use quipu_protocol::event::{Content, Message};
+use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, MessageId, UserId};
 
 use crate::measure::Verdicts;
@@ -283,8 +283,7 @@ impl Ledger {
         message: &Message,
         now: Instant,
     ) -> Option<Observation> {
-        let Content::Text(text) = &message.content;
-        let Some(label) = Label::read(text) else {
+        let Some(label) = Label::read(message.content.text()) else {
             self.verdicts.corrupted += 1;
             return None;
         };
@@ -467,6 +466,8 @@ impl Pair {
 mod tests {
     use quipu_protocol::id::{ClientSeq, DeviceId, Seq, TimestampMs};
 
+    use quipu_protocol::event::Content;
+
     use super::*;
 
     const RUN: u64 = 7;
@@ -494,6 +495,7 @@ mod tests {
             to: Some(users[usize::from(1 - label.side)]),
             sent_at: TimestampMs(0),
             content: Content::Text(label.text(120)),
+            state: None,
         }
     }
 

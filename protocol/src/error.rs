@@ -100,6 +100,10 @@ registry! {
     Replaced = 0x24, "REPLACED", No, resume = true;
     /// The account has as many devices as it may.
     TooManyDevices = 0x25, "TOO_MANY_DEVICES", No, resume = false;
+    /// The user's session is over because its external token is; refresh it and come again.
+    TokenExpired = 0x26, "TOKEN_EXPIRED", After, resume = true;
+    /// Another device of the user has thrown this one out.
+    Revoked = 0x27, "REVOKED", No, resume = false;
     /// Too much at once; nothing is wrong with the client.
     Busy = 0x40, "BUSY", After, resume = true;
     /// The gateway is stopping.
@@ -152,6 +156,18 @@ registry! {
     NameTaken = 0x08, "NAME_TAKEN", No, resume = true;
     /// The account has as many devices as it may.
     TooManyDevices = 0x09, "TOO_MANY_DEVICES", No, resume = true;
+    /// The user takes no messages from this one.
+    Blocked = 0x0a, "BLOCKED", No, resume = true;
+    /// The user's role does not allow it.
+    Forbidden = 0x0b, "FORBIDDEN", No, resume = true;
+    /// A named limit of this page is reached; the reason says which.
+    TooMany = 0x0c, "TOO_MANY", No, resume = true;
+    /// The time in which this was allowed is over.
+    WindowClosed = 0x0d, "WINDOW_CLOSED", No, resume = true;
+    /// No such message, or one that the user may not see, or one without content.
+    UnknownMessage = 0x0e, "UNKNOWN_MESSAGE", No, resume = true;
+    /// Something else has this id.
+    Conflict = 0x11, "CONFLICT", No, resume = true;
     /// Too much at once.
     Busy = 0x40, "BUSY", After, resume = true;
     /// This user asks too often; comes with a time.

@@ -1,7 +1,15 @@
 //! Checked forms of what travels: messages, events, commands. Made from the wire types, or refused.
 
+mod change;
+mod changed;
+mod content;
 mod convert;
 
+pub use change::{Change, NewGroup, Privacy};
+pub use changed::{Changed, ChangedKind, Invitation, Notice};
+pub use content::{
+    Attachment, BadContent, Content, Forwarded, Gone, MessageState, Note, Reaction, Rich, Role,
+};
 pub(crate) use convert::shorten;
 
 use crate::error::RejectCode;
@@ -9,13 +17,6 @@ use crate::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
 use crate::violation::Violation;
-
-/// What a message says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// 1 to [`TEXT_BYTES_MAX`](crate::limits::TEXT_BYTES_MAX) bytes.
-    Text(String),
-}
 
 /// One message, the same for every member of its conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +37,10 @@ pub struct Message {
     pub to: Option<UserId>,
     /// When the log took it.
     pub sent_at: TimestampMs,
-    /// What it says.
+    /// What it says now.
     pub content: Content,
+    /// What happened to it after it was sent; `None`: nothing.
+    pub state: Option<Box<MessageState>>,
 }
 
 /// How far a member of a conversation has come.
@@ -60,6 +63,10 @@ pub enum EventBody {
     Message(Message),
     /// A position that moved.
     Receipt(Receipt),
+    /// Something happened to a message.
+    Changed(Box<Changed>),
+    /// Somebody wants the user in a group.
+    Invitation(Box<Invitation>),
 }
 
 /// One entry of a user's inbox.
@@ -101,6 +108,13 @@ pub enum DeviceCommand {
         /// Read up to here.
         read: Option<Seq>,
     },
+    /// Change a group, a message or the user's own account.
+    Change {
+        /// Echoed in the reply.
+        request: RequestId,
+        /// What.
+        change: Box<Change>,
+    },
 }
 
 /// Which command a reply belongs to.
@@ -129,7 +143,7 @@ pub enum Outcome {
         /// Seq of the last message.
         head: Option<Seq>,
     },
-    /// Account work is done (never on the wire: WELCOME says it).
+    /// It is done, or was done before.
     Done,
     /// Refused.
     Rejected(Rejection),

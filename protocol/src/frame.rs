@@ -65,16 +65,24 @@ frame_types! {
     Reply = 0x0d, "REPLY";
     /// S0, gateway: the connection will be closed.
     GoAway = 0x0f, "GOAWAY";
+    /// S0, client: a change to a group, a message or the user's own account.
+    Command = 0x11, "COMMAND";
     /// First frame of a lane.
     Lane = 0x21, "LANE";
     /// Lane: one inbox event.
     Event = 0x23, "EVENT";
+    /// Lane: news of a large group, not numbered.
+    Notice = 0x25, "NOTICE";
     /// First frame of a request stream: a range of history.
     History = 0x31, "HISTORY";
     /// Request stream, gateway: the answer to HISTORY.
     HistoryPage = 0x33, "HISTORY_PAGE";
     /// Request stream, gateway: the request was refused.
     Failure = 0x35, "FAILURE";
+    /// First frame of a request stream: anything but history.
+    Query = 0x37, "QUERY";
+    /// Request stream, gateway: the answer to QUERY.
+    Answer = 0x39, "ANSWER";
 }
 
 /// A frame type that this version does not know.
@@ -111,6 +119,7 @@ impl StreamKind {
             Self::S0FromClient | Self::S0FromGateway | Self::Lane | Self::RequestFromClient => {
                 FRAME_BYTES_MAX
             }
+
             Self::RequestFromGateway => REQUEST_FRAME_BYTES_MAX,
         }
     }
@@ -124,26 +133,31 @@ impl StreamKind {
                 FrameType::OpenDirect,
                 FrameType::Receipt,
                 FrameType::Ack,
+                FrameType::Command,
             ]),
             Self::S0FromGateway => {
                 FrameSet::of(&[FrameType::Welcome, FrameType::Reply, FrameType::GoAway])
             }
-            Self::Lane => FrameSet::of(&[FrameType::Lane, FrameType::Event]),
-            Self::RequestFromClient => FrameSet::of(&[FrameType::History]),
-            Self::RequestFromGateway => FrameSet::of(&[FrameType::HistoryPage, FrameType::Failure]),
+            Self::Lane => FrameSet::of(&[FrameType::Lane, FrameType::Event, FrameType::Notice]),
+            Self::RequestFromClient => FrameSet::of(&[FrameType::History, FrameType::Query]),
+            Self::RequestFromGateway => FrameSet::of(&[
+                FrameType::HistoryPage,
+                FrameType::Answer,
+                FrameType::Failure,
+            ]),
         }
     }
 }
 
 /// A set of frame types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameSet(u64);
+pub struct FrameSet(u128);
 
 impl FrameSet {
     /// No frame at all.
     pub const NONE: Self = Self(0);
 
-    /// The set of `kinds`. Types are below 64 in this version, so that a set is one number.
+    /// The set of `kinds`. Types are below 128 in this version, so that a set is one number.
     pub const fn of(kinds: &[FrameType]) -> Self {
         let mut set = 0;
         let mut index = 0;

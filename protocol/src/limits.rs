@@ -23,7 +23,53 @@ pub const FRAME_BYTES_MAX: usize = 32 * 1024;
 pub const REQUEST_FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Longest text of one message, in bytes of UTF-8.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// What a message adds to its text in a frame at the most: ids, names, numbers and protobuf tags.
+/// Longest content of one message on the wire, in bytes: text, mentions and descriptions of files together.
+pub const CONTENT_BYTES_MAX: usize = 24 * 1024;
+/// Users that one message mentions.
+pub const MENTIONS_MAX: usize = 32;
+/// Files of one message.
+pub const ATTACHMENTS_MAX: usize = 8;
+/// Longest media type, in bytes.
+pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
+/// Longest name of a file, in bytes.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// Longest thumbnail inside a message, in bytes.
+pub const THUMBNAIL_BYTES_MAX: usize = 4096;
+/// Longest reaction, in bytes: one emoji with its modifiers.
+pub const EMOJI_BYTES_MAX: usize = 32;
+/// Reactions that one message keeps, over all users.
+pub const REACTIONS_MAX: usize = 128;
+/// Changes of one message's content that are accepted; their old contents are kept.
+pub const EDITS_MAX: usize = 32;
+/// How long after sending a message its author may edit it, in milliseconds: 48 hours.
+pub const EDIT_WINDOW_MS: u64 = 48 * 60 * 60 * 1000;
+/// How long after sending a message its author may delete it for all, in milliseconds: 30 days. Admins of a group always may.
+pub const DELETE_WINDOW_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+/// Shortest time that a conversation may keep its messages, in milliseconds.
+pub const KEEP_MS_MIN: u64 = 5_000;
+/// Longest time that a conversation may keep its messages, in milliseconds, unless it keeps them for good.
+pub const KEEP_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
+/// Longest title of a group, in bytes.
+pub const TITLE_BYTES_MAX: usize = 128;
+/// Longest topic of a group, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 512;
+/// Members of a group, those invited included.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Users that one command invites.
+pub const INVITES_MAX: usize = 64;
+/// Conversations that a user may be in, invitations included.
+pub const CONVERSATIONS_MAX: usize = 10_000;
+/// Users that a user may block.
+pub const BLOCKS_MAX: usize = 1_000;
+/// Longest reason of a report, in bytes.
+pub const REPORT_BYTES_MAX: usize = 1024;
+/// Members up to which a group's receipts go to all of them; in a larger one only to the reader's own devices.
+pub const RECEIPT_FAN_OUT_MAX: usize = 32;
+/// Entries in one page of the conversation list.
+pub const CONVERSATIONS_PAGE_MAX: usize = 128;
+/// Members in one page of a member list.
+pub const MEMBERS_PAGE_MAX: usize = 256;
+/// What a message adds to its content in a frame at the most: ids, names, numbers and protobuf tags.
 pub const MESSAGE_OVERHEAD_BYTES_MAX: usize = 256;
 /// QUIC flow-control window of one stream, in bytes.
 pub const STREAM_WINDOW_BYTES: usize = 64 * 1024;
@@ -78,7 +124,8 @@ pub const SESSION_OUTPUTS_MAX: usize = 64;
 pub const SESSION_TRANSMIT_BYTES_MAX: usize = 128 * 1024;
 
 // A text fits a frame, and a frame fits the stream's window: a reader that needs a whole frame never waits for credit.
-const _: () = assert!(TEXT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(TEXT_BYTES_MAX <= CONTENT_BYTES_MAX);
+const _: () = assert!(CONTENT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= STREAM_WINDOW_BYTES);
 // Every unanswered SEND that was accepted is still remembered, so "not remembered" proves "never accepted" (QP-SEND-4).
 const _: () = assert!(SENDS_IN_FLIGHT_MAX <= DEDUP_WINDOW);

@@ -82,7 +82,7 @@ pub struct Resume {
     pub life: u64,
 }
 /// SEND: one message to a conversation. Answered by the EVENT that carries it, or by a REPLY.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Send {
     /// from 1, grows with every message of this device, never used for another message
     #[prost(uint64, tag = "1")]
@@ -118,6 +118,219 @@ pub struct Receipt {
     /// seq, inclusive; 0: says nothing
     #[prost(uint64, tag = "3")]
     pub read: u64,
+}
+/// COMMAND: a change to a group, a message, or the user's own account. Answered by a REPLY to `request`. Giving the same
+/// command twice has the effect of giving it once.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Command {
+    /// chosen by the client, echoed in the REPLY
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    #[prost(
+        oneof = "command::Kind",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+    )]
+    pub kind: ::core::option::Option<command::Kind>,
+}
+/// Nested message and enum types in `Command`.
+pub mod command {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        CreateGroup(super::CreateGroup),
+        #[prost(message, tag = "3")]
+        SetGroup(super::SetGroup),
+        #[prost(message, tag = "4")]
+        Invite(super::Invite),
+        /// an open group, or one that invited the user; answered by `opened`
+        #[prost(message, tag = "5")]
+        Join(super::ConversationRef),
+        /// also declines an invitation
+        #[prost(message, tag = "6")]
+        Leave(super::ConversationRef),
+        #[prost(message, tag = "7")]
+        Remove(super::MemberRef),
+        #[prost(message, tag = "8")]
+        SetRole(super::SetRole),
+        #[prost(message, tag = "9")]
+        SetTimer(super::SetTimer),
+        #[prost(message, tag = "10")]
+        Edit(super::Edit),
+        #[prost(message, tag = "11")]
+        Delete(super::MessageRef),
+        #[prost(message, tag = "12")]
+        React(super::React),
+        #[prost(message, tag = "13")]
+        RenameDevice(super::RenameDevice),
+        #[prost(message, tag = "14")]
+        RevokeDevice(super::DeviceRef),
+        #[prost(message, tag = "15")]
+        Block(super::Block),
+        #[prost(message, tag = "16")]
+        Report(super::Report),
+        #[prost(message, tag = "17")]
+        SetPrivacy(super::Privacy),
+    }
+}
+/// Makes a group with the user as its owner. Answered by `opened`, also when this user made it before under this id.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateGroup {
+    /// 16 bytes, the top bit of the first one 1, the rest random
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// 1 to 128 bytes
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    /// 0 to 512 bytes
+    #[prost(string, tag = "3")]
+    pub topic: ::prost::alloc::string::String,
+    /// whether anybody who knows the id may join
+    #[prost(bool, tag = "4")]
+    pub open: bool,
+    /// whether who joins later sees what was said before; fixed for the group's life
+    #[prost(bool, tag = "5")]
+    pub history_from_start: bool,
+    /// user ids; at most 64
+    #[prost(string, repeated, tag = "6")]
+    pub invite: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetGroup {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// 1 to 128 bytes; absent: stays
+    #[prost(string, optional, tag = "2")]
+    pub title: ::core::option::Option<::prost::alloc::string::String>,
+    /// 0 to 512 bytes; absent: stays
+    #[prost(string, optional, tag = "3")]
+    pub topic: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Invite {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// user ids; 1 to 64
+    #[prost(string, repeated, tag = "2")]
+    pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConversationRef {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberRef {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRole {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// OWNER hands the group over: who gave it becomes an admin
+    #[prost(enumeration = "Role", tag = "3")]
+    pub role: i32,
+}
+/// How long messages that are sent from now on are kept.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetTimer {
+    /// 16 bytes; a direct one: either side may
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// 0: for good; else 5 seconds to 365 days
+    #[prost(uint64, tag = "2")]
+    pub keep_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Edit {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// of a message of this user
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(message, optional, tag = "3")]
+    pub content: ::core::option::Option<Content>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MessageRef {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct React {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// 1 to 32 bytes
+    #[prost(string, tag = "3")]
+    pub emoji: ::prost::alloc::string::String,
+    /// false: takes it back
+    #[prost(bool, tag = "4")]
+    pub on: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameDevice {
+    /// of this user
+    #[prost(fixed64, tag = "1")]
+    pub device: u64,
+    /// 0 to 64 bytes
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceRef {
+    /// of this user
+    #[prost(fixed64, tag = "1")]
+    pub device: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Block {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub on: bool,
+}
+/// Keeps a complaint for the operator, with a copy of the message.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Report {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// 0: about the conversation as a whole
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// 1 to 1024 bytes
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What others may learn of the user. Who hides something does not see it of others either.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Privacy {
+    /// read positions
+    #[prost(bool, tag = "1")]
+    pub hide_read: bool,
+    #[prost(bool, tag = "2")]
+    pub hide_typing: bool,
+    /// whether the user is here now
+    #[prost(bool, tag = "3")]
+    pub hide_presence: bool,
+    #[prost(bool, tag = "4")]
+    pub hide_last_seen: bool,
 }
 /// ACK: every event up to this one is kept by the device and need not be sent to it again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -185,7 +398,7 @@ pub struct Limits {
 pub struct Reply {
     #[prost(oneof = "reply::To", tags = "1, 2")]
     pub to: ::core::option::Option<reply::To>,
-    #[prost(oneof = "reply::Outcome", tags = "3, 4, 5")]
+    #[prost(oneof = "reply::Outcome", tags = "3, 4, 5, 6")]
     pub outcome: ::core::option::Option<reply::Outcome>,
 }
 /// Nested message and enum types in `Reply`.
@@ -207,8 +420,13 @@ pub mod reply {
         Opened(super::Opened),
         #[prost(message, tag = "5")]
         Rejected(super::Rejected),
+        /// to request
+        #[prost(message, tag = "6")]
+        Done(super::Done),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Done {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SendRef {
     /// 16 bytes
@@ -274,26 +492,115 @@ pub struct Lane {
     pub lanes: u32,
 }
 /// EVENT: one entry of the user's inbox.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
     /// gap-free from 1
     #[prost(uint64, tag = "1")]
     pub inbox_seq: u64,
-    #[prost(oneof = "event::Body", tags = "2, 3")]
+    #[prost(oneof = "event::Body", tags = "2, 3, 4, 5")]
     pub body: ::core::option::Option<event::Body>,
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         #[prost(message, tag = "2")]
         Message(super::Message),
         #[prost(message, tag = "3")]
         Receipt(super::ReceiptEvent),
+        #[prost(message, tag = "4")]
+        Changed(super::Changed),
+        #[prost(message, tag = "5")]
+        Invitation(super::Invitation),
     }
 }
-/// One message, the same for all members of its conversation.
+/// NOTICE: news of a group that is too large to have its messages in every inbox. Not numbered, not acked, and not kept:
+/// a device that finds a gap in a group's seqs, or that was told to check, reads the history.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Notice {
+    #[prost(oneof = "notice::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<notice::Kind>,
+}
+/// Nested message and enum types in `Notice`.
+pub mod notice {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Message(super::Message),
+        #[prost(message, tag = "2")]
+        Changed(super::Changed),
+        /// notices were dropped: ask for the heads of all such groups
+        #[prost(message, tag = "3")]
+        Check(super::Check),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Check {}
+/// Something happened to a message after it was sent. Applies when `version` is above what the device has of the message.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Changed {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// of the message, from 1, one more with every change
+    #[prost(uint32, tag = "3")]
+    pub version: u32,
+    /// user id; empty: the gateway, because its time was over
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+    /// Unix time
+    #[prost(uint64, tag = "5")]
+    pub at_ms: u64,
+    #[prost(oneof = "changed::Kind", tags = "6, 7, 8")]
+    pub kind: ::core::option::Option<changed::Kind>,
+}
+/// Nested message and enum types in `Changed`.
+pub mod changed {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// what it says now
+        #[prost(message, tag = "6")]
+        Edited(super::Content),
+        #[prost(message, tag = "7")]
+        Deleted(super::Gone),
+        #[prost(message, tag = "8")]
+        Reacted(super::Reacted),
+    }
+}
+/// Why a message has no content any more. It keeps its seq.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gone {
+    /// true: its time was over; false: somebody deleted it
+    #[prost(bool, tag = "1")]
+    pub expired: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reacted {
+    /// 1 to 32 bytes
+    #[prost(string, tag = "1")]
+    pub emoji: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub on: bool,
+}
+/// Somebody wants the user in a group. COMMAND join accepts, COMMAND leave declines.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Invitation {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// user id
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub title: ::prost::alloc::string::String,
+    /// Unix time
+    #[prost(uint64, tag = "4")]
+    pub at_ms: u64,
+}
+/// One message, the same for all members of its conversation.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Message {
     /// 16 bytes
     #[prost(bytes = "bytes", tag = "1")]
@@ -320,20 +627,157 @@ pub struct Message {
     pub sent_at_ms: u64,
     #[prost(message, optional, tag = "9")]
     pub content: ::core::option::Option<Content>,
+    /// absent: nothing has happened to it since
+    #[prost(message, optional, tag = "10")]
+    pub state: ::core::option::Option<MessageState>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Content {
-    #[prost(oneof = "content::Kind", tags = "1")]
+    #[prost(oneof = "content::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<content::Kind>,
 }
 /// Nested message and enum types in `Content`.
 pub mod content {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         /// 1 to Limits.text_bytes bytes of UTF-8
         #[prost(string, tag = "1")]
         Text(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Rich(super::Rich),
+        /// written by the gateway only
+        #[prost(message, tag = "3")]
+        Note(super::Note),
+        /// written by the gateway only
+        #[prost(message, tag = "4")]
+        Gone(super::Gone),
     }
+}
+/// A text with something to it. At most 24 KiB, all together.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rich {
+    /// 0 to Limits.text_bytes bytes; not empty without an attachment
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// seq of an earlier message of the conversation; 0: none
+    #[prost(uint64, tag = "2")]
+    pub reply_to: u64,
+    /// user ids; at most 32
+    #[prost(string, repeated, tag = "3")]
+    pub mentions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "4")]
+    pub forwarded: ::core::option::Option<Forwarded>,
+    /// at most 8
+    #[prost(message, repeated, tag = "5")]
+    pub attachments: ::prost::alloc::vec::Vec<Attachment>,
+}
+/// Where the words come from. As the forwarding client says it; the gateway does not check.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Forwarded {
+    /// user id
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    /// Unix time
+    #[prost(uint64, tag = "2")]
+    pub sent_at_ms: u64,
+}
+/// A file that was uploaded to this conversation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attachment {
+    /// 32 bytes, BLAKE3 of the file
+    #[prost(bytes = "bytes", tag = "1")]
+    pub hash: ::prost::bytes::Bytes,
+    /// bytes, from 1
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// 1 to 127 bytes
+    #[prost(string, tag = "3")]
+    pub media_type: ::prost::alloc::string::String,
+    /// 0 to 255 bytes; for a person, never a path
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// pixels; 0: not known or none
+    #[prost(uint32, tag = "5")]
+    pub width: u32,
+    #[prost(uint32, tag = "6")]
+    pub height: u32,
+    /// 0: not known or none
+    #[prost(uint32, tag = "7")]
+    pub duration_ms: u32,
+    /// 0 to 4096 bytes, a JPEG made by the sender
+    #[prost(bytes = "bytes", tag = "8")]
+    pub thumbnail: ::prost::bytes::Bytes,
+}
+/// What happened in a conversation beside the messages of its members. Has a seq like any message; `Message.from` did it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Note {
+    #[prost(oneof = "note::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    pub kind: ::core::option::Option<note::Kind>,
+}
+/// Nested message and enum types in `Note`.
+pub mod note {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Created(super::CreatedNote),
+        #[prost(message, tag = "2")]
+        Joined(super::Joined),
+        #[prost(message, tag = "3")]
+        Left(super::Left),
+        /// user id
+        #[prost(string, tag = "4")]
+        Invited(::prost::alloc::string::String),
+        /// user id
+        #[prost(string, tag = "5")]
+        Removed(::prost::alloc::string::String),
+        #[prost(message, tag = "6")]
+        Role(super::RoleNote),
+        #[prost(string, tag = "7")]
+        Title(::prost::alloc::string::String),
+        #[prost(string, tag = "8")]
+        Topic(::prost::alloc::string::String),
+        /// 0: kept for good
+        #[prost(uint64, tag = "9")]
+        TimerMs(u64),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreatedNote {
+    #[prost(string, tag = "1")]
+    pub title: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Joined {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Left {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoleNote {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "2")]
+    pub role: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MessageState {
+    /// changes so far
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Unix time; 0: never
+    #[prost(uint64, tag = "2")]
+    pub edited_at_ms: u64,
+    /// Unix time; 0: never
+    #[prost(uint64, tag = "3")]
+    pub expires_at_ms: u64,
+    /// in HISTORY_PAGE only; at most 128
+    #[prost(message, repeated, tag = "4")]
+    pub reactions: ::prost::alloc::vec::Vec<Reaction>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reaction {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub emoji: ::prost::alloc::string::String,
 }
 /// How far a member has come.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -383,6 +827,277 @@ pub struct HistoryPage {
     /// seq of the conversation's last message
     #[prost(uint64, tag = "3")]
     pub head: u64,
+}
+/// QUERY: asks for something that is not history. Answered by ANSWER with the same number, or by FAILURE.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Query {
+    #[prost(oneof = "query::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub kind: ::core::option::Option<query::Kind>,
+}
+/// Nested message and enum types in `Query`.
+pub mod query {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Conversations(super::ConversationsQuery),
+        #[prost(message, tag = "2")]
+        Conversation(super::ConversationRef),
+        #[prost(message, tag = "3")]
+        Members(super::MembersQuery),
+        #[prost(message, tag = "4")]
+        Versions(super::MessageRef),
+        #[prost(message, tag = "5")]
+        Devices(super::DevicesQuery),
+        #[prost(message, tag = "6")]
+        Settings(super::SettingsQuery),
+        #[prost(message, tag = "7")]
+        Presence(super::PresenceQuery),
+    }
+}
+/// The user's conversations, those with the latest activity first.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConversationsQuery {
+    /// 1 to 128
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    /// activity of the last entry of the page before; 0: from the start
+    #[prost(uint64, tag = "2")]
+    pub before_ms: u64,
+    /// conversation of that entry; empty: from the start
+    #[prost(bytes = "bytes", tag = "3")]
+    pub before: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembersQuery {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// user id of the last one of the page before; empty: from the start
+    #[prost(string, tag = "2")]
+    pub after: ::prost::alloc::string::String,
+    /// 1 to 256
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevicesQuery {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettingsQuery {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceQuery {
+    /// user ids; 1 to 256
+    #[prost(string, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Answer {
+    #[prost(oneof = "answer::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub kind: ::core::option::Option<answer::Kind>,
+}
+/// Nested message and enum types in `Answer`.
+pub mod answer {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Conversations(super::Conversations),
+        #[prost(message, tag = "2")]
+        Conversation(super::ConversationEntry),
+        #[prost(message, tag = "3")]
+        Members(super::Members),
+        #[prost(message, tag = "4")]
+        Versions(super::Versions),
+        #[prost(message, tag = "5")]
+        Devices(super::Devices),
+        #[prost(message, tag = "6")]
+        Settings(super::Settings),
+        #[prost(message, tag = "7")]
+        Presence(super::Presences),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Conversations {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<ConversationEntry>,
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConversationEntry {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// user id, in a direct one
+    #[prost(string, tag = "2")]
+    pub peer: ::prost::alloc::string::String,
+    /// in a group
+    #[prost(message, optional, tag = "3")]
+    pub group: ::core::option::Option<GroupInfo>,
+    /// seq of the last message; 0: none
+    #[prost(uint64, tag = "4")]
+    pub head: u64,
+    /// the oldest seq that the user may see; from 1
+    #[prost(uint64, tag = "5")]
+    pub first: u64,
+    /// the user's own positions
+    #[prost(uint64, tag = "6")]
+    pub delivered: u64,
+    #[prost(uint64, tag = "7")]
+    pub read: u64,
+    /// messages of others above `read`; notes do not count
+    #[prost(uint64, tag = "8")]
+    pub unread: u64,
+    /// the last message, if there is one that the user may see
+    #[prost(message, optional, tag = "9")]
+    pub last: ::core::option::Option<Message>,
+    /// Unix time of the last message, or of the opening
+    #[prost(uint64, tag = "10")]
+    pub activity_ms: u64,
+    /// how long new messages are kept; 0: for good
+    #[prost(uint64, tag = "11")]
+    pub keep_ms: u64,
+    /// the other's positions, in a direct one
+    #[prost(uint64, tag = "12")]
+    pub peer_delivered: u64,
+    /// 0 if either side hides it
+    #[prost(uint64, tag = "13")]
+    pub peer_read: u64,
+    /// the user has blocked the peer
+    #[prost(bool, tag = "14")]
+    pub blocked: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupInfo {
+    #[prost(string, tag = "1")]
+    pub title: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// the user's
+    #[prost(enumeration = "Role", tag = "3")]
+    pub role: i32,
+    /// invited and not joined: only title and inviter are told
+    #[prost(bool, tag = "4")]
+    pub invited: bool,
+    #[prost(string, tag = "5")]
+    pub invited_by: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub members: u32,
+    #[prost(bool, tag = "7")]
+    pub open: bool,
+    #[prost(bool, tag = "8")]
+    pub history_from_start: bool,
+    /// messages come as NOTICE, not in the inbox
+    #[prost(bool, tag = "9")]
+    pub pulled: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Members {
+    /// ascending by user
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<MemberEntry>,
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberEntry {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(enumeration = "Role", tag = "2")]
+    pub role: i32,
+    /// not joined yet
+    #[prost(bool, tag = "3")]
+    pub invited: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Versions {
+    /// what the message said before, the oldest first
+    #[prost(message, repeated, tag = "1")]
+    pub versions: ::prost::alloc::vec::Vec<Version>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Version {
+    /// 0: as it was sent
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(message, optional, tag = "2")]
+    pub content: ::core::option::Option<Content>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Devices {
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<DeviceEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceEntry {
+    #[prost(fixed64, tag = "1")]
+    pub device: u64,
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+    /// Unix time
+    #[prost(uint64, tag = "3")]
+    pub added_at_ms: u64,
+    /// Unix time of its last session's end; 0: not known
+    #[prost(uint64, tag = "4")]
+    pub seen_at_ms: u64,
+    #[prost(bool, tag = "5")]
+    pub connected: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settings {
+    #[prost(message, optional, tag = "1")]
+    pub privacy: ::core::option::Option<Privacy>,
+    /// user ids, ascending
+    #[prost(string, repeated, tag = "2")]
+    pub blocked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Presences {
+    /// those asked for that are not hidden from the user
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<PresenceEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceEntry {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub here: bool,
+    /// Unix time; 0: not known or hidden
+    #[prost(uint64, tag = "3")]
+    pub seen_at_ms: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    Unspecified = 0,
+    Member = 1,
+    /// invites, removes members, sets title, topic and timer, deletes messages
+    Admin = 2,
+    /// all of it, and gives roles; there is one
+    Owner = 3,
+}
+impl Role {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLE_UNSPECIFIED",
+            Self::Member => "MEMBER",
+            Self::Admin => "ADMIN",
+            Self::Owner => "OWNER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MEMBER" => Some(Self::Member),
+            "ADMIN" => Some(Self::Admin),
+            "OWNER" => Some(Self::Owner),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

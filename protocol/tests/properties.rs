@@ -206,6 +206,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                     to: direct.then(|| user("ben")),
                     sent_at: TimestampMs(sent_at),
                     content: Content::Text(text),
+                    state: None,
                 })
             },
         );
@@ -418,7 +419,7 @@ fn check_client(steps: &[Step]) -> Result<(), TestCaseError> {
                     prop_assert_eq!(event.inbox_seq.get(), next);
                     next += 1;
                 }
-                ClientOutput::Reply(_) => prop_assert!(welcomed),
+                ClientOutput::Reply(_) | ClientOutput::Notice(_) => prop_assert!(welcomed),
                 ClientOutput::GoAway(_) => {}
                 ClientOutput::Close { .. } => closed = true,
             }

@@ -262,6 +262,7 @@ impl Device {
                 self.events.push(event);
                 link.client.kept(now, Cursor(self.events.len() as u64));
             }
+            ClientOutput::Notice(notice) => panic!("nobody sends notices here: {notice:?}"),
             ClientOutput::Reply(reply) => match (reply.to, reply.outcome) {
                 (ReplyTo::Send { client_seq, .. }, Outcome::Accepted(_)) => {
                     self.answered(client_seq);
@@ -345,6 +346,7 @@ impl Gateway {
             to: None,
             sent_at: TimestampMs(self.last),
             content: Content::Text(number.to_string()),
+            state: None,
         };
         self.inbox.push(Event {
             inbox_seq: inbox_seq(self.last),
@@ -374,7 +376,10 @@ impl Gateway {
                 EventBody::Message(message) if message.from == *name => {
                     Some(message.client_seq.get())
                 }
-                EventBody::Message(_) | EventBody::Receipt(_) => None,
+                EventBody::Message(_)
+                | EventBody::Receipt(_)
+                | EventBody::Changed(_)
+                | EventBody::Invitation(_) => None,
             })
             .collect()
     }

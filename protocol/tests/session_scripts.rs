@@ -250,6 +250,7 @@ fn describe_client(output: ClientOutput, say: &mut impl FnMut(String)) {
             welcome.user, welcome.resumed, welcome.cursor
         )),
         ClientOutput::Event(event) => say(format!("event {}", words::event(&event))),
+        ClientOutput::Notice(notice) => say(format!("notice {notice:?}")),
         ClientOutput::Reply(reply) => say(format!("reply {:?} {:?}", reply.to, reply.outcome)),
         ClientOutput::GoAway(go_away) => {
             say(format!("go-away {} {}", go_away.code, go_away.authority));

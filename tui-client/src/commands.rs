@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use quipu_client::{Client, ConnectionState, Error};
-use quipu_protocol::event::{Content, Message};
+use quipu_protocol::event::Message;
 use quipu_protocol::id::UserId;
 use tokio::sync::watch;
 
@@ -89,7 +89,7 @@ fn write_message(out: &mut impl Write, message: &Message, as_json: bool) -> io::
     if as_json {
         return write_json(out, &json::MessageLine::new(message));
     }
-    let Content::Text(said) = &message.content;
+    let said = message.content.text();
     let with = message
         .to
         .map_or_else(String::new, |to: UserId| format!(" > {to}"));

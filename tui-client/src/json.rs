@@ -1,7 +1,7 @@
 //! The lines of `--json`, as SCHEMA.md documents them. Fields are only ever added.
 
 use jiff::Timestamp;
-use quipu_protocol::event::{Content, Message};
+use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs};
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ pub(crate) struct MessageLine<'a> {
 impl<'a> MessageLine<'a> {
     /// The line of a message.
     pub(crate) fn new(message: &'a Message) -> Self {
-        let Content::Text(text) = &message.content;
+        let text = message.content.text();
         Self {
             conversation: message.conversation.to_string(),
             seq: message.seq.get(),
@@ -59,6 +59,7 @@ pub(crate) fn rfc3339(at: TimestampMs) -> String {
 
 #[cfg(test)]
 mod tests {
+    use quipu_protocol::event::Content;
     use quipu_protocol::id::{ClientSeq, DeviceId, UserId};
 
     use super::*;
@@ -74,6 +75,7 @@ mod tests {
             to: UserId::new("alice").ok(),
             sent_at: TimestampMs(1_793_707_200_042),
             content: Content::Text("one\ntwo \"quoted\" \u{1b}[m 日".into()),
+            state: None,
         }
     }
 

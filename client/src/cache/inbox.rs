@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt};
+use quipu_protocol::event::{Event, EventBody, Message, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
 use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -218,6 +218,7 @@ fn keep(
     match event.body {
         EventBody::Message(message) => keep_message(tx, account, event.inbox_seq, message, changes),
         EventBody::Receipt(receipt) => keep_receipt(tx, account, receipt, changes),
+        EventBody::Changed(_) | EventBody::Invitation(_) => Ok(()),
     }
 }
 
@@ -310,7 +311,7 @@ fn insert(
     message: &Message,
     inbox_seq: Option<InboxSeq>,
 ) -> Result<Inserted, Error> {
-    let Content::Text(text) = &message.content;
+    let text = message.content.text();
     let inserted = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",

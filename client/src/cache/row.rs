@@ -24,6 +24,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, Error> {
         to: optional_user(row, 6)?,
         sent_at: TimestampMs(number(row, 7)?),
         content: Content::Text(row.get(8)?),
+        state: None,
     })
 }
 

@@ -71,6 +71,7 @@ fn message(from: &str, device: u64, at: u64, id: MessageId, client_seq: ClientSe
         to: Some(user(to)),
         sent_at: TimestampMs(1000 + at),
         content: Content::Text(format!("{from} {at}")),
+        state: None,
     }
 }
 

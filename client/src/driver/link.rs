@@ -269,6 +269,7 @@ impl<'a> Link<'a> {
                     self.welcome = Some(welcome);
                 }
                 ClientOutput::Event(event) => self.take_event(event),
+                ClientOutput::Notice(_) => {}
                 ClientOutput::Reply(reply) => self.take_reply(reply),
                 ClientOutput::GoAway(notice) => self.take_go_away(notice),
                 ClientOutput::Close { code, reason } => self.closing = Some((code, reason)),

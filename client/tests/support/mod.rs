@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use quipu_client::protocol::event::{Content, Message};
+use quipu_client::protocol::event::Message;
 use quipu_client::protocol::id::Cursor;
 use quipu_client::{Client, Config, Tail};
 use quipu_gateway::Gateway;
@@ -89,7 +89,7 @@ pub(crate) fn tail(client: &Client) -> Tail {
 }
 
 pub(crate) fn text(message: &Message) -> &str {
-    let Content::Text(text) = &message.content;
+    let text = message.content.text();
     text
 }
 

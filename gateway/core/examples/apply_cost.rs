@@ -125,6 +125,7 @@ fn value(row: &Row) -> Bytes {
         Row::History(row) => row.encode_value(),
         Row::Inbox(row) => row.encode_value(),
         Row::Entity(_, value) | Row::Shard(_, value) => value.clone(),
+        Row::Index(_, value) => value.clone().unwrap_or_default(),
     }
 }
 

@@ -78,6 +78,11 @@ impl Writer {
         self.uint(field, seq.map_or(0, Seq::get));
     }
 
+    /// A message of the wire protocol, as it travels there.
+    pub(crate) fn wire(&mut self, field: u32, message: &impl prost::Message) {
+        self.slice_present(field, &message.encode_to_vec());
+    }
+
     /// A nested message, or a packed field, written by `body`; present even when empty.
     pub(crate) fn nested(&mut self, field: u32, body: impl FnOnce(&mut Self)) {
         self.key(field, LENGTH);
@@ -261,6 +266,18 @@ impl<'a> Field<'a> {
                 format_args!("the text in field {} is not UTF-8", self.number),
             )
         })
+    }
+
+    /// A message of the wire protocol, checked as if it had come from there.
+    pub(crate) fn wire<M, T>(&self) -> Result<T, CorruptRow>
+    where
+        M: prost::Message + Default,
+        T: TryFrom<M, Error: std::fmt::Debug>,
+    {
+        let message = M::decode(self.slice()?)
+            .map_err(|e| corrupt(self.what, format_args!("field {}: {e}", self.number)))?;
+        T::try_from(message)
+            .map_err(|e| corrupt(self.what, format_args!("field {}: {e:?}", self.number)))
     }
 
     pub(crate) fn hash(&self) -> Result<[u8; 32], CorruptRow> {

@@ -7,3 +7,7 @@ pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
 
 // A catch-up waits for half of the window; the other half has to take a frame of any size.
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= DELIVERY_WINDOW_BYTES);
+
+/// Members of a group up to which its messages go into every member's inbox, unless configured. Above it they are stored once
+/// and each shard with members gets one notice.
+pub const FAN_OUT_MAX_DEFAULT: u32 = 256;

@@ -4,7 +4,7 @@ pub(crate) mod codec;
 mod redact;
 
 use bytes::Bytes;
-use quipu_protocol::event::{Content, EventBody, Reply};
+use quipu_protocol::event::{Change, Content, EventBody, Invitation, Reply, Role};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
@@ -15,7 +15,7 @@ use crate::shard::{ShardCount, ShardId};
 /// Version of the rules by which [`ShardState::apply`](crate::shard::ShardState::apply) turns records into state. Raised by
 /// every change that gives the same records another outcome; a record names the version that it needs, and a gateway that
 /// only knows older ones stops in front of it.
-pub const STATE_MACHINE_VERSION: u32 = 1;
+pub const STATE_MACHINE_VERSION: u32 = 2;
 
 /// Where a record stands in its shard's log: 1 for the first, gap-free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -105,6 +105,52 @@ pub enum EntryBody {
         /// What to tell it.
         reply: Reply,
     },
+    /// Something for the members of a group that live on this shard, whom its roster names.
+    Spread {
+        /// Which group.
+        group: ConversationId,
+        /// Whether it is too large for inbox rows: those who are here get a notice, the others find the head.
+        pulled: bool,
+        /// What.
+        event: EventBody,
+    },
+    /// What a user of this shard is to a conversation from now on.
+    Standing {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+        /// What.
+        standing: Standing,
+    },
+    /// A member of a direct conversation takes no messages from the other any more, or takes them again.
+    Blocked {
+        /// Who decides.
+        by: UserId,
+        /// About whom.
+        user: UserId,
+        /// Whether it is so now.
+        on: bool,
+    },
+    /// The time of messages is over. A gateway appends it when the clock passes what [`Due`](crate::row::IndexKey::Due) rows
+    /// say.
+    Expire {
+        /// Where.
+        conversation: ConversationId,
+        /// Which, ascending.
+        seqs: Vec<Seq>,
+    },
+}
+
+/// What a user is to a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: left, removed, or declined.
+    Out,
+    /// Asked in, and has not joined yet. What they are told of it is the event of their inbox.
+    Invited(Box<Invitation>),
+    /// A member. In a direct conversation always [`Role::Member`].
+    In(Role),
 }
 
 /// A command and who gave it.
@@ -147,6 +193,18 @@ pub enum CommandKind {
         delivered: Option<Seq>,
         /// Read up to here.
         read: Option<Seq>,
+        /// Whether nobody else is to learn of `read`: the user hides it.
+        quiet: bool,
+    },
+    /// Change a group, a message or the user's own account.
+    Change {
+        /// Echoed in the answer.
+        request: RequestId,
+        /// What; the router has checked that users named in it exist.
+        change: Box<Change>,
+        /// For a new group: members up to which its messages go into every inbox. Fixed for the group's life, so that a
+        /// replay does not depend on settings.
+        fan_out_max: u32,
     },
     /// Make the account `user`, with `device` as its first device.
     Register {
@@ -185,6 +243,10 @@ impl Command {
             CommandKind::OpenDirect { peer, .. } => {
                 shards.of_conversation(&ConversationId::direct(&self.user, peer))
             }
+            CommandKind::Change { change, .. } => match change.conversation() {
+                Some(conversation) => shards.of_conversation(conversation),
+                None => shards.of_user(&self.user),
+            },
             CommandKind::Register { .. } | CommandKind::AddDevice { .. } => {
                 shards.of_user(&self.user)
             }

@@ -4,13 +4,15 @@ mod account;
 mod conversation;
 mod history;
 mod inbox;
+mod index;
 mod shard;
 
 use bytes::Bytes;
-use quipu_protocol::event::{Message, Receipt};
+use quipu_protocol::event::{Changed, Invitation, Message, Receipt};
 use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
 
 pub use self::conversation::{Conversation, Member};
+pub use self::index::{IndexKey, IndexRange};
 pub(crate) use self::shard::ShardRow;
 use crate::shard::ShardId;
 
@@ -34,12 +36,14 @@ pub enum EntityKey {
     Inbox(UserId),
     /// Members, head, receipts and dedup windows of a conversation: [`Conversation`].
     Conversation(ConversationId),
+    /// A message, to change it. Its row is the one of the history, and only there: [`HistoryRow`].
+    Message(ConversationId, Seq),
 }
 
 /// One row to write. The same record makes the same rows, so writing one again is harmless.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
-    /// A message of a conversation's history; never changes.
+    /// A message of a conversation's history, as it is now.
     History(HistoryRow),
     /// An entry of a user's inbox; never changes.
     Inbox(InboxRow),
@@ -47,6 +51,8 @@ pub enum Row {
     Entity(EntityKey, Bytes),
     /// The applied position and the source marks of a shard, encoded.
     Shard(ShardId, Bytes),
+    /// A small row that is found by a range of keys and may be taken away: `None` does.
+    Index(IndexKey, Option<Bytes>),
 }
 
 /// A message, by conversation and seq.
@@ -76,6 +82,10 @@ pub enum InboxKind {
     },
     /// Holds the receipt itself.
     Receipt(Receipt),
+    /// Holds the change itself; the content of an edit is a placeholder, as the history has the latest one.
+    Changed(Box<Changed>),
+    /// Holds the invitation itself.
+    Invitation(Box<Invitation>),
 }
 
 /// Credentials and devices of a user. Its `Debug` keeps what the password's hash is to itself.

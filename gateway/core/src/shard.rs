@@ -9,6 +9,8 @@ mod user;
 use std::collections::BTreeSet;
 use std::hash::Hasher;
 
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::{Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, UserId};
 use siphasher::sip::SipHasher24;
 
@@ -143,11 +145,16 @@ impl ShardState {
                         need(EntityKey::Inbox(command.user));
                     }
                     CommandKind::AddDevice { .. } => need(EntityKey::Account(command.user)),
+                    CommandKind::Change { .. } => {}
                 },
                 EntryBody::Deliver { to, .. } => {
                     to.iter().for_each(|user| need(EntityKey::Inbox(*user)));
                 }
-                EntryBody::Answer { .. } => {}
+                EntryBody::Answer { .. }
+                | EntryBody::Spread { .. }
+                | EntryBody::Standing { .. }
+                | EntryBody::Blocked { .. }
+                | EntryBody::Expire { .. } => {}
             }
         }
     }
@@ -236,6 +243,7 @@ impl ShardState {
                         conversation,
                         delivered,
                         read,
+                        quiet: _,
                     } => {
                         let positions = (*delivered, *read);
                         let key = (*conversation, command.user);
@@ -254,6 +262,13 @@ impl ShardState {
                     CommandKind::AddDevice { request, device } => {
                         user::add_device(entities, &mut turn, command, *request, device);
                     }
+                    CommandKind::Change { request, .. } => {
+                        let reply = Reply {
+                            to: ReplyTo::Request(*request),
+                            outcome: turn::rejected(RejectCode::Internal, "not yet"),
+                        };
+                        turn.answer(command.user, command.device, reply);
+                    }
                 }
             }
             EntryBody::Deliver { to, event } => user::deliver(entities, &mut turn, to, event),
@@ -262,6 +277,10 @@ impl ShardState {
                 device,
                 reply,
             } => turn.answer_here(*user, *device, reply.clone()),
+            EntryBody::Spread { .. }
+            | EntryBody::Standing { .. }
+            | EntryBody::Blocked { .. }
+            | EntryBody::Expire { .. } => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quipu_core::row::{EntityKey, HistoryRow, InboxKind, InboxRow, Row};
+use quipu_core::row::{EntityKey, HistoryRow, InboxKind, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
 use quipu_protocol::event::{Content, Message, Receipt};
 use quipu_protocol::id::{
@@ -47,6 +47,7 @@ pub fn history_row(in_conversation: u8, number: u64, text: &str) -> HistoryRow {
         to: Some(user("bob")),
         sent_at: TimestampMs(1_000 + number),
         content: Content::Text(text.to_owned()),
+        state: None,
     })
 }
 
@@ -106,6 +107,8 @@ pub fn suite(fresh: &mut dyn FnMut() -> Box<dyn Store>) {
     inboxes_are_read_from_a_cursor(&*fresh());
     a_sync_says_which_shard_rows_are_durable(&*fresh());
     a_scan_visits_every_row_in_order(&*fresh());
+    a_message_is_an_entity_too(&*fresh());
+    index_rows_come_by_range_and_go(&*fresh());
     a_commit_is_visible_to_every_thread(fresh().into());
 }
 
@@ -267,6 +270,53 @@ fn inboxes_are_read_from_a_cursor(store: &dyn Store) {
     assert_eq!(page(0, 0), []);
 }
 
+fn a_message_is_an_entity_too(store: &dyn Store) {
+    let key = |seq_value| EntityKey::Message(conversation(1), seq(seq_value));
+    let rows = vec![Row::History(history_row(1, 1, "first"))];
+    store.commit(rows).expect("a commit");
+    let value = history_row(1, 1, "first").encode_value();
+    assert_eq!(
+        store.entities(&[key(1), key(2)]),
+        Ok(vec![Some(value), None])
+    );
+    store.sync().expect("a sync");
+    let rows = vec![Row::History(history_row(1, 1, "edited"))];
+    store.commit(rows).expect("a commit");
+    let value = history_row(1, 1, "edited").encode_value();
+    assert_eq!(store.entities(&[key(1)]), Ok(vec![Some(value)]));
+    let range = HistoryRange::ALL;
+    let history = store.history(&conversation(1), range).expect("a page");
+    assert_eq!(history, [history_row(1, 1, "edited")]);
+}
+
+fn index_rows_come_by_range_and_go(store: &dyn Store) {
+    let key = |name: &str, n| IndexKey::Listed(user(name), conversation(n));
+    let put = |name: &str, n| Row::Index(key(name, n), Some(Bytes::from(name.to_owned())));
+    let keys = |range, limit| -> Vec<IndexKey> {
+        let rows = store.index(&range, limit).expect("a page");
+        rows.into_iter().map(|(key, _)| key).collect()
+    };
+    let of_ann = || IndexRange::Listed(user("ann"), None);
+    let rows = vec![put("ann", 3), put("ann", 1), put("anna", 1), put("ann", 2)];
+    store.commit(rows).expect("a commit");
+    assert_eq!(keys(of_ann(), 2), [key("ann", 1), key("ann", 2)]);
+    store.sync().expect("a sync");
+    store
+        .commit(vec![Row::Index(key("ann", 1), None), put("ann", 4)])
+        .expect("a commit");
+    assert_eq!(keys(of_ann(), 2), [key("ann", 2), key("ann", 3)]);
+    let rest = IndexRange::Listed(user("ann"), Some(conversation(2)));
+    assert_eq!(keys(rest, 9), [key("ann", 3), key("ann", 4)]);
+    store.sync().expect("a sync");
+    store.commit(vec![put("ann", 1)]).expect("a commit");
+    assert_eq!(
+        keys(of_ann(), 9).len(),
+        4,
+        "what was taken away can come back"
+    );
+    assert_eq!(keys(IndexRange::Reports, 9), []);
+}
+
 fn a_sync_says_which_shard_rows_are_durable(store: &dyn Store) {
     store
         .commit(vec![shard(2, "a"), shard(0, "b")])
@@ -291,6 +341,10 @@ fn a_scan_visits_every_row_in_order(store: &dyn Store) {
         Row::Inbox(inbox_row("ann", 1)),
         Row::Inbox(inbox_row("ann", 300)),
         Row::Inbox(inbox_row("bob", 2)),
+        Row::Index(
+            IndexKey::Listed(user("ann"), conversation(1)),
+            Some(Bytes::from("l")),
+        ),
     ];
     for row in rows.iter().rev() {
         store.commit(vec![row.clone()]).expect("a commit");

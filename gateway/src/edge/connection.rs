@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use quipu_core::delivery::{DeliveryWindow, Offer, Want};
+use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
 use quipu_core::record::{Command, CommandKind};
 use quipu_protocol::credentials::Hello;
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
@@ -342,6 +343,8 @@ impl Driver {
             | CloseCode::RegistrationClosed
             | CloseCode::InvalidCredentials
             | CloseCode::TooManyDevices
+            | CloseCode::TokenExpired
+            | CloseCode::Revoked
             | CloseCode::Busy
             | CloseCode::Shutdown
             | CloseCode::RateLimited
@@ -641,6 +644,12 @@ fn command_kind(command: DeviceCommand) -> Result<CommandKind, (RequestId, UserI
             conversation,
             delivered,
             read,
+            quiet: false,
+        }),
+        DeviceCommand::Change { request, change } => Ok(CommandKind::Change {
+            request,
+            change,
+            fan_out_max: FAN_OUT_MAX_DEFAULT,
         }),
         DeviceCommand::OpenDirect { request, peer } => Err((request, peer)),
     }

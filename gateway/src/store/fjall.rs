@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, UserId};
 
@@ -37,7 +37,7 @@ pub struct OpenStoreError {
 
 /// Rows in fjall keyspaces, keyed as `keys.rs` says.
 ///
-/// History and inbox rows are written once and never change. Never used here, because fjall has had defects in them: clearing
+/// Inbox rows are written once and never change; history rows seldom do. Never used here, because fjall has had defects in them: clearing
 /// a keyspace, FIFO compaction, key-value separation, weak tombstones.
 pub struct FjallStore {
     database: Database,
@@ -45,6 +45,7 @@ pub struct FjallStore {
     entities: Keyspace,
     history: Keyspace,
     inbox: Keyspace,
+    index: Keyspace,
     /// Dropped after the engine.
     _folder: FolderLock,
 }
@@ -98,6 +99,7 @@ impl FjallStore {
             entities: open("entities")?,
             history: open("history")?,
             inbox: open("inbox")?,
+            index: open("index")?,
             database,
             _folder: lock,
         };
@@ -121,6 +123,8 @@ impl FjallStore {
                 let key = keys::inbox(&row.user, row.inbox_seq);
                 batch.insert(&self.inbox, key, &row.encode_value()[..]);
             }
+            Row::Index(key, Some(value)) => batch.insert(&self.index, key.encode(), &value[..]),
+            Row::Index(key, None) => batch.remove(&self.index, key.encode()),
         }
     }
 }
@@ -148,6 +152,11 @@ fn read_inbox_row(guard: Guard) -> Result<InboxRow, StoreError> {
     Ok(InboxRow::decode_value(user, inbox_seq, &value)?)
 }
 
+fn read_index_row(guard: Guard) -> Result<(IndexKey, Bytes), StoreError> {
+    let (key, value) = guard.into_inner()?;
+    Ok((IndexKey::decode(&key)?, Bytes::copy_from_slice(&value)))
+}
+
 impl Store for FjallStore {
     fn commit(&self, rows: Vec<Row>) -> Result<(), StoreError> {
         // No durability: the batch reaches the operating system, and the log still holds what it was made from.
@@ -159,7 +168,14 @@ impl Store for FjallStore {
     fn entities(&self, keys: &[EntityKey]) -> Result<Vec<Option<Bytes>>, StoreError> {
         keys.iter()
             .map(|key| {
-                let value = self.entities.get(keys::entity(key))?;
+                let value = match key {
+                    EntityKey::Message(conversation, seq) => {
+                        self.history.get(keys::history(conversation, *seq))?
+                    }
+                    EntityKey::Account(_) | EntityKey::Inbox(_) | EntityKey::Conversation(_) => {
+                        self.entities.get(keys::entity(key))?
+                    }
+                };
                 Ok(value.map(|value| Bytes::copy_from_slice(&value)))
             })
             .collect()
@@ -205,6 +221,16 @@ impl Store for FjallStore {
         rows.take(limit).map(read_inbox_row).collect()
     }
 
+    fn index(
+        &self,
+        range: &IndexRange,
+        limit: usize,
+    ) -> Result<Vec<(IndexKey, Bytes)>, StoreError> {
+        let (start, end) = range.bounds();
+        let rows = self.index.range(start..end);
+        rows.take(limit).map(read_index_row).collect()
+    }
+
     fn sync(&self) -> Result<Durable, StoreError> {
         // Read before the fsync, so that every row in the answer is older than it.
         let rows = self.shards.iter().map(read_shard_row);
@@ -228,11 +254,16 @@ impl Store for FjallStore {
             .iter()
             .map(|g| read_history_row(g).map(Row::History));
         let inbox = self.inbox.iter().map(|g| read_inbox_row(g).map(Row::Inbox));
-        let all: [Box<dyn Iterator<Item = Result<Row, StoreError>> + '_>; 4] = [
+        let index = self.index.iter().map(|guard| {
+            let (key, value) = read_index_row(guard)?;
+            Ok(Row::Index(key, Some(value)))
+        });
+        let all: [Box<dyn Iterator<Item = Result<Row, StoreError>> + '_>; 5] = [
             Box::new(shards),
             Box::new(entities),
             Box::new(history),
             Box::new(inbox),
+            Box::new(index),
         ];
         for row in all.into_iter().flatten() {
             if visit(row?).is_break() {

@@ -20,12 +20,13 @@ pub(super) fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
     Ok(ShardId(u16::from_be_bytes(bytes)))
 }
 
-/// A tag, then the name or the 16 bytes of the conversation.
+/// A tag, then the name or the 16 bytes of the conversation. A message has no key of this kind: it is in the history.
 pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
     let (tag, rest) = match key {
         EntityKey::Account(user) => (ACCOUNT, user.as_str().as_bytes()),
         EntityKey::Inbox(user) => (INBOX, user.as_str().as_bytes()),
         EntityKey::Conversation(conversation) => (CONVERSATION, &conversation.as_bytes()[..]),
+        EntityKey::Message(conversation, seq) => return history(conversation, *seq).to_vec(),
     };
     let mut bytes = Vec::with_capacity(1 + rest.len());
     bytes.push(tag);

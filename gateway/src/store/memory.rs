@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, UserId};
 
-use super::rows::{Rows, take_history};
+use super::rows::{Rows, read_index, take_history};
 use super::{Durable, HistoryRange, Store, StoreError};
 
 /// Sorted maps behind a lock.
@@ -27,16 +27,18 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn commit(&self, rows: Vec<Row>) -> Result<(), StoreError> {
-        self.rows.write().merge(rows);
+        let removes = rows.iter().any(|row| matches!(row, Row::Index(_, None)));
+        let mut held = self.rows.write();
+        held.merge(rows);
+        if removes {
+            held.index.retain(|_, value| value.is_some());
+        }
         Ok(())
     }
 
     fn entities(&self, keys: &[EntityKey]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let rows = self.rows.read();
-        Ok(keys
-            .iter()
-            .map(|key| rows.entities.get(key).cloned())
-            .collect())
+        Ok(keys.iter().map(|key| rows.entity(key)).collect())
     }
 
     fn shard(&self, shard: ShardId) -> Result<Option<Bytes>, StoreError> {
@@ -63,6 +65,18 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<InboxRow>, StoreError> {
         Ok(self.rows.read().inbox(user, after).take(limit).collect())
+    }
+
+    fn index(
+        &self,
+        range: &IndexRange,
+        limit: usize,
+    ) -> Result<Vec<(IndexKey, Bytes)>, StoreError> {
+        let rows = self.rows.read();
+        let found = rows
+            .index(range)
+            .filter_map(|(key, value)| Some((key.clone(), value?.clone())));
+        Ok(read_index(found.take(limit))?)
     }
 
     fn sync(&self) -> Result<Durable, StoreError> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use quipu_core::row::{EntityKey, HistoryRow, InboxKind, InboxRow, Row};
+use quipu_core::row::{
+    CorruptRow, EntityKey, HistoryRow, InboxKind, InboxRow, IndexKey, IndexRange, Row,
+};
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
 
@@ -20,6 +22,8 @@ pub(super) struct Rows {
     pub(super) entities: BTreeMap<EntityKey, Bytes>,
     pub(super) history: BTreeMap<(ConversationId, Seq), HistoryRow>,
     pub(super) inbox: BTreeMap<(UserId, InboxSeq), InboxKind>,
+    /// By encoded key; `None`: taken away.
+    pub(super) index: BTreeMap<Vec<u8>, Option<Bytes>>,
     /// About what all of it takes in memory.
     pub(super) bytes: usize,
 }
@@ -27,7 +31,11 @@ pub(super) struct Rows {
 impl Rows {
     /// Rows held.
     pub(super) fn len(&self) -> usize {
-        self.shards.len() + self.entities.len() + self.history.len() + self.inbox.len()
+        self.shards.len()
+            + self.entities.len()
+            + self.history.len()
+            + self.inbox.len()
+            + self.index.len()
     }
 
     /// Adds rows; a later one replaces an earlier one of its key.
@@ -46,12 +54,40 @@ impl Rows {
                     inbox_seq,
                     kind,
                 }) => self.inbox.insert((user, inbox_seq), kind).map(|_| 0),
+                Row::Index(key, value) => self
+                    .index
+                    .insert(key.encode(), value)
+                    .map(|old| old.map_or(0, |old| old.len())),
             };
             self.bytes += bytes;
             if let Some(old) = replaced {
                 self.bytes -= ROW_OVERHEAD_BYTES + old;
             }
         }
+    }
+
+    /// The value of an entity, if it is here.
+    pub(super) fn entity(&self, key: &EntityKey) -> Option<Bytes> {
+        match key {
+            EntityKey::Message(conversation, seq) => self
+                .history
+                .get(&(*conversation, *seq))
+                .map(HistoryRow::encode_value),
+            EntityKey::Account(_) | EntityKey::Inbox(_) | EntityKey::Conversation(_) => {
+                self.entities.get(key).cloned()
+            }
+        }
+    }
+
+    /// The rows of a range of the index, ascending, lazily; `None`: taken away.
+    pub(super) fn index(
+        &self,
+        range: &IndexRange,
+    ) -> impl Iterator<Item = (&Vec<u8>, Option<&Bytes>)> {
+        let (start, end) = range.bounds();
+        self.index
+            .range(start..end)
+            .map(|(key, value)| (key, value.as_ref()))
     }
 
     /// The messages of a range in the order that its limits count, lazily.
@@ -107,7 +143,15 @@ impl Rows {
                 kind: kind.clone(),
             })
         });
-        shards.chain(entities).chain(history).chain(inbox)
+        let index = self.index.iter().filter_map(|(key, value)| {
+            // Every key here was encoded by us.
+            Some(Row::Index(IndexKey::decode(key).ok()?, value.clone()))
+        });
+        shards
+            .chain(entities)
+            .chain(history)
+            .chain(inbox)
+            .chain(index)
     }
 }
 
@@ -124,7 +168,16 @@ fn variable_bytes(row: &Row) -> usize {
         Row::Shard(_, bytes) | Row::Entity(_, bytes) => bytes.len(),
         Row::History(row) => body_bytes(row),
         Row::Inbox(_) => 0,
+        Row::Index(_, value) => value.as_ref().map_or(0, Bytes::len),
     }
+}
+
+/// Reads the keys of found index rows.
+pub(super) fn read_index(
+    rows: impl Iterator<Item = (Vec<u8>, Bytes)>,
+) -> Result<Vec<(IndexKey, Bytes)>, CorruptRow> {
+    rows.map(|(key, value)| Ok((IndexKey::decode(&key)?, value)))
+        .collect()
 }
 
 /// Takes rows until a range's limits are reached and puts them in ascending order.

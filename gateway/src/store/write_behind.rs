@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
 
-use super::rows::{Rows, take_history};
+use super::rows::{Rows, read_index, take_history};
 use super::stats::{StoreStats, count, count_us};
 use super::{Durable, HistoryRange, Store, StoreError};
 
@@ -265,7 +265,7 @@ impl<S: Store> Store for WriteBehind<S> {
         let state = self.shared.state.lock();
         let mut found: Vec<Option<Bytes>> = keys
             .iter()
-            .map(|key| state.find(|rows| rows.entities.get(key).cloned()))
+            .map(|key| state.find(|rows| rows.entity(key)))
             .collect();
         drop(state);
         // What was in no overlay then is in the inner store now, if it exists.
@@ -350,6 +350,30 @@ impl<S: Store> Store for WriteBehind<S> {
         Ok(merged.into_values().take(limit).collect())
     }
 
+    fn index(
+        &self,
+        range: &IndexRange,
+        limit: usize,
+    ) -> Result<Vec<(IndexKey, Bytes)>, StoreError> {
+        let state = self.shared.state.lock();
+        let mut merged: BTreeMap<Vec<u8>, Option<Bytes>> = BTreeMap::new();
+        for rows in state.overlays() {
+            let found = rows.index(range);
+            merged.extend(found.map(|(key, value)| (key.clone(), value.cloned())));
+        }
+        drop(state);
+        // Each row that was taken away may hide one of the inner store, so that many more are asked for.
+        let taken_away = merged.values().filter(|value| value.is_none()).count();
+        let asked = limit.saturating_add(taken_away);
+        for (key, value) in self.shared.inner.index(range, asked)? {
+            merged.entry(key.encode()).or_insert(Some(value));
+        }
+        let kept = merged
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        Ok(read_index(kept.take(limit))?)
+    }
+
     fn sync(&self) -> Result<Durable, StoreError> {
         self.flush()?;
         let durable = self.shared.inner.sync()?;
@@ -367,8 +391,8 @@ impl<S: Store> Store for WriteBehind<S> {
 ///
 /// The inner store answers with a prefix of what it has in the range. Beyond that prefix it may have more, which has to come
 /// before any later row of the overlay. Seqs are dense, so a row that continues the one before it proves that nothing is
-/// between them; only at a gap the inner store must be asked. That both sides count the same bytes for a row relies on
-/// history rows never changing.
+/// between them; only at a gap the inner store must be asked. A row that has changed in the overlay may count other bytes
+/// there, so that a page comes out a little shorter than it could be, never with a hole.
 struct Cut<'a, S> {
     inner: &'a S,
     conversation: &'a ConversationId,

@@ -83,9 +83,10 @@ impl Tally {
                         let tally = self.conversations.entry(*conversation).or_default();
                         tally.point(row.user, *seq);
                     }
-                    InboxKind::Receipt(_) => {}
+                    InboxKind::Receipt(_) | InboxKind::Changed(_) | InboxKind::Invitation(_) => {}
                 }
             }
+            Row::Index(_, _) => {}
         }
     }
 
@@ -105,6 +106,8 @@ impl Tally {
                 let head = row.head.map_or(0, Seq::get);
                 self.conversations.entry(*id).or_default().row = Some((head, members));
             }),
+            // A scan gives it as a history row.
+            EntityKey::Message(..) => Ok(()),
         };
         if let Err(error) = read {
             report.problem(format!("{key:?}: {error}"));

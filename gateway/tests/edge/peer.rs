@@ -285,7 +285,9 @@ impl Peer {
         let event = self.event().await;
         match event.body {
             EventBody::Message(message) => (event.inbox_seq.get(), message),
-            EventBody::Receipt(receipt) => panic!("not a message: {receipt:?}"),
+            body @ (EventBody::Receipt(_) | EventBody::Changed(_) | EventBody::Invitation(_)) => {
+                panic!("not a message: {body:?}")
+            }
         }
     }
 

@@ -206,6 +206,7 @@ impl Pump {
                 ClientOutput::Reply(reply) => {
                     self.world.engine.borrow_mut().reply(self.device, &reply);
                 }
+                ClientOutput::Notice(_) => {}
                 ClientOutput::Close { code, reason } => bail!("{code}: {reason}"),
                 ClientOutput::GoAway(go_away) => bail!("GOAWAY {}", go_away.code),
                 ClientOutput::Welcomed(_) => bail!("a second WELCOME"),

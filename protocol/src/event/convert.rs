@@ -3,24 +3,24 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Content, DeviceCommand, Event, EventBody, Message, Outcome, Receipt, Refusal, Rejection, Reply,
-    ReplyTo,
+    Content, DeviceCommand, Event, EventBody, Message, MessageState, Outcome, Receipt, Refusal,
+    Rejection, Reply, ReplyTo,
 };
 use crate::error::RejectCode;
 use crate::frame::{FrameType, encode};
 use crate::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
-use crate::limits::{REASON_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::REASON_BYTES_MAX;
 use crate::violation::Violation;
 use crate::wire;
 
-fn conversation(bytes: &[u8], rule: &'static str) -> Result<ConversationId, Violation> {
+pub(super) fn conversation(bytes: &[u8], rule: &'static str) -> Result<ConversationId, Violation> {
     ConversationId::from_slice(bytes)
         .map_err(|_| Violation::new(rule, "a conversation id has 16 bytes"))
 }
 
-fn user(name: &str, rule: &'static str) -> Result<UserId, Violation> {
+pub(super) fn user(name: &str, rule: &'static str) -> Result<UserId, Violation> {
     UserId::new(name).map_err(|_| Violation::new(rule, "a user is named by a user id"))
 }
 
@@ -56,20 +56,9 @@ impl TryFrom<wire::Send> for DeviceCommand {
                 "QP-SEND-3: a message id has 16 bytes",
             ));
         };
-        let content = match send.content.and_then(|content| content.kind) {
-            Some(wire::content::Kind::Text(text)) if text.len() > TEXT_BYTES_MAX => {
-                return Err(rejected(
-                    RejectCode::TextTooLong,
-                    "QP-SEND-3: the text is longer than Limits.text_bytes",
-                ));
-            }
-            Some(wire::content::Kind::Text(text)) if !text.is_empty() => Content::Text(text),
-            Some(wire::content::Kind::Text(_)) | None => {
-                return Err(rejected(
-                    RejectCode::Invalid,
-                    "QP-SEND-3: the content is a text of at least one byte",
-                ));
-            }
+        let content = match Content::from_client(send.content) {
+            Ok(content) => content,
+            Err(bad) => return Err(rejected(bad.code, bad.reason)),
         };
         Ok(Self::Send {
             client_seq,
@@ -95,6 +84,18 @@ impl TryFrom<wire::OpenDirect> for DeviceCommand {
                 )),
             })),
         }
+    }
+}
+
+impl TryFrom<wire::Command> for DeviceCommand {
+    type Error = Refusal;
+
+    fn try_from(command: wire::Command) -> Result<Self, Refusal> {
+        let (request, change) = command.try_into()?;
+        Ok(Self::Change {
+            request,
+            change: Box::new(change),
+        })
     }
 }
 
@@ -147,6 +148,10 @@ impl DeviceCommand {
                 };
                 encode(FrameType::Receipt, &receipt, out);
             }
+            Self::Change { request, change } => {
+                let command = wire::Command::numbered(request, &change);
+                encode(FrameType::Command, &command, out);
+            }
         }
     }
 }
@@ -162,6 +167,12 @@ impl TryFrom<wire::Event> for Event {
         let body = match event.body {
             Some(wire::event::Body::Message(message)) => EventBody::Message(message.try_into()?),
             Some(wire::event::Body::Receipt(receipt)) => EventBody::Receipt(receipt.try_into()?),
+            Some(wire::event::Body::Changed(changed)) => {
+                EventBody::Changed(Box::new(changed.try_into()?))
+            }
+            Some(wire::event::Body::Invitation(invitation)) => {
+                EventBody::Invitation(Box::new(invitation.try_into()?))
+            }
             None => return Err(Violation::new("QP-EVENT-4", "an event has a body")),
         };
         Ok(Self { inbox_seq, body })
@@ -180,6 +191,10 @@ impl wire::Event {
         let body = match body {
             EventBody::Message(message) => wire::event::Body::Message(message.into()),
             EventBody::Receipt(receipt) => wire::event::Body::Receipt(receipt.into()),
+            EventBody::Changed(changed) => wire::event::Body::Changed((&**changed).into()),
+            EventBody::Invitation(invitation) => {
+                wire::event::Body::Invitation((&**invitation).into())
+            }
         };
         Self {
             inbox_seq: inbox_seq.get(),
@@ -193,12 +208,9 @@ impl TryFrom<wire::Message> for Message {
 
     fn try_from(message: wire::Message) -> Result<Self, Violation> {
         const RULE: &str = "QP-EVENT-5";
-        let content = match message.content.and_then(|content| content.kind) {
-            Some(wire::content::Kind::Text(text)) if !text.is_empty() => Content::Text(text),
-            Some(wire::content::Kind::Text(_)) | None => {
-                return Err(Violation::new(RULE, "a message has a content"));
-            }
-        };
+        let content = Content::try_from(message.content.unwrap_or_default())
+            .map_err(|bad| Violation::new(RULE, bad.reason))?;
+        let state = message.state.map(MessageState::try_from).transpose()?;
         let to = match message.to.as_str() {
             "" => None,
             name => Some(user(name, RULE)?),
@@ -216,6 +228,7 @@ impl TryFrom<wire::Message> for Message {
             to,
             sent_at: TimestampMs(message.sent_at_ms),
             content,
+            state: state.map(Box::new),
         })
     }
 }
@@ -232,25 +245,8 @@ impl From<&Message> for wire::Message {
             to: message.to.map(|to| to.to_string()).unwrap_or_default(),
             sent_at_ms: message.sent_at.0,
             content: Some((&message.content).into()),
+            state: message.state.as_deref().map(Into::into),
         }
-    }
-}
-
-impl From<&Content> for wire::Content {
-    fn from(content: &Content) -> Self {
-        let kind = match content {
-            Content::Text(text) => wire::content::Kind::Text(text.clone()),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl From<Content> for wire::Content {
-    fn from(content: Content) -> Self {
-        let kind = match content {
-            Content::Text(text) => wire::content::Kind::Text(text),
-        };
-        Self { kind: Some(kind) }
     }
 }
 
@@ -309,6 +305,7 @@ impl TryFrom<wire::Reply> for Reply {
                 head: Seq::new(opened.head).ok(),
             },
             Some(wire::reply::Outcome::Rejected(rejected)) => Outcome::Rejected(rejected.into()),
+            Some(wire::reply::Outcome::Done(_)) => Outcome::Done,
             None => return Err(Violation::new(RULE, "a reply has an outcome")),
         };
         Ok(Self { to, outcome })
@@ -328,22 +325,19 @@ impl From<&Reply> for wire::Reply {
             ReplyTo::Request(request) => wire::reply::To::Request(request.0),
         };
         let outcome = match &reply.outcome {
-            Outcome::Accepted(seq) => Some(wire::reply::Outcome::Accepted(wire::Accepted {
-                seq: seq.get(),
-            })),
-            Outcome::Opened { conversation, head } => {
-                Some(wire::reply::Outcome::Opened(wire::Opened {
-                    conversation: id_bytes(conversation.as_bytes()),
-                    head: seq_or_zero(*head),
-                }))
+            Outcome::Accepted(seq) => {
+                wire::reply::Outcome::Accepted(wire::Accepted { seq: seq.get() })
             }
-            Outcome::Rejected(rejection) => Some(wire::reply::Outcome::Rejected(rejection.into())),
-            // Account work is answered by WELCOME; the session machine refuses to send this as a REPLY.
-            Outcome::Done => None,
+            Outcome::Opened { conversation, head } => wire::reply::Outcome::Opened(wire::Opened {
+                conversation: id_bytes(conversation.as_bytes()),
+                head: seq_or_zero(*head),
+            }),
+            Outcome::Rejected(rejection) => wire::reply::Outcome::Rejected(rejection.into()),
+            Outcome::Done => wire::reply::Outcome::Done(wire::Done {}),
         };
         Self {
             to: Some(to),
-            outcome,
+            outcome: Some(outcome),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::outputs::Outputs;
 use super::server::misplaced;
 use crate::credentials::{Credentials, Hello, Resume};
 use crate::error::CloseCode;
-use crate::event::{Content, DeviceCommand, Event, EventBody, Reply, ReplyTo};
+use crate::event::{Change, Content, DeviceCommand, Event, EventBody, Notice, Reply, ReplyTo};
 use crate::frame::{FrameDecoder, FrameSet, FrameType, RawFrame, StreamKind};
 use crate::id::{ClientSeq, ConversationId, Cursor, DeviceId, MessageId, RequestId, Seq, UserId};
 use crate::limits::{TEXT_BYTES_MAX, WELCOME_TIMEOUT_MS};
@@ -31,6 +31,8 @@ pub enum ClientOutput {
     Welcomed(Welcome),
     /// The next event of the inbox: each inbox seq once, without gaps, from `Welcome.cursor` on.
     Event(Event),
+    /// News of a large group; not numbered, and it may be missing.
+    Notice(Notice),
     /// The answer to a command that has no event.
     Reply(Reply),
     /// The gateway will close the connection.
@@ -109,6 +111,8 @@ struct AwaitWelcome {
     resume: Option<Resume>,
     held: Vec<(Event, usize)>,
     held_bytes: usize,
+    /// Whether a notice came, which is not held.
+    noticed: bool,
 }
 
 #[derive(Debug)]
@@ -129,7 +133,7 @@ struct Lane {
 const BEFORE_WELCOME: FrameSet = FrameSet::of(&[FrameType::Welcome, FrameType::GoAway]);
 const AFTER_WELCOME: FrameSet = FrameSet::of(&[FrameType::Reply, FrameType::GoAway]);
 const LANE_START: FrameSet = FrameSet::of(&[FrameType::Lane]);
-const LANE_EVENTS: FrameSet = FrameSet::of(&[FrameType::Event]);
+const LANE_EVENTS: FrameSet = FrameSet::of(&[FrameType::Event, FrameType::Notice]);
 
 impl ClientSession {
     /// Starts a session: HELLO is the first thing to transmit.
@@ -147,6 +151,7 @@ impl ClientSession {
             resume: hello.resume,
             held: Vec::new(),
             held_bytes: 0,
+            noticed: false,
         }));
         let mut outputs = Outputs::new();
         outputs.frame(FrameType::Hello, &wire::Hello::from(hello));
@@ -240,9 +245,8 @@ impl ClientSession {
         content: Content,
     ) -> Result<(), SendBlocked> {
         let (open, outputs) = self.ready()?;
-        let Content::Text(text) = &content;
         let text_bytes_max = open.limits.text_bytes.min(TEXT_BYTES_MAX as u32);
-        if text.len() > text_bytes_max as usize {
+        if content.text().len() > text_bytes_max as usize {
             return Err(SendBlocked::TextTooLong(text_bytes_max));
         }
         let limit = open.limits.sends_in_flight as usize;
@@ -269,6 +273,14 @@ impl ClientSession {
             request,
             peer: *peer,
         });
+        Ok(())
+    }
+
+    /// Asks for a change. The reply carries `request`; asking again after a reconnect is harmless.
+    pub fn change(&mut self, request: RequestId, change: Change) -> Result<(), SendBlocked> {
+        let (_, outputs) = self.ready()?;
+        let change = Box::new(change);
+        outputs.command(DeviceCommand::Change { request, change });
         Ok(())
     }
 
@@ -413,10 +425,14 @@ impl ClientSession {
             | FrameType::OpenDirect
             | FrameType::Receipt
             | FrameType::Ack
+            | FrameType::Command
             | FrameType::Lane
             | FrameType::Event
+            | FrameType::Notice
             | FrameType::History
             | FrameType::HistoryPage
+            | FrameType::Query
+            | FrameType::Answer
             | FrameType::Failure => Err(misplaced()),
         }
     }
@@ -428,6 +444,7 @@ impl ClientSession {
         };
         waiting.check(&welcome)?;
         let held = std::mem::take(&mut waiting.held);
+        let noticed = waiting.noticed;
         self.phase = Phase::Open(Box::new(Open {
             user: welcome.user,
             device: welcome.device,
@@ -439,6 +456,9 @@ impl ClientSession {
         self.outputs.push(ClientOutput::Welcomed(welcome));
         for (event, bytes) in held {
             self.handle_event(event, bytes)?;
+        }
+        if noticed {
+            self.outputs.push(ClientOutput::Notice(Notice::Check));
         }
         Ok(())
     }
@@ -458,6 +478,11 @@ impl ClientSession {
                 }
                 Ok(())
             }
+            FrameType::Notice => {
+                let notice = frame.message::<wire::Notice>()?.try_into()?;
+                self.handle_notice(notice);
+                Ok(())
+            }
             FrameType::Event => {
                 let event = frame.message::<wire::Event>()?.try_into()?;
                 self.handle_event(event, frame.body.len())
@@ -470,9 +495,21 @@ impl ClientSession {
             | FrameType::Ack
             | FrameType::Reply
             | FrameType::GoAway
+            | FrameType::Command
             | FrameType::History
             | FrameType::HistoryPage
+            | FrameType::Query
+            | FrameType::Answer
             | FrameType::Failure => Err(misplaced()),
+        }
+    }
+
+    /// Passes a notice on. One that overtakes WELCOME is not kept, but that there was one is: the application has to look.
+    fn handle_notice(&mut self, notice: Notice) {
+        match &mut self.phase {
+            Phase::AwaitWelcome(waiting) => waiting.noticed = true,
+            Phase::Open(_) => self.outputs.push(ClientOutput::Notice(notice)),
+            Phase::Closed => {}
         }
     }
 
@@ -537,7 +574,10 @@ impl Open {
                 self.in_flight
                     .answered(&message.conversation, message.client_seq);
             }
-            EventBody::Message(_) | EventBody::Receipt(_) => {}
+            EventBody::Message(_)
+            | EventBody::Receipt(_)
+            | EventBody::Changed(_)
+            | EventBody::Invitation(_) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use super::outputs::Outputs;
 use crate::credentials::Hello;
 use crate::error::{CloseCode, RejectCode};
-use crate::event::{Content, DeviceCommand, Outcome, Refusal, Rejection, Reply, ReplyTo};
+use crate::event::{DeviceCommand, Outcome, Refusal, Rejection, Reply, ReplyTo};
 use crate::frame::{FrameDecoder, FrameError, FrameSet, FrameType, RawFrame, StreamKind};
 use crate::id::Cursor;
 use crate::limits::{AUTH_TIMEOUT_MS, HELLO_TIMEOUT_MS, TEXT_BYTES_MAX};
@@ -89,6 +89,7 @@ const AFTER_WELCOME: FrameSet = FrameSet::of(&[
     FrameType::OpenDirect,
     FrameType::Receipt,
     FrameType::Ack,
+    FrameType::Command,
 ]);
 
 impl ServerSession {
@@ -176,8 +177,7 @@ impl ServerSession {
     /// Closes with BUSY when the device does not read its answers
     /// ([`SESSION_TRANSMIT_BYTES_MAX`](crate::limits::SESSION_TRANSMIT_BYTES_MAX)).
     pub fn reply(&mut self, reply: &Reply) {
-        debug_assert!(reply.outcome != Outcome::Done, "WELCOME says it");
-        if !self.is_welcomed() || reply.outcome == Outcome::Done {
+        if !self.is_welcomed() {
             return;
         }
         self.outputs
@@ -303,6 +303,10 @@ impl ServerSession {
                 let command = frame.message::<wire::OpenDirect>()?.try_into();
                 self.take_command(command)?;
             }
+            FrameType::Command => {
+                let command = frame.message::<wire::Command>()?.try_into();
+                self.take_command(command)?;
+            }
             FrameType::Receipt => {
                 let receipt = frame.message::<wire::Receipt>()?;
                 let says_nothing = receipt.delivered == 0 && receipt.read == 0;
@@ -323,8 +327,11 @@ impl ServerSession {
             | FrameType::GoAway
             | FrameType::Lane
             | FrameType::Event
+            | FrameType::Notice
             | FrameType::History
             | FrameType::HistoryPage
+            | FrameType::Query
+            | FrameType::Answer
             | FrameType::Failure => return Err(misplaced()),
         }
         Ok(())
@@ -336,9 +343,9 @@ impl ServerSession {
             Ok(DeviceCommand::Send {
                 conversation,
                 client_seq,
-                content: Content::Text(text),
+                content,
                 ..
-            }) if text.len() > self.text_bytes_max as usize => self.reply(&Reply {
+            }) if content.text().len() > self.text_bytes_max as usize => self.reply(&Reply {
                 to: ReplyTo::Send {
                     conversation,
                     client_seq,

@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use quipu_protocol::credentials::{Credentials, Hello, Resume};
 use quipu_protocol::error::{CloseCode, RejectCode};
 use quipu_protocol::event::{
-    Content, Event, EventBody, Message, Outcome, Receipt, Rejection, Reply, ReplyTo,
+    Change, Changed, ChangedKind, Content, Event, EventBody, Invitation, Message, NewGroup, Note,
+    Notice, Outcome, Receipt, Rejection, Reply, ReplyTo, Rich,
 };
 use quipu_protocol::frame::{FrameType, StreamKind, encode};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
@@ -104,6 +105,7 @@ pub fn message(seq_value: u64, client_seq_value: u64, text: &str) -> Message {
         to: Some(user("ben")),
         sent_at: TimestampMs(1_800_000_000_001),
         content: Content::Text(text.into()),
+        state: None,
     }
 }
 
@@ -184,13 +186,82 @@ fn examples_from_client() -> Vec<Example> {
         s0("SEND", frame(FrameType::Send, &send)),
         s0("OPEN_DIRECT", frame(FrameType::OpenDirect, &open)),
         s0("RECEIPT", frame(FrameType::Receipt, &receipt)),
+        s0(
+            "COMMAND: make a group and invite ben",
+            frame(
+                FrameType::Command,
+                &wire::Command::numbered(RequestId(2), &create_group()),
+            ),
+        ),
+        s0(
+            "COMMAND: edit message 12",
+            frame(
+                FrameType::Command,
+                &wire::Command::numbered(RequestId(3), &edit()),
+            ),
+        ),
         s0("ACK", frame(FrameType::Ack, &wire::Ack { cursor: 300 })),
         example(
             "HISTORY: the newest 50 up to seq 300",
             StreamKind::RequestFromClient,
             frame(FrameType::History, &wire::HistoryRequest::from(&history)),
         ),
+        example(
+            "QUERY: the conversation's entry",
+            StreamKind::RequestFromClient,
+            frame(
+                FrameType::Query,
+                &wire::Query {
+                    kind: Some(wire::query::Kind::Conversation(wire::ConversationRef {
+                        conversation: Bytes::copy_from_slice(conversation().as_bytes()),
+                    })),
+                },
+            ),
+        ),
     ]
+}
+
+fn group() -> ConversationId {
+    ConversationId([0xc0; 16])
+}
+
+fn create_group() -> Change {
+    Change::CreateGroup(NewGroup {
+        conversation: group(),
+        title: "climbing".into(),
+        topic: String::new(),
+        open: false,
+        history_from_start: true,
+        invite: vec![user("ben")],
+    })
+}
+
+fn edit() -> Change {
+    Change::Edit {
+        conversation: conversation(),
+        seq: seq(12),
+        content: Content::Rich(Box::new(Rich {
+            text: "hi @ben".into(),
+            reply_to: Some(seq(11)),
+            mentions: vec![user("ben")],
+            forwarded: None,
+            attachments: Vec::new(),
+        })),
+    }
+}
+
+fn changed() -> Changed {
+    Changed {
+        conversation: conversation(),
+        seq: seq(12),
+        version: 2,
+        by: Some(user("ben")),
+        at: TimestampMs(1_800_000_000_002),
+        kind: ChangedKind::Reacted {
+            emoji: "👍".into(),
+            on: true,
+        },
+    }
 }
 
 fn examples_from_gateway() -> Vec<Example> {
@@ -246,6 +317,10 @@ fn examples_from_gateway() -> Vec<Example> {
         ),
         s0("REPLY: rejected", reply(to_send, Outcome::Rejected(stale))),
         s0(
+            "REPLY: done",
+            reply(ReplyTo::Request(RequestId(3)), Outcome::Done),
+        ),
+        s0(
             "REPLY: opened, without a message yet",
             reply(ReplyTo::Request(RequestId(1)), opened),
         ),
@@ -259,9 +334,55 @@ fn examples_from_gateway() -> Vec<Example> {
             event(EventBody::Message(message(12, 1, "hi ben"))),
         ),
         lane("EVENT: a receipt", event(EventBody::Receipt(receipt))),
+        lane(
+            "EVENT: a reaction",
+            event(EventBody::Changed(Box::new(changed()))),
+        ),
+        lane(
+            "EVENT: an invitation",
+            event(EventBody::Invitation(Box::new(Invitation {
+                conversation: group(),
+                by: user("ana"),
+                title: "climbing".into(),
+                at: TimestampMs(1_800_000_000_003),
+            }))),
+        ),
+        lane(
+            "EVENT: somebody joined the group",
+            event(EventBody::Message(Message {
+                conversation: group(),
+                to: None,
+                client_seq: client_seq(u64::MAX),
+                content: Content::Note(Box::new(Note::Joined)),
+                ..message(2, 1, "")
+            })),
+        ),
+        lane(
+            "NOTICE: notices were dropped",
+            frame(FrameType::Notice, &wire::Notice::from(&Notice::Check)),
+        ),
         request(
             "HISTORY_PAGE",
             frame(FrameType::HistoryPage, &wire::HistoryPage::from(&page)),
+        ),
+        request(
+            "ANSWER: the conversation's entry",
+            frame(
+                FrameType::Answer,
+                &wire::Answer {
+                    kind: Some(wire::answer::Kind::Conversation(wire::ConversationEntry {
+                        conversation: Bytes::copy_from_slice(conversation().as_bytes()),
+                        peer: "ben".into(),
+                        head: 12,
+                        first: 1,
+                        delivered: 12,
+                        read: 10,
+                        unread: 2,
+                        activity_ms: 1_800_000_000_001,
+                        ..Default::default()
+                    })),
+                },
+            ),
         ),
         request(
             "FAILURE",
@@ -285,7 +406,9 @@ pub fn recode(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String> {
             let welcome = Welcome::try_from(raw.message::<wire::Welcome>().map_err(text)?);
             frame(kind, &wire::Welcome::from(welcome.map_err(text)?))
         }
-        FrameType::Send | FrameType::OpenDirect | FrameType::Receipt => recode_command(raw)?,
+        FrameType::Send | FrameType::OpenDirect | FrameType::Receipt | FrameType::Command => {
+            recode_command(raw)?
+        }
         FrameType::Ack => frame(kind, &raw.message::<wire::Ack>().map_err(text)?),
         FrameType::Reply => {
             let reply = Reply::try_from(raw.message::<wire::Reply>().map_err(text)?);
@@ -300,6 +423,12 @@ pub fn recode(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String> {
             let event = Event::try_from(raw.message::<wire::Event>().map_err(text)?);
             frame(kind, &wire::Event::from(&event.map_err(text)?))
         }
+        FrameType::Notice => {
+            let notice = Notice::try_from(raw.message::<wire::Notice>().map_err(text)?);
+            frame(kind, &wire::Notice::from(&notice.map_err(text)?))
+        }
+        FrameType::Query => frame(kind, &raw.message::<wire::Query>().map_err(text)?),
+        FrameType::Answer => frame(kind, &raw.message::<wire::Answer>().map_err(text)?),
         FrameType::History => {
             let request = raw.message::<wire::HistoryRequest>().map_err(text)?;
             let request = HistoryRequest::try_from(request).map_err(|error| error.reason)?;
@@ -329,6 +458,10 @@ fn recode_command(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String
         FrameType::OpenDirect => {
             let open = raw.message::<wire::OpenDirect>().map_err(text)?;
             open.try_into().map_err(text)?
+        }
+        FrameType::Command => {
+            let command = raw.message::<wire::Command>().map_err(text)?;
+            command.try_into().map_err(text)?
         }
         _ => {
             let receipt = raw.message::<wire::Receipt>().map_err(text)?;

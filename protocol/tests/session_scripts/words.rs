@@ -225,10 +225,18 @@ fn describe(raw: &RawFrame) -> String {
             let go_away = raw.message::<wire::GoAway>().expect("a good body");
             format!("{name} code={:#x} {}", go_away.code, go_away.authority)
         }
+        FrameType::Command => {
+            let command = raw.message::<wire::Command>().expect("a good body");
+            let command = DeviceCommand::try_from(command).expect("machines send good commands");
+            format!("{name} {command:?}")
+        }
         FrameType::Lane
         | FrameType::Event
+        | FrameType::Notice
         | FrameType::History
         | FrameType::HistoryPage
+        | FrameType::Query
+        | FrameType::Answer
         | FrameType::Failure => name.to_owned(),
     }
 }
@@ -244,6 +252,8 @@ pub fn event(event: &Event) -> String {
             "{} receipt user={} delivered={:?} read={:?}",
             event.inbox_seq, receipt.user, receipt.delivered, receipt.read
         ),
+        EventBody::Changed(changed) => format!("{} {changed:?}", event.inbox_seq),
+        EventBody::Invitation(invitation) => format!("{} {invitation:?}", event.inbox_seq),
     }
 }
 

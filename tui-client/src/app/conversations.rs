@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quipu_protocol::event::{Content, Message, Receipt};
+use quipu_protocol::event::{Message, Receipt};
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
 
 /// One conversation as the list knows it.
@@ -60,7 +60,7 @@ impl Conversation {
 
     /// Takes over the last message.
     pub(crate) fn set_last(&mut self, message: &Message) {
-        let Content::Text(text) = &message.content;
+        let text = message.content.text();
         self.preview = crate::text::single_line(text)
             .chars()
             .take(PREVIEW_CHARS)

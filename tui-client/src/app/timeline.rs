@@ -6,7 +6,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use quipu_protocol::event::{Content, Message};
+use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs, UserId};
 
 use super::{EchoId, Page, Scroll};
@@ -580,7 +580,7 @@ impl Timeline {
     }
 
     fn place_message(&mut self, message: &Message) {
-        let Content::Text(said) = &message.content;
+        let said = message.content.text();
         self.settle(message.id);
         self.messages.entry(message.seq).or_insert_with(|| Entry {
             id: message.id,

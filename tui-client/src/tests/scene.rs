@@ -55,6 +55,7 @@ pub(super) fn message(peer: &str, from: &str, number: u64, minutes: i64, text: &
         to: Some(user(if from == "alice" { peer } else { "alice" })),
         sent_at: TimestampMs(NOON_MS.saturating_add_signed(minutes * 60_000)),
         content: Content::Text(text.to_owned()),
+        state: None,
     }
 }
 

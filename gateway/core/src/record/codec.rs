@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{EventBody, Outcome, Rejection, Reply, ReplyTo};
-use quipu_protocol::id::{ClientSeq, DeviceId, RequestId, Seq, UserId};
+use quipu_protocol::event::{
+    Change, EventBody, Invitation, Outcome, Rejection, Reply, ReplyTo, Role,
+};
+use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, RequestId, Seq, UserId};
+use quipu_protocol::wire;
 
 use super::{
     Command, CommandKind, Entry, EntryBody, NewDevice, Position, STATE_MACHINE_VERSION, Source,
+    Standing,
 };
-use crate::codec::event::{
-    read_content, read_message, read_receipt, write_content, write_message, write_receipt,
-};
+use crate::codec::event::{read_content, read_event, write_content, write_event};
 use crate::codec::{Field, Fields, Writer, corrupt, required};
 use crate::row::CorruptRow;
 use crate::shard::ShardId;
@@ -72,8 +74,35 @@ fn write_entry(out: &mut Writer, entry: &Entry) {
             device,
             reply,
         } => out.nested(4, |out| write_answer(out, user, *device, reply)),
+        EntryBody::Spread {
+            group,
+            pulled,
+            event,
+        } => out.nested(5, |out| {
+            out.conversation(1, group);
+            out.uint(2, u64::from(*pulled));
+            write_event(out, event, SPREAD);
+        }),
+        EntryBody::Standing {
+            conversation,
+            user,
+            standing,
+        } => out.nested(6, |out| write_standing(out, conversation, user, standing)),
+        EntryBody::Blocked { by, user, on } => out.nested(7, |out| {
+            out.user(1, by);
+            out.user(2, user);
+            out.uint(3, u64::from(*on));
+        }),
+        EntryBody::Expire { conversation, seqs } => out.nested(8, |out| {
+            out.conversation(1, conversation);
+            out.nested(2, |out| seqs.iter().for_each(|seq| out.varint(seq.get())));
+        }),
     }
 }
+
+/// Numbers of the events of a delivery, and of a spread, which carries no invitation.
+const DELIVER: [u32; 4] = [2, 3, 4, 5];
+const SPREAD: [u32; 4] = [3, 4, 5, 0];
 
 fn read_entry(mut fields: Fields) -> Result<Entry, CorruptRow> {
     let (mut source, mut body) = (None, None);
@@ -83,6 +112,10 @@ fn read_entry(mut fields: Fields) -> Result<Entry, CorruptRow> {
             2 => body = Some(EntryBody::Command(read_command(field.nested()?)?)),
             3 => body = Some(read_deliver(field.nested()?)?),
             4 => body = Some(read_answer(field.nested()?)?),
+            5 => body = Some(read_spread(field.nested()?)?),
+            6 => body = Some(read_standing(field.nested()?)?),
+            7 => body = Some(read_blocked(field.nested()?)?),
+            8 => body = Some(read_expire(field.nested()?)?),
             _ => {}
         }
     }
@@ -138,10 +171,20 @@ fn write_command(out: &mut Writer, command: &Command) {
             conversation,
             delivered,
             read,
+            quiet,
         } => out.nested(5, |out| {
             out.conversation(1, conversation);
             out.seq(2, *delivered);
             out.seq(3, *read);
+            out.uint(4, u64::from(*quiet));
+        }),
+        CommandKind::Change {
+            request,
+            change,
+            fan_out_max,
+        } => out.nested(8, |out| {
+            out.wire(1, &wire::Command::numbered(*request, change));
+            out.uint(2, u64::from(*fan_out_max));
         }),
         CommandKind::Register {
             request,
@@ -172,6 +215,7 @@ fn read_command(mut fields: Fields) -> Result<Command, CorruptRow> {
             5 => kind = Some(read_receipt_command(field.nested()?)?),
             6 => kind = Some(read_register(field.nested()?)?),
             7 => kind = Some(read_add_device(field.nested()?)?),
+            8 => kind = Some(read_change(field.nested()?)?),
             _ => {}
         }
     }
@@ -217,12 +261,13 @@ fn read_open_direct(mut fields: Fields) -> Result<CommandKind, CorruptRow> {
 }
 
 fn read_receipt_command(mut fields: Fields) -> Result<CommandKind, CorruptRow> {
-    let (mut conversation, mut delivered, mut read) = (None, None, None);
+    let (mut conversation, mut delivered, mut read, mut quiet) = (None, None, None, false);
     while let Some(field) = fields.next()? {
         match field.number {
             1 => conversation = Some(field.conversation()?),
             2 => delivered = field.seq()?,
             3 => read = field.seq()?,
+            4 => quiet = field.uint()? != 0,
             _ => {}
         }
     }
@@ -230,6 +275,24 @@ fn read_receipt_command(mut fields: Fields) -> Result<CommandKind, CorruptRow> {
         conversation: required(WHAT, "the conversation of a receipt", conversation)?,
         delivered,
         read,
+        quiet,
+    })
+}
+
+fn read_change(mut fields: Fields) -> Result<CommandKind, CorruptRow> {
+    let (mut command, mut fan_out_max) = (None, 0);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => command = Some(field.wire::<wire::Command, (RequestId, Change)>()?),
+            2 => fan_out_max = field.narrow()?,
+            _ => {}
+        }
+    }
+    let (request, change) = required(WHAT, "the command of a change", command)?;
+    Ok(CommandKind::Change {
+        request,
+        change: Box::new(change),
+        fan_out_max,
     })
 }
 
@@ -289,10 +352,7 @@ fn write_deliver(out: &mut Writer, to: &[UserId], event: &EventBody) {
     for user in to {
         out.user(1, user);
     }
-    match event {
-        EventBody::Message(message) => out.nested(2, |out| write_message(out, message)),
-        EventBody::Receipt(receipt) => out.nested(3, |out| write_receipt(out, receipt)),
-    }
+    write_event(out, event, DELIVER);
 }
 
 fn read_deliver(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
@@ -300,20 +360,107 @@ fn read_deliver(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
     while let Some(field) = fields.next()? {
         match field.number {
             1 => to.push(field.user()?),
-            2 => {
-                event = Some(EventBody::Message(read_message(
-                    WHAT,
-                    field.nested()?,
-                    None,
-                )?))
-            }
-            3 => event = Some(EventBody::Receipt(read_receipt(WHAT, field.nested()?)?)),
-            _ => {}
+            _ => event = read_event(WHAT, &field, DELIVER)?.or(event),
         }
     }
     Ok(EntryBody::Deliver {
         to,
         event: required(WHAT, "the event of a delivery", event)?,
+    })
+}
+
+fn read_spread(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
+    let (mut group, mut pulled, mut event) = (None, false, None);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => group = Some(field.conversation()?),
+            2 => pulled = field.uint()? != 0,
+            _ => event = read_event(WHAT, &field, SPREAD)?.or(event),
+        }
+    }
+    Ok(EntryBody::Spread {
+        group: required(WHAT, "the group of a spread", group)?,
+        pulled,
+        event: required(WHAT, "the event of a spread", event)?,
+    })
+}
+
+fn write_standing(
+    out: &mut Writer,
+    conversation: &ConversationId,
+    user: &UserId,
+    standing: &Standing,
+) {
+    out.conversation(1, conversation);
+    out.user(2, user);
+    match standing {
+        Standing::Out => {}
+        Standing::Invited(invitation) => {
+            out.uint(4, 1);
+            out.wire(5, &wire::Invitation::from(&**invitation));
+        }
+        Standing::In(role) => out.uint(3, u64::from(role.to_wire().unsigned_abs())),
+    }
+}
+
+fn read_standing(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
+    let (mut conversation, mut user, mut standing) = (None, None, Standing::Out);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => conversation = Some(field.conversation()?),
+            2 => user = Some(field.user()?),
+            3 => {
+                let role = Role::from_wire(field.narrow()?);
+                standing = Standing::In(required(WHAT, "a role of this version", role)?);
+            }
+            5 => {
+                let invitation = field.wire::<wire::Invitation, Invitation>()?;
+                standing = Standing::Invited(Box::new(invitation));
+            }
+            _ => {}
+        }
+    }
+    Ok(EntryBody::Standing {
+        conversation: required(WHAT, "the conversation of a standing", conversation)?,
+        user: required(WHAT, "the user of a standing", user)?,
+        standing,
+    })
+}
+
+fn read_blocked(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
+    let (mut by, mut user, mut on) = (None, None, false);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => by = Some(field.user()?),
+            2 => user = Some(field.user()?),
+            3 => on = field.uint()? != 0,
+            _ => {}
+        }
+    }
+    Ok(EntryBody::Blocked {
+        by: required(WHAT, "who blocks", by)?,
+        user: required(WHAT, "who is blocked", user)?,
+        on,
+    })
+}
+
+fn read_expire(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
+    let (mut conversation, mut seqs) = (None, Vec::new());
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => conversation = Some(field.conversation()?),
+            2 => {
+                let mut packed = field.nested()?;
+                while let Some(seq) = packed.packed()? {
+                    seqs.push(field.checked(Seq::new(seq))?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(EntryBody::Expire {
+        conversation: required(WHAT, "the conversation of an expiry", conversation)?,
+        seqs,
     })
 }
 

@@ -34,11 +34,23 @@ impl fmt::Debug for CommandKind {
                 conversation,
                 delivered,
                 read,
+                quiet,
             } => f
                 .debug_struct("Receipt")
                 .field("conversation", conversation)
                 .field("delivered", delivered)
                 .field("read", read)
+                .field("quiet", quiet)
+                .finish(),
+            Self::Change {
+                request,
+                change,
+                fan_out_max,
+            } => f
+                .debug_struct("Change")
+                .field("request", request)
+                .field("change", change)
+                .field("fan_out_max", fan_out_max)
                 .finish(),
             Self::Register {
                 request,

@@ -1,7 +1,6 @@
 //! The bytes of a message in a conversation's history.
 
 use bytes::Bytes;
-use quipu_protocol::event::{Content, Message};
 use quipu_protocol::id::{ConversationId, Seq};
 
 use super::{CorruptRow, HistoryRow};
@@ -21,11 +20,7 @@ impl HistoryRow {
 
     /// The value of this row. Conversation and seq are not in it: they are its key, in whatever layout the store chooses.
     pub fn encode_value(&self) -> Bytes {
-        let Message {
-            content: Content::Text(text),
-            ..
-        } = &self.0;
-        let mut out = Writer::with_capacity(128 + text.len());
+        let mut out = Writer::with_capacity(128 + self.0.content.bytes());
         write_message_value(&mut out, &self.0);
         out.into_bytes()
     }

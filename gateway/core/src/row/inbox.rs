@@ -1,7 +1,9 @@
 //! The bytes of an inbox: its head, and its entries.
 
 use bytes::Bytes;
+use quipu_protocol::event::{Changed, Invitation};
 use quipu_protocol::id::{InboxSeq, Seq, UserId};
+use quipu_protocol::wire;
 
 use super::{CorruptRow, Inbox, InboxKind, InboxRow};
 use crate::codec::event::{read_receipt, write_receipt};
@@ -38,6 +40,10 @@ impl InboxRow {
                 out.uint(2, seq.get());
             }),
             InboxKind::Receipt(receipt) => out.nested(2, |out| write_receipt(out, receipt)),
+            InboxKind::Changed(changed) => out.wire(3, &wire::Changed::from(&**changed)),
+            InboxKind::Invitation(invitation) => {
+                out.wire(4, &wire::Invitation::from(&**invitation));
+            }
         }
         out.into_bytes()
     }
@@ -55,6 +61,14 @@ impl InboxRow {
             match field.number {
                 1 => kind = Some(read_message_ref(WHAT, field.nested()?)?),
                 2 => kind = Some(InboxKind::Receipt(read_receipt(WHAT, field.nested()?)?)),
+                3 => {
+                    let changed = field.wire::<wire::Changed, Changed>()?;
+                    kind = Some(InboxKind::Changed(Box::new(changed)));
+                }
+                4 => {
+                    let invitation = field.wire::<wire::Invitation, Invitation>()?;
+                    kind = Some(InboxKind::Invitation(Box::new(invitation)));
+                }
                 _ => {}
             }
         }

@@ -49,6 +49,7 @@ pub(super) fn send(entities: &mut Entities, turn: &mut Turn, command: &Command, 
         to,
         sent_at: turn.time,
         content: send.content.clone(),
+        state: None,
     };
     turn.message(message, &open.audience);
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quipu_protocol::id::{ConversationId, UserId};
+use quipu_protocol::event::Message;
+use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use super::{ShardCount, ShardId};
 use crate::record::Position;
-use crate::row::{Account, Conversation, CorruptRow, EntityKey, Inbox, Row};
+use crate::row::{Account, Conversation, CorruptRow, EntityKey, HistoryRow, Inbox, Row};
 
 /// A conversation in memory: its row, and whom its events go to.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub(super) struct Entities {
     accounts: Table<UserId, Account>,
     inboxes: Table<UserId, Inbox>,
     conversations: Table<ConversationId, OpenConversation>,
+    messages: Table<(ConversationId, Seq), Message>,
 }
 
 impl Entities {
@@ -56,16 +58,30 @@ impl Entities {
         self.conversations.entity(id, at)
     }
 
+    #[allow(dead_code, reason = "changes of messages use it, which come next")]
+    pub(super) fn message(
+        &mut self,
+        conversation: ConversationId,
+        seq: Seq,
+        at: Position,
+    ) -> Entity<'_, (ConversationId, Seq), Message> {
+        self.messages.entity((conversation, seq), at)
+    }
+
     pub(super) fn contains(&self, key: &EntityKey) -> bool {
         match key {
             EntityKey::Account(user) => self.accounts.slots.contains_key(user),
             EntityKey::Inbox(user) => self.inboxes.slots.contains_key(user),
             EntityKey::Conversation(id) => self.conversations.slots.contains_key(id),
+            EntityKey::Message(id, seq) => self.messages.slots.contains_key(&(*id, *seq)),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.accounts.slots.len() + self.inboxes.slots.len() + self.conversations.slots.len()
+        self.accounts.slots.len()
+            + self.inboxes.slots.len()
+            + self.conversations.slots.len()
+            + self.messages.slots.len()
     }
 
     pub(super) fn load(
@@ -87,6 +103,11 @@ impl Entities {
                 let open = row.map(|row| OpenConversation::new(row, shards));
                 self.conversations.load(id, open);
             }
+            EntityKey::Message(id, seq) => {
+                let row = row.map(|row| HistoryRow::decode_value(id, seq, row));
+                self.messages
+                    .load((id, seq), row.transpose()?.map(|row| row.0));
+            }
         }
         Ok(())
     }
@@ -98,6 +119,8 @@ impl Entities {
             .drain(|user, inbox| rows.push(row(EntityKey::Inbox(user), inbox.encode())));
         self.conversations
             .drain(|id, open| rows.push(row(EntityKey::Conversation(id), open.row.encode())));
+        self.messages
+            .drain(|_, message| rows.push(Row::History(HistoryRow(message.clone()))));
     }
 
     pub(super) fn evict(&mut self, keep: usize) {
@@ -112,12 +135,15 @@ impl Entities {
         oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Inbox(user))));
         let conversations = self.conversations.clean();
         oldest_first.extend(conversations.map(|(at, id)| (at, EntityKey::Conversation(id))));
+        let messages = self.messages.clean();
+        oldest_first.extend(messages.map(|(at, (id, seq))| (at, EntityKey::Message(id, seq))));
         oldest_first.sort_unstable();
         for (_, key) in oldest_first.into_iter().take(len - keep) {
             match key {
                 EntityKey::Account(user) => drop(self.accounts.slots.remove(&user)),
                 EntityKey::Inbox(user) => drop(self.inboxes.slots.remove(&user)),
                 EntityKey::Conversation(id) => drop(self.conversations.slots.remove(&id)),
+                EntityKey::Message(id, seq) => drop(self.messages.slots.remove(&(id, seq))),
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Decisions about users: accounts, devices, inboxes.
 
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{EventBody, Outcome, Reply, ReplyTo};
+use quipu_protocol::event::{
+    Changed, ChangedKind, Content, EventBody, Gone, Outcome, Reply, ReplyTo,
+};
 use quipu_protocol::id::{InboxSeq, RequestId, UserId};
 
 use super::entities::Entities;
@@ -94,6 +96,18 @@ fn answer(turn: &mut Turn, command: &Command, request: RequestId, outcome: Outco
     turn.answer_here(command.user, command.device, Reply { to, outcome });
 }
 
+/// What an inbox keeps of a change: not the words of an edit, which are in the history for as long as they may be.
+fn kept(changed: &Changed) -> Changed {
+    let kind = match &changed.kind {
+        ChangedKind::Edited(_) => ChangedKind::Edited(Content::Gone(Gone::Deleted)),
+        ChangedKind::Gone(_) | ChangedKind::Reacted { .. } => changed.kind.clone(),
+    };
+    Changed {
+        kind,
+        ..changed.clone()
+    }
+}
+
 /// Numbers an event in each inbox that it is for.
 pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], event: &EventBody) {
     for user in to {
@@ -114,6 +128,8 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
                 seq: message.seq,
             },
             EventBody::Receipt(receipt) => InboxKind::Receipt(receipt.clone()),
+            EventBody::Changed(changed) => InboxKind::Changed(Box::new(kept(changed))),
+            EventBody::Invitation(invitation) => InboxKind::Invitation(invitation.clone()),
         };
         let row = InboxRow {
             user: *user,

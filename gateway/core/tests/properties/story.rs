@@ -106,6 +106,7 @@ pub(crate) fn story(steps: &[Step]) -> Story {
                     conversation,
                     delivered: Seq::new(delivered).ok(),
                     read: Seq::new(read).ok(),
+                    quiet: false,
                 };
                 let entry = support::command(users[from], support::device(1), kind);
                 story.entries.push(entry);
@@ -141,6 +142,11 @@ fn send(from: UserId, device: u64, conversation: ConversationId, number: u64) ->
 pub(crate) fn command(entry: &Entry) -> &quipu_core::record::Command {
     match &entry.body {
         EntryBody::Command(command) => command,
-        EntryBody::Deliver { .. } | EntryBody::Answer { .. } => panic!("a story has commands only"),
+        EntryBody::Deliver { .. }
+        | EntryBody::Answer { .. }
+        | EntryBody::Spread { .. }
+        | EntryBody::Standing { .. }
+        | EntryBody::Blocked { .. }
+        | EntryBody::Expire { .. } => panic!("a story has commands only"),
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use quipu_core::record::{CommandKind, Entry, EntryBody, Record};
 use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row};
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
-use quipu_protocol::event::{Content, EventBody, Message, Outcome, Receipt, Reply, ReplyTo};
+use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, DeviceId, RequestId, Seq, TimestampMs, UserId};
 
 use crate::support::{self, Store};
@@ -188,6 +188,7 @@ impl Cluster {
                     conversation,
                     delivered: position("delivered")?,
                     read: position("read")?,
+                    quiet: false,
                 };
                 support::command(user, device, kind)
             }
@@ -266,6 +267,23 @@ impl Cluster {
             } => {
                 format!("answer {}", self.answer(user, *device, reply))
             }
+            EntryBody::Spread {
+                group,
+                pulled,
+                event,
+            } => {
+                let how = if *pulled { "notice" } else { "spread" };
+                format!("{how} in {}: {}", self.name(group), self.event(event))
+            }
+            EntryBody::Standing {
+                conversation,
+                user,
+                standing,
+            } => format!("{user} in {}: {standing:?}", self.name(conversation)),
+            EntryBody::Blocked { by, user, on } => format!("{by} blocks {user}: {on}"),
+            EntryBody::Expire { conversation, seqs } => {
+                format!("expire {} {seqs:?}", self.name(conversation))
+            }
         }
     }
 
@@ -273,11 +291,13 @@ impl Cluster {
         match event {
             EventBody::Message(message) => self.message(message),
             EventBody::Receipt(receipt) => self.receipt(receipt),
+            EventBody::Changed(changed) => format!("{changed:?}"),
+            EventBody::Invitation(invitation) => format!("{invitation:?}"),
         }
     }
 
     fn message(&self, message: &Message) -> String {
-        let Content::Text(text) = &message.content;
+        let text = message.content.text();
         format!(
             "{} {} from {}/{} no. {} at {}: {text}",
             self.name(&message.conversation),
@@ -332,8 +352,14 @@ impl Cluster {
                         format!("{} {seq}", self.name(conversation))
                     }
                     InboxKind::Receipt(receipt) => self.receipt(receipt),
+                    InboxKind::Changed(changed) => format!("{changed:?}"),
+                    InboxKind::Invitation(invitation) => format!("{invitation:?}"),
                 };
                 format!("row inbox of {} {}: {kind}", row.user, row.inbox_seq)
+            }
+            Row::Index(key, value) => format!("row index {key:?}: {value:?}"),
+            Row::Entity(EntityKey::Message(..), _) => {
+                panic!("a message is written as a history row")
             }
             Row::Entity(EntityKey::Account(user), value) => {
                 let account = Account::decode(value).unwrap();

@@ -14,13 +14,14 @@ mod wire;
 use prost::Message as _;
 use quipu_core::record::{
     Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record, STATE_MACHINE_VERSION,
-    Source,
+    Source, Standing,
 };
 use quipu_core::row::{Account, Conversation, Device, HistoryRow, Inbox, InboxKind, InboxRow};
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{
-    Content, EventBody, Message, Outcome, Receipt, Rejection, Reply, ReplyTo,
+    Change, Changed, ChangedKind, Content, EventBody, Gone, Invitation, Message, MessageState,
+    Note, Outcome, Reaction, Receipt, Rejection, Reply, ReplyTo, Rich, Role,
 };
 use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
@@ -38,8 +39,8 @@ fn records_are_what_the_schema_says() {
     let back = Record::decode(Position(7), TimestampMs(8), &payload).unwrap();
     assert_eq!(back.entries, entries);
 
-    let Some(wire::entry::Body::Deliver(deliver)) = &read.entries[7].body else {
-        panic!("{:?}", read.entries[7]);
+    let Some(wire::entry::Body::Deliver(deliver)) = &read.entries[8].body else {
+        panic!("{:?}", read.entries[8]);
     };
     let Some(wire::deliver::Event::Message(message)) = &deliver.event else {
         panic!("{deliver:?}");
@@ -73,6 +74,9 @@ fn rows_are_what_the_schema_says() {
     assert_eq!(wire::Inbox::decode(inbox.encode()).unwrap().head, 300);
     assert_eq!(Inbox::decode(&inbox.encode()).unwrap(), inbox);
 
+    let row = HistoryRow(changed_message());
+    let back = HistoryRow::decode_value(*row.conversation(), row.seq(), &row.encode_value());
+    assert_eq!(back.unwrap(), row);
     let row = HistoryRow(message());
     let read = wire::Message::decode(row.encode_value()).unwrap();
     assert_eq!((read.seq, read.conversation.len()), (0, 0));
@@ -86,6 +90,7 @@ fn rows_are_what_the_schema_says() {
             seq: seq(9),
         },
         InboxKind::Receipt(receipt()),
+        InboxKind::Invitation(Box::new(invitation())),
     ];
     for kind in kinds {
         let row = InboxRow {
@@ -180,6 +185,7 @@ fn every_entry() -> Vec<Entry> {
             conversation: conversation(),
             delivered: Some(seq(2)),
             read: None,
+            quiet: false,
         },
         CommandKind::Register {
             request,
@@ -199,6 +205,16 @@ fn every_entry() -> Vec<Entry> {
             conversation: conversation(),
             delivered: None,
             read: Some(seq(2)),
+            quiet: true,
+        },
+        CommandKind::Change {
+            request: RequestId(9),
+            change: Box::new(Change::Edit {
+                conversation: conversation(),
+                seq: seq(2),
+                content: rich(),
+            }),
+            fan_out_max: 256,
         },
     ];
     let outcomes = [
@@ -221,8 +237,54 @@ fn every_entry() -> Vec<Entry> {
             kind,
         })
     });
-    let events = [EventBody::Message(message()), EventBody::Receipt(receipt())];
-    let deliveries = events.map(|event| EntryBody::Deliver {
+    let changed = |kind| {
+        EventBody::Changed(Box::new(Changed {
+            conversation: conversation(),
+            seq: seq(3),
+            version: 2,
+            by: Some(user("bob")),
+            at: TimestampMs(6),
+            kind,
+        }))
+    };
+    let events = [
+        EventBody::Message(message()),
+        EventBody::Receipt(receipt()),
+        EventBody::Message(changed_message()),
+        changed(ChangedKind::Edited(rich())),
+        changed(ChangedKind::Gone(Gone::Expired)),
+        EventBody::Invitation(Box::new(invitation())),
+    ];
+    let spread = events[..5]
+        .to_vec()
+        .into_iter()
+        .map(|event| EntryBody::Spread {
+            group: ConversationId([0xff; 16]),
+            pulled: event == EventBody::Receipt(receipt()),
+            event,
+        });
+    let standings = [
+        Standing::Out,
+        Standing::In(Role::Owner),
+        Standing::Invited(Box::new(invitation())),
+    ];
+    let standings = standings.map(|standing| EntryBody::Standing {
+        conversation: ConversationId([0xff; 16]),
+        user: user("bob"),
+        standing,
+    });
+    let others = [
+        EntryBody::Blocked {
+            by: user("alice"),
+            user: user("bob"),
+            on: true,
+        },
+        EntryBody::Expire {
+            conversation: conversation(),
+            seqs: vec![seq(1), seq(300)],
+        },
+    ];
+    let deliveries = events.clone().map(|event| EntryBody::Deliver {
         to: vec![user("alice"), user("bob")],
         event,
     });
@@ -244,6 +306,7 @@ fn every_entry() -> Vec<Entry> {
         })
     });
     let bodies = commands.into_iter().chain(deliveries).chain(answers);
+    let bodies = bodies.chain(spread).chain(standings).chain(others);
     let mut sources = [None, source].into_iter().cycle();
     bodies
         .map(|body| Entry {
@@ -264,6 +327,44 @@ fn message() -> Message {
         to: Some(user("bob")),
         sent_at: TimestampMs(5),
         content: Content::Text("hello".into()),
+        state: None,
+    }
+}
+
+fn rich() -> Content {
+    Content::Rich(Box::new(Rich {
+        text: "hello".into(),
+        reply_to: Some(seq(1)),
+        mentions: vec![user("bob")],
+        ..Rich::default()
+    }))
+}
+
+fn changed_message() -> Message {
+    let reaction = Reaction {
+        user: user("bob"),
+        emoji: "+".into(),
+    };
+    let state = MessageState {
+        version: 3,
+        edited_at: Some(TimestampMs(8)),
+        expires_at: None,
+        reactions: vec![reaction],
+    };
+    Message {
+        to: None,
+        content: Content::Note(Box::new(Note::Title("climbing".into()))),
+        state: Some(Box::new(state)),
+        ..message()
+    }
+}
+
+fn invitation() -> Invitation {
+    Invitation {
+        conversation: ConversationId([0xff; 16]),
+        by: user("alice"),
+        title: "climbing".into(),
+        at: TimestampMs(7),
     }
 }
 

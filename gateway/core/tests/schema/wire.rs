@@ -17,7 +17,7 @@ pub struct Entry {
     /// absent: a router appended it for a device
     #[prost(message, optional, tag = "1")]
     pub source: ::core::option::Option<Source>,
-    #[prost(oneof = "entry::Body", tags = "2, 3, 4")]
+    #[prost(oneof = "entry::Body", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub body: ::core::option::Option<entry::Body>,
 }
 /// Nested message and enum types in `Entry`.
@@ -30,6 +30,14 @@ pub mod entry {
         Deliver(super::Deliver),
         #[prost(message, tag = "4")]
         Answer(super::Answer),
+        #[prost(message, tag = "5")]
+        Spread(super::Spread),
+        #[prost(message, tag = "6")]
+        Standing(super::Standing),
+        #[prost(message, tag = "7")]
+        Blocked(super::Blocked),
+        #[prost(message, tag = "8")]
+        Expire(super::Expire),
     }
 }
 /// Which record of which shard made a processor send the entry.
@@ -52,7 +60,7 @@ pub struct Command {
     /// not 0
     #[prost(fixed64, tag = "2")]
     pub device: u64,
-    #[prost(oneof = "command::Kind", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "command::Kind", tags = "3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<command::Kind>,
 }
 /// Nested message and enum types in `Command`.
@@ -69,6 +77,8 @@ pub mod command {
         Register(super::Register),
         #[prost(message, tag = "7")]
         AddDevice(super::AddDevice),
+        #[prost(message, tag = "8")]
+        Change(super::Change),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -84,6 +94,16 @@ pub struct Send {
     pub id: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "4")]
     pub content: ::core::option::Option<Content>,
+}
+/// A change as the device asked for it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Change {
+    /// quipu.v1.Command, the request in it
+    #[prost(bytes = "bytes", tag = "1")]
+    pub command: ::prost::bytes::Bytes,
+    /// for a new group: members up to which its messages go into every inbox
+    #[prost(uint32, tag = "2")]
+    pub fan_out_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenDirect {
@@ -104,6 +124,9 @@ pub struct ReceiptCommand {
     /// seq, inclusive; 0: says nothing
     #[prost(uint64, tag = "3")]
     pub read: u64,
+    /// nobody else is to learn of `read`
+    #[prost(bool, tag = "4")]
+    pub quiet: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Register {
@@ -132,7 +155,7 @@ pub struct NewDevice {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Content {
-    #[prost(oneof = "content::Kind", tags = "1")]
+    #[prost(oneof = "content::Kind", tags = "1, 2")]
     pub kind: ::core::option::Option<content::Kind>,
 }
 /// Nested message and enum types in `Content`.
@@ -141,6 +164,9 @@ pub mod content {
     pub enum Kind {
         #[prost(string, tag = "1")]
         Text(::prost::alloc::string::String),
+        /// quipu.v1.Content
+        #[prost(bytes, tag = "2")]
+        Other(::prost::bytes::Bytes),
     }
 }
 /// Something for the inboxes of users of the receiving shard.
@@ -149,7 +175,7 @@ pub struct Deliver {
     /// user ids, ascending
     #[prost(string, repeated, tag = "1")]
     pub to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(oneof = "deliver::Event", tags = "2, 3")]
+    #[prost(oneof = "deliver::Event", tags = "2, 3, 4, 5")]
     pub event: ::core::option::Option<deliver::Event>,
 }
 /// Nested message and enum types in `Deliver`.
@@ -160,7 +186,78 @@ pub mod deliver {
         Message(super::Message),
         #[prost(message, tag = "3")]
         Receipt(super::Receipt),
+        /// quipu.v1.Changed
+        #[prost(bytes, tag = "4")]
+        Changed(::prost::bytes::Bytes),
+        /// quipu.v1.Invitation
+        #[prost(bytes, tag = "5")]
+        Invitation(::prost::bytes::Bytes),
     }
+}
+/// Something for the members of a group that live on the receiving shard.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Spread {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    /// no inbox rows: a notice to those who are here
+    #[prost(bool, tag = "2")]
+    pub pulled: bool,
+    #[prost(oneof = "spread::Event", tags = "3, 4, 5")]
+    pub event: ::core::option::Option<spread::Event>,
+}
+/// Nested message and enum types in `Spread`.
+pub mod spread {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "3")]
+        Message(super::Message),
+        #[prost(message, tag = "4")]
+        Receipt(super::Receipt),
+        /// quipu.v1.Changed
+        #[prost(bytes, tag = "5")]
+        Changed(::prost::bytes::Bytes),
+    }
+}
+/// What a user of the receiving shard is to a conversation from now on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Standing {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// quipu.v1.Role; 0: not a member
+    #[prost(uint32, tag = "3")]
+    pub role: u32,
+    /// has not joined yet
+    #[prost(bool, tag = "4")]
+    pub invited: bool,
+    /// quipu.v1.Invitation, for the inbox of who is invited
+    #[prost(bytes = "bytes", tag = "5")]
+    pub invitation: ::prost::bytes::Bytes,
+}
+/// A member of a direct conversation of the receiving shard takes no messages from the other any more, or takes them again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Blocked {
+    /// user id
+    #[prost(string, tag = "1")]
+    pub by: ::prost::alloc::string::String,
+    /// user id
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub on: bool,
+}
+/// The time of these messages of a conversation is over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Expire {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// ascending
+    #[prost(uint64, repeated, tag = "2")]
+    pub seqs: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Message {
@@ -190,6 +287,9 @@ pub struct Message {
     pub sent_at_ms: u64,
     #[prost(message, optional, tag = "9")]
     pub content: ::core::option::Option<Content>,
+    /// quipu.v1.MessageState; absent: nothing has happened to it
+    #[prost(bytes = "bytes", tag = "10")]
+    pub state: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Receipt {
@@ -280,7 +380,7 @@ pub struct Rejected {
 /// Value of an inbox row; user and inbox seq are its key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InboxEntry {
-    #[prost(oneof = "inbox_entry::Kind", tags = "1, 2")]
+    #[prost(oneof = "inbox_entry::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<inbox_entry::Kind>,
 }
 /// Nested message and enum types in `InboxEntry`.
@@ -291,6 +391,12 @@ pub mod inbox_entry {
         Message(super::MessageRef),
         #[prost(message, tag = "2")]
         Receipt(super::Receipt),
+        /// quipu.v1.Changed, without the content of an edit: that is in the history
+        #[prost(bytes, tag = "3")]
+        Changed(::prost::bytes::Bytes),
+        /// quipu.v1.Invitation
+        #[prost(bytes, tag = "4")]
+        Invitation(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

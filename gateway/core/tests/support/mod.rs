@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Record};
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, Row};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::Content;
 use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
@@ -17,6 +17,7 @@ pub(crate) struct Store {
     pub(crate) shards: BTreeMap<ShardId, Bytes>,
     pub(crate) history: BTreeMap<(ConversationId, u64), HistoryRow>,
     pub(crate) inbox: BTreeMap<(UserId, u64), InboxRow>,
+    pub(crate) index: BTreeMap<IndexKey, Bytes>,
 }
 
 impl Store {
@@ -30,7 +31,12 @@ impl Store {
                         HistoryRow::decode_value(conversation, seq, &row.encode_value()).unwrap();
                     assert_eq!(stored, row);
                     let before = self.history.insert((conversation, seq.get()), row.clone());
-                    assert!(before.is_none_or(|before| before == row), "{row:?} changed");
+                    let version = |row: &HistoryRow| row.0.state.as_ref().map_or(0, |s| s.version);
+                    assert!(
+                        before
+                            .is_none_or(|before| before == row || version(&before) < version(&row)),
+                        "{row:?} changed"
+                    );
                 }
                 Row::Inbox(row) => {
                     let stored =
@@ -45,6 +51,12 @@ impl Store {
                 }
                 Row::Shard(shard, value) => {
                     self.shards.insert(shard, value);
+                }
+                Row::Index(key, Some(value)) => {
+                    self.index.insert(key, value);
+                }
+                Row::Index(key, None) => {
+                    self.index.remove(&key);
                 }
             }
         }

@@ -122,6 +122,14 @@ impl Store for Arc<Gated> {
         self.inner.inbox(user, after, limit)
     }
 
+    fn index(
+        &self,
+        range: &IndexRange,
+        limit: usize,
+    ) -> Result<Vec<(IndexKey, Bytes)>, StoreError> {
+        self.inner.index(range, limit)
+    }
+
     fn sync(&self) -> Result<Durable, StoreError> {
         self.inner.sync()
     }
