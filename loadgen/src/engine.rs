@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(crate) use phases::{Job, Pid, Stop, run};
 use quipu_protocol::credentials::Resume;
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Event, EventBody, Message, Outcome, Reply, ReplyTo};
+use quipu_protocol::event::{Event, EventBody, Message, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::id::{ClientSeq, ConversationId, Seq, TimestampMs, UserId};
 use quipu_protocol::welcome::Welcome;
 
@@ -75,6 +75,20 @@ enum Sending {
     Open { pacer: Pacer, began: Instant },
 }
 
+/// A command that the gateway was too busy for.
+struct PutOff {
+    command: Command,
+    /// How long to wait before it is given again.
+    wait: Duration,
+}
+
+/// What a device asks of the gateway.
+enum Command {
+    Open,
+    /// A message, and the phase that it was due in.
+    Send(Order, Option<u16>),
+}
+
 /// A storm that is going on.
 #[derive(Debug)]
 struct Weather {
@@ -109,6 +123,8 @@ struct Engine {
     totals: Totals,
     failures: BTreeMap<String, Failure>,
     online: u64,
+    /// Messages that wait for the time that the gateway named.
+    waiting: u64,
     late_after: Duration,
     /// The gateway's time when the first device was let in: what it stamped before is of an earlier run.
     gateway_began: Option<TimestampMs>,
@@ -155,6 +171,7 @@ impl Engine {
             totals: Totals::default(),
             failures: BTreeMap::new(),
             online: 0,
+            waiting: 0,
             late_after: scenario.late_after,
             gateway_began: None,
             gateway_agent: String::new(),
@@ -287,9 +304,12 @@ impl Engine {
 
     /// Which conversation the device is to open.
     fn wants_open(&self, device: usize) -> Option<UserId> {
-        self.seats[device]
-            .opens
-            .then(|| self.users[(device - self.base) ^ 1])
+        let seat = &self.seats[device];
+        (seat.opens && !seat.asked).then(|| self.users[(device - self.base) ^ 1])
+    }
+
+    fn asked_to_open(&mut self, device: usize) {
+        self.seats[device].asked = true;
     }
 
     fn next_order(&self, device: usize) -> Option<Order> {
@@ -456,37 +476,33 @@ impl Engine {
         }
     }
 
-    /// A device got a reply.
-    fn reply(&mut self, device: usize, reply: &Reply) {
+    /// A device got a reply. Says which command is to be given again later.
+    fn reply(&mut self, device: usize, reply: &Reply) -> Option<PutOff> {
         match (&reply.to, &reply.outcome) {
             (ReplyTo::Request(_), Outcome::Opened { head, .. }) => {
                 self.seats[device].opens = false;
                 if let Some(opened) = self.opened.get_mut((device - self.base) / 2) {
                     *opened = Some(*head);
                 }
+                None
+            }
+            (ReplyTo::Request(_), Outcome::Rejected(rejection)) if is_throttled(rejection) => {
+                self.put_off(device, rejection, Command::Open)
             }
             (ReplyTo::Send { client_seq, .. }, Outcome::Accepted(seq)) => {
-                let order = self.seats[device].answered(*client_seq);
+                let order = self.seats[device].answered(*client_seq)?;
                 let now = Instant::now();
-                if let Some(order) = order
-                    && let Some(seen) = self.ledger.accepted(&order.label, seq.get(), now)
-                {
+                if let Some(seen) = self.ledger.accepted(&order.label, seq.get(), now) {
                     self.count(&seen, now);
                 }
+                None
             }
             (ReplyTo::Send { client_seq, .. }, Outcome::Rejected(rejection)) => {
                 let Some(order) = self.seats[device].answered(*client_seq) else {
                     self.ledger.rejected();
-                    return;
+                    return None;
                 };
-                if rejection.code == RejectCode::StaleClientSeq {
-                    self.seats[device].renumber(order);
-                    return;
-                }
-                let error = anyhow::anyhow!("{}: {}", rejection.code, rejection.reason);
-                self.failed(device, "send refused", &error);
-                self.ledger.refused(&order.label);
-                self.finished(order.label.pair as usize);
+                self.refused(device, order, rejection)
             }
             (
                 _,
@@ -498,6 +514,61 @@ impl Engine {
                 let error = anyhow::anyhow!("{reply:?}");
                 self.failed(device, "unexpected reply", &error);
                 self.ledger.rejected();
+                None
+            }
+        }
+    }
+
+    /// A message was not taken: for now, under this number, or for good.
+    fn refused(&mut self, device: usize, order: Order, rejection: &Rejection) -> Option<PutOff> {
+        if is_throttled(rejection) {
+            // Later ones may be taken before it: it comes again as a new message, which is due since the old one was.
+            let phase = self.ledger.withdraw(&order.label);
+            self.waiting += 1;
+            return self.put_off(device, rejection, Command::Send(order, phase));
+        }
+        if rejection.code == RejectCode::StaleClientSeq {
+            self.seats[device].renumber(order);
+            return None;
+        }
+        let error = anyhow::anyhow!("{}: {}", rejection.code, rejection.reason);
+        self.failed(device, "send refused", &error);
+        self.ledger.refused(&order.label);
+        self.finished(order.label.pair as usize);
+        None
+    }
+
+    /// After the time that the gateway names; where it names none, after a back-off.
+    fn put_off(
+        &mut self,
+        device: usize,
+        rejection: &Rejection,
+        command: Command,
+    ) -> Option<PutOff> {
+        self.totals.throttled += 1;
+        let wait = match rejection.retry_after_ms {
+            0 => self.backoff(device, 0),
+            ms => Duration::from_millis(ms),
+        };
+        Some(PutOff { command, wait })
+    }
+
+    /// Gives a command again.
+    fn again(&mut self, device: usize, command: Command) {
+        match command {
+            Command::Open => {
+                self.seats[device].asked = false;
+                self.seats[device].wake();
+            }
+            Command::Send(order, phase) => {
+                let (pair, side) = (order.label.pair as usize, order.label.side);
+                self.waiting -= 1;
+                let label = self.ledger.send(pair, side, order.due, phase);
+                self.seats[device].repeat(Order {
+                    label,
+                    client_seq: None,
+                    ..order
+                });
             }
         }
     }
@@ -532,6 +603,11 @@ impl Engine {
         true
     }
 
+    /// Whether every message has been seen by both of its users, or refused for good.
+    fn settled(&self) -> bool {
+        self.ledger.settled() && self.waiting == 0
+    }
+
     /// The verdicts so far.
     fn verdicts(&self) -> Verdicts {
         self.ledger.verdicts().clone()
@@ -542,4 +618,9 @@ impl Engine {
         seat.paused = paused;
         seat.wake();
     }
+}
+
+/// The gateway had too much to do; nothing is wrong with the command.
+fn is_throttled(rejection: &Rejection) -> bool {
+    matches!(rejection.code, RejectCode::Busy | RejectCode::RateLimited)
 }

@@ -122,6 +122,9 @@ pub(crate) struct Sample {
     pub(crate) deliver_p50_ms: Option<f64>,
     /// The same.
     pub(crate) deliver_p99_ms: Option<f64>,
+    /// The same. Absent in reports of older versions.
+    #[serde(default)]
+    pub(crate) deliver_p999_ms: Option<f64>,
     /// From due to ack, in milliseconds.
     pub(crate) ack_p50_ms: Option<f64>,
     /// The same.
@@ -411,6 +414,9 @@ pub(crate) struct Totals {
     pub(crate) resynced: u64,
     /// SENDs written again on a later connection, because their answer had not come.
     pub(crate) resent: u64,
+    /// Commands that the gateway put off (BUSY, RATE_LIMITED) and that were given again after their time: no fault.
+    #[serde(default)]
+    pub(crate) throttled: u64,
     /// Events that came again on a later connection and were known by their inbox number: duplicates on the wire, no fault.
     pub(crate) wire_duplicates: u64,
     /// Messages of earlier runs that were still in the inboxes; they are not judged.
@@ -428,6 +434,7 @@ impl Totals {
         self.resumed += other.resumed;
         self.resynced += other.resynced;
         self.resent += other.resent;
+        self.throttled += other.throttled;
         self.wire_duplicates += other.wire_duplicates;
         self.earlier += other.earlier;
     }

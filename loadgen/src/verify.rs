@@ -54,10 +54,6 @@ impl View {
         self.missing.extend(skipped.take(room));
         Seen::Ahead
     }
-
-    fn has(&self, number: u64) -> bool {
-        number < self.next && !self.missing.contains(&number)
-    }
 }
 
 /// Where a sent message stands.
@@ -73,6 +69,8 @@ struct Progress {
     own: bool,
     delivered: bool,
     refused: bool,
+    /// A member got something else in its place.
+    corrupted: bool,
 }
 
 impl Progress {
@@ -198,6 +196,7 @@ impl Ledger {
             own: false,
             delivered: false,
             refused: false,
+            corrupted: false,
         });
         Label {
             run: self.run,
@@ -216,6 +215,35 @@ impl Ledger {
                 .to_be_bytes(),
         );
         MessageId(bytes)
+    }
+
+    /// Which message has this name, if any has.
+    fn label_of(id: &MessageId) -> Label {
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        let (run, rest) = (number(&id.0[..8]), number(&id.0[8..]));
+        Label {
+            run,
+            pair: (rest >> 40) as u32,
+            side: (rest >> 39 & 1) as u8,
+            counter: rest & ((1 << 39) - 1),
+        }
+    }
+
+    /// A member got a message that is not as it was sent. Where text or id still says which one it was, it is not counted a
+    /// second time as lost.
+    fn corrupted(&mut self, pair: usize, label: &Label) {
+        self.verdicts.corrupted += 1;
+        if label.run != self.run || label.pair as usize != pair {
+            return;
+        }
+        let sender = &mut self.pairs[pair].members[usize::from(label.side)];
+        if let Some(progress) = sender.progress(label.counter) {
+            progress.corrupted = true;
+        }
     }
 
     /// Somebody without a conversation got a message.
@@ -241,12 +269,19 @@ impl Ledger {
     /// A message was refused for good: nobody may see it any more.
     pub(crate) fn refused(&mut self, label: &Label) {
         self.verdicts.rejected += 1;
+        self.withdraw(label);
+    }
+
+    /// A message was put off and will be sent anew, as another one: under this label nobody may see it any more. Says the phase
+    /// that it was due in.
+    pub(crate) fn withdraw(&mut self, label: &Label) -> Option<u16> {
         let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
-        if let Some(progress) = sender.progress(label.counter).filter(|it| !it.done()) {
-            progress.refused = true;
-            self.under_way -= 1;
-            sender.sweep();
-        }
+        let progress = sender.progress(label.counter).filter(|it| !it.done())?;
+        progress.refused = true;
+        let phase = progress.phase;
+        self.under_way -= 1;
+        sender.sweep();
+        phase
     }
 
     /// A message was written to a connection; the first time counts.
@@ -284,7 +319,7 @@ impl Ledger {
         now: Instant,
     ) -> Option<Observation> {
         let Some(label) = Label::read(message.content.text()) else {
-            self.verdicts.corrupted += 1;
+            self.corrupted(pair, &Self::label_of(&message.id));
             return None;
         };
         let known = self.pairs[pair].members[usize::from(label.side)].sent;
@@ -299,7 +334,7 @@ impl Ledger {
         }
         let sender = this.members[usize::from(label.side)].user;
         if message.from != sender || message.id != Self::message_id(&label) {
-            self.verdicts.corrupted += 1;
+            self.corrupted(pair, &label);
             return None;
         }
         let member = &mut this.members[usize::from(observer)];
@@ -307,6 +342,12 @@ impl Ledger {
         let by_counter = member.counters[usize::from(label.side)].see(label.counter);
         if by_seq == Seen::Again || by_counter == Seen::Again {
             self.verdicts.duplicated += 1;
+            return None;
+        }
+        let sender = &mut this.members[usize::from(label.side)];
+        if sender.progress(label.counter).is_none_or(|it| it.refused) {
+            // Not seen before, and nobody waits for it: it had been refused.
+            self.verdicts.ghosts += 1;
             return None;
         }
         if by_seq == Seen::Late || by_counter == Seen::Late {
@@ -327,15 +368,7 @@ impl Ledger {
         now: Instant,
     ) -> Option<Observation> {
         let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
-        let Some(progress) = sender.progress(label.counter) else {
-            // Done already: refused, and yet it came.
-            self.verdicts.ghosts += 1;
-            return None;
-        };
-        if progress.refused {
-            self.verdicts.ghosts += 1;
-            return None;
-        }
+        let progress = sender.progress(label.counter)?;
         let is_ack = by_sender && progress.acked.is_none();
         match by_sender {
             true => {
@@ -381,14 +414,11 @@ impl Ledger {
     /// Reconciles: what is still missing now is lost.
     pub(crate) fn finish(mut self) -> Verdicts {
         for pair in &self.pairs {
-            for (side, sender) in pair.members.iter().enumerate() {
-                let receiver = &pair.members[1 - side];
-                // Everything before `finished` is done.
-                for (progress, counter) in sender.in_flight.iter().zip(sender.finished..) {
-                    if progress.done() {
+            for sender in &pair.members {
+                for progress in &sender.in_flight {
+                    if progress.done() || progress.corrupted {
                         continue;
                     }
-                    debug_assert_eq!(progress.delivered, receiver.counters[side].has(counter));
                     match (progress.acked.is_some(), progress.delivered) {
                         (true, _) => self.verdicts.acked_but_lost += 1,
                         (false, true) => self.verdicts.unacked += 1,
@@ -654,6 +684,47 @@ mod tests {
                 v.late = 1;
             })
         );
+    }
+
+    #[test]
+    fn what_is_corrupted_is_not_lost_as_well() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 3);
+        for (label, seq) in labels.iter().zip(1..) {
+            assert_eq!(Ledger::label_of(&Ledger::message_id(label)), *label);
+            ledger.observe(0, 0, &message(label, seq), Instant::now());
+        }
+        let mut text = message(&labels[0], 1);
+        text.content = Content::Text("something else".to_owned());
+        ledger.observe(0, 1, &text, Instant::now());
+        let mut id = message(&labels[1], 2);
+        id.id = MessageId([7; 16]);
+        ledger.observe(0, 1, &id, Instant::now());
+        let mut both = message(&labels[2], 3);
+        both.id = MessageId([7; 16]);
+        both.content = Content::Text("something else".to_owned());
+        ledger.observe(0, 1, &both, Instant::now());
+        assert_eq!(
+            ledger.finish(),
+            verdicts(|v| {
+                v.corrupted = 3;
+                v.acked_but_lost = 1;
+            })
+        );
+    }
+
+    #[test]
+    fn what_was_put_off_is_no_fault_unless_it_comes() {
+        let mut ledger = ledger();
+        let labels = sent(&mut ledger, 2);
+        assert_eq!(ledger.withdraw(&labels[0]), Some(0));
+        for observer in [0, 1] {
+            ledger.observe(0, observer, &message(&labels[1], 1), Instant::now());
+        }
+        assert!(ledger.settled());
+        assert!(ledger.verdicts().clean());
+        ledger.observe(0, 1, &message(&labels[0], 2), Instant::now());
+        assert_eq!(ledger.finish(), verdicts(|v| v.ghosts = 1));
     }
 
     #[test]

@@ -437,7 +437,7 @@ impl Stage {
 
     /// Waits until every message has been seen by both of its users and everybody is there. False: time is over.
     async fn drain(&self, end: Instant) -> bool {
-        let done = |engine: &mut Engine| engine.ledger.settled() && engine.all_online();
+        let done = |engine: &mut Engine| engine.settled() && engine.all_online();
         if !self.stop.is_set() {
             return self.wait(end, done).await || done(&mut self.engine());
         }

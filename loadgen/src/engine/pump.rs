@@ -15,8 +15,8 @@ use quipu_protocol::session::{ClientOutput, ClientSession, LaneId, SendBlocked};
 use quipu_protocol::welcome::Welcome;
 use tokio::time::Sleep;
 
-use super::World;
 use super::seat::{Leave, Order};
+use super::{PutOff, World};
 use crate::verify::Ledger;
 
 /// A connected and welcomed device.
@@ -32,7 +32,6 @@ pub(super) struct Pump {
     timer: Option<Pin<Box<Sleep>>>,
     /// What `timer` is set to; `None`: it does not matter when it fires.
     timer_at: Option<Instant>,
-    opening: bool,
     world: Rc<World>,
     connection: quinn::Connection,
 }
@@ -76,7 +75,6 @@ impl Pump {
             unsent: VecDeque::new(),
             timer: None,
             timer_at: None,
-            opening: false,
             world,
             connection,
         })
@@ -162,9 +160,9 @@ impl Pump {
     fn take_orders(&mut self) -> anyhow::Result<()> {
         let world = self.world.clone();
         let mut engine = world.engine.borrow_mut();
-        if let Some(peer) = engine.wants_open(self.device).filter(|_| !self.opening) {
+        if let Some(peer) = engine.wants_open(self.device) {
             match self.session.open_direct(RequestId(0), &peer) {
-                Ok(()) => self.opening = true,
+                Ok(()) => engine.asked_to_open(self.device),
                 Err(blocked) => return retry_later(blocked),
             }
         }
@@ -204,7 +202,10 @@ impl Pump {
                     self.session.kept(now, event.inbox_seq.cursor());
                 }
                 ClientOutput::Reply(reply) => {
-                    self.world.engine.borrow_mut().reply(self.device, &reply);
+                    let put_off = self.world.engine.borrow_mut().reply(self.device, &reply);
+                    if let Some(put_off) = put_off {
+                        tokio::task::spawn_local(again(self.world.clone(), self.device, put_off));
+                    }
                 }
                 ClientOutput::Notice(_) => {}
                 ClientOutput::Close { code, reason } => bail!("{code}: {reason}"),
@@ -245,6 +246,12 @@ impl Pump {
         self.timer_at = None;
         Poll::Ready(())
     }
+}
+
+/// Gives a command again when its time has come. At most one task for each message under way, which are bounded.
+async fn again(world: Rc<World>, device: usize, put_off: PutOff) {
+    tokio::time::sleep(put_off.wait).await;
+    world.engine.borrow_mut().again(device, put_off.command);
 }
 
 /// An answer or a flush makes room, and both bring us back; anything else is a fault of ours.

@@ -69,6 +69,7 @@ pub(super) async fn sample(world: Rc<World>, board: Board, gateway: super::phase
             connections_lost: counters.lost - then.lost,
             deliver_p50_ms: second.deliver.quantile_ms(0.5),
             deliver_p99_ms: second.deliver.quantile_ms(0.99),
+            deliver_p999_ms: second.deliver.quantile_ms(0.999),
             ack_p50_ms: second.ack.quantile_ms(0.5),
             ack_p99_ms: second.ack.quantile_ms(0.99),
             lag_p99_ms: second.lag.quantile_ms(0.99),
@@ -99,7 +100,7 @@ impl super::Engine {
     pub(super) fn show(&self, board: &Board) {
         board.update(|progress| {
             progress.phase = self.phase;
-            progress.under_way = self.ledger.under_way();
+            progress.under_way = self.ledger.under_way() + self.waiting;
             progress.connections = self.online;
             progress.verdicts = self.verdicts();
             progress.totals = self.totals.clone();

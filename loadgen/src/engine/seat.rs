@@ -33,6 +33,8 @@ pub(super) struct Seat {
     unanswered: VecDeque<Order>,
     /// Its conversation is wanted, and not there yet.
     pub(super) opens: bool,
+    /// It was asked for on this connection.
+    pub(super) asked: bool,
 }
 
 /// Whether it is connected.
@@ -95,6 +97,7 @@ impl Seat {
             self.cursor = welcome.cursor;
         }
         self.line = Line::Online;
+        self.asked = false;
         self.welcomed = Some(now);
         let again = self.unanswered.len();
         while let Some(order) = self.unanswered.pop_back() {
@@ -119,6 +122,16 @@ impl Seat {
         if self.line != Line::Online {
             // Nobody can get to it: whoever asked has counted its lateness.
             self.looked_at = self.outbox.len();
+        }
+        self.wake();
+    }
+
+    /// Adds a message that comes again. When it was due says nothing of the generator's lateness.
+    pub(super) fn repeat(&mut self, order: Order) {
+        let fresh = self.outbox.len() - self.looked_at;
+        self.outbox.push_back(order);
+        if fresh == 0 {
+            self.looked_at += 1;
         }
         self.wake();
     }

@@ -85,6 +85,7 @@ pub(crate) fn measurement() -> Measurement {
             logins: 2_000,
             resumed: 1_000,
             resent: 3,
+            throttled: 0,
             wire_duplicates: 4,
             ..Totals::default()
         },
@@ -211,6 +212,7 @@ fn second(n: u64) -> Sample {
         logins: if talking { 0 } else { 200 },
         deliver_p50_ms: talking.then_some(of(2.0)),
         deliver_p99_ms: talking.then_some(of(9.0)),
+        deliver_p999_ms: talking.then_some(of(14.0)),
         ack_p50_ms: talking.then_some(of(1.8)),
         ack_p99_ms: talking.then_some(of(8.0)),
         lag_p99_ms: talking.then_some(of(0.2)),

@@ -231,7 +231,7 @@ fn ended(out: &mut String, report: &Report) {
     line!(
         out,
         "\ntotals: {} messages, {} acked, {} delivered, {} shed, {} log-ins ({} resumed, {} resynced), {} resent, \
-         {} duplicates on the wire, {} of earlier runs",
+         {} put off, {} duplicates on the wire, {} of earlier runs",
         totals.messages,
         totals.acked,
         totals.delivered,
@@ -240,6 +240,7 @@ fn ended(out: &mut String, report: &Report) {
         totals.resumed,
         totals.resynced,
         totals.resent,
+        totals.throttled,
         totals.wire_duplicates,
         totals.earlier
     );

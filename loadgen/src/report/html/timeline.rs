@@ -35,6 +35,7 @@ pub(super) fn charts(report: &Report) -> Vec<Chart> {
             &[
                 ("delivery p50", "c1", |s| s.deliver_p50_ms),
                 ("delivery p99", "c3", |s| s.deliver_p99_ms),
+                ("delivery p99.9", "c2", |s| s.deliver_p999_ms),
                 ("ack p50", "c1 dash", |s| s.ack_p50_ms),
                 ("ack p99", "c3 dash", |s| s.ack_p99_ms),
                 ("generator's lag p99", "c5 dash", |s| s.lag_p99_ms),

@@ -215,6 +215,13 @@ pub(super) const ROWS: &[Row] = &[
         Source::OfRun(|r| Some(r.totals.resent as f64)),
     ),
     (
+        "throttled",
+        Count,
+        Neither,
+        "commands that the gateway put off (BUSY, RATE_LIMITED) and that were given again after their time",
+        Source::OfRun(|r| Some(r.totals.throttled as f64)),
+    ),
+    (
         "wire_duplicates",
         Count,
         Neither,
