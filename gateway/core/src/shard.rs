@@ -1,5 +1,6 @@
 //! Applies records in log order to one shard's users and conversations and says what must happen next.
 
+mod change;
 mod conversation;
 mod effects;
 mod entities;
@@ -9,15 +10,14 @@ mod user;
 use std::collections::BTreeSet;
 use std::hash::Hasher;
 
-use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Reply, ReplyTo};
-use quipu_protocol::id::{ConversationId, UserId};
+use quipu_protocol::event::Change;
+use quipu_protocol::id::{ConversationId, RequestId, UserId};
 use siphasher::sip::SipHasher24;
 
 pub use self::effects::{Action, Dropped, Effects};
 use self::entities::Entities;
 use self::turn::Turn;
-use crate::record::{CommandKind, EntryBody, Position, Record, Source};
+use crate::record::{Command, CommandKind, EntryBody, Position, Record, Source};
 use crate::row::{CorruptRow, EntityKey, Row, ShardRow};
 
 /// One shard of the cluster, from 0.
@@ -145,16 +145,20 @@ impl ShardState {
                         need(EntityKey::Inbox(command.user));
                     }
                     CommandKind::AddDevice { .. } => need(EntityKey::Account(command.user)),
-                    CommandKind::Change { .. } => {}
+                    CommandKind::Change {
+                        request,
+                        change,
+                        fan_out_max,
+                    } => change::needs(asked(command, *request, change, *fan_out_max), &mut need),
                 },
                 EntryBody::Deliver { to, .. } => {
                     to.iter().for_each(|user| need(EntityKey::Inbox(*user)));
                 }
-                EntryBody::Answer { .. }
-                | EntryBody::Spread { .. }
-                | EntryBody::Standing { .. }
-                | EntryBody::Blocked { .. }
-                | EntryBody::Expire { .. } => {}
+                EntryBody::Answer { .. } => {}
+                EntryBody::Spread { .. } => {}
+                EntryBody::Standing { .. } => {}
+                EntryBody::Blocked { .. } => {}
+                EntryBody::Expire { .. } => {}
             }
         }
     }
@@ -262,12 +266,13 @@ impl ShardState {
                     CommandKind::AddDevice { request, device } => {
                         user::add_device(entities, &mut turn, command, *request, device);
                     }
-                    CommandKind::Change { request, .. } => {
-                        let reply = Reply {
-                            to: ReplyTo::Request(*request),
-                            outcome: turn::rejected(RejectCode::Internal, "not yet"),
-                        };
-                        turn.answer(command.user, command.device, reply);
+                    CommandKind::Change {
+                        request,
+                        change,
+                        fan_out_max,
+                    } => {
+                        let asked = asked(command, *request, change, *fan_out_max);
+                        change::apply(entities, &mut turn, asked);
                     }
                 }
             }
@@ -277,10 +282,10 @@ impl ShardState {
                 device,
                 reply,
             } => turn.answer_here(*user, *device, reply.clone()),
-            EntryBody::Spread { .. }
-            | EntryBody::Standing { .. }
-            | EntryBody::Blocked { .. }
-            | EntryBody::Expire { .. } => {}
+            EntryBody::Spread { .. } => {}
+            EntryBody::Standing { .. } => {}
+            EntryBody::Blocked { .. } => {}
+            EntryBody::Expire { .. } => {}
         }
     }
 
@@ -336,5 +341,19 @@ impl ShardState {
     /// holds in memory.
     pub fn digest(&self) -> u64 {
         self.row.digest
+    }
+}
+
+fn asked<'a>(
+    command: &'a Command,
+    request: RequestId,
+    change: &'a Change,
+    fan_out_max: u32,
+) -> change::Asked<'a> {
+    change::Asked {
+        command,
+        request,
+        change,
+        fan_out_max,
     }
 }
