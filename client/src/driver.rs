@@ -291,6 +291,8 @@ impl Driver {
             Again::Never => None,
             Again::Now => Some(Duration::ZERO),
             Again::After { at_most } => Some(jitter(at_most, &mut self.rng)),
+            // All that were turned away in one moment were told nearly the same time.
+            Again::AtLeast { wait } => Some(wait + self.backoff.next(&mut self.rng)),
             Again::Elsewhere {
                 ref authority,
                 at_most,
@@ -484,14 +486,17 @@ impl Config {
 }
 
 /// What a close by the gateway means for the next attempt.
-fn again(code: CloseCode) -> Again {
+fn again(code: CloseCode, retry_after: Option<Duration>) -> Again {
     match code.retry() {
         // The gateway has finished, the application has not: a clean close is a restart, not a refusal.
         Retry::No if code == CloseCode::Ok => Again::BackOff,
         Retry::No => Again::Never,
         Retry::Now => Again::Now,
         // A redirect whose address was not understood.
-        Retry::After | Retry::Elsewhere => Again::BackOff,
+        Retry::After | Retry::Elsewhere => match retry_after {
+            Some(wait) => Again::AtLeast { wait },
+            None => Again::BackOff,
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who may connect: registering, logging in, session tokens, and where the device's events go on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use quipu_protocol::credentials::{Credentials, Hello, Resume, Token};
 use quipu_protocol::error::{CloseCode, RejectCode};
 use quipu_protocol::event::Outcome;
 use quipu_protocol::id::{Cursor, DeviceId, RequestId, TimestampMs, UserId};
+use quipu_protocol::retry_after;
 use quipu_protocol::welcome::{Limits, Welcome};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -17,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 use crate::config::{self, Registration};
 use crate::password::{Password, PasswordError, Passwords};
 use crate::queries::{Queries, QueryError};
+use crate::rates::Rates;
 use crate::registry::Registry;
 use crate::router::{Router, Unavailable};
 use crate::telemetry::Metrics;
@@ -31,10 +33,33 @@ pub struct Refusal {
     pub code: CloseCode,
     /// For a person.
     pub reason: &'static str,
+    /// When to come again, if that is known.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// The reason as it goes into the close, with the time in front.
+    pub fn words(&self) -> String {
+        match self.retry_after {
+            Some(time) => retry_after::reason(time, self.reason),
+            None => self.reason.to_owned(),
+        }
+    }
 }
 
 const fn refusal(code: CloseCode, reason: &'static str) -> Refusal {
-    Refusal { code, reason }
+    Refusal {
+        code,
+        reason,
+        retry_after: None,
+    }
+}
+
+const fn too_often(wait: Duration, reason: &'static str) -> Refusal {
+    Refusal {
+        retry_after: Some(wait),
+        ..refusal(CloseCode::RateLimited, reason)
+    }
 }
 
 /// The same for an unknown user, a wrong password and a wrong token, so that nobody learns who has an account.
@@ -87,6 +112,7 @@ pub struct Accounts {
     queries: Queries,
     router: Router,
     registry: Arc<Registry>,
+    rates: Arc<Rates>,
     life: u64,
     answer_timeout: Duration,
     metrics: Arc<Metrics>,
@@ -100,6 +126,8 @@ pub struct Surroundings {
     pub router: Router,
     /// Gives their answers.
     pub registry: Arc<Registry>,
+    /// How often passwords are checked and accounts made.
+    pub rates: Arc<Rates>,
     /// The life that cursors of this gateway belong to.
     pub life: u64,
     /// Counts.
@@ -127,6 +155,7 @@ impl Accounts {
             queries: with.queries,
             router: with.router,
             registry: with.registry,
+            rates: with.rates,
             life: with.life,
             answer_timeout,
             metrics: with.metrics,
@@ -142,8 +171,8 @@ impl Accounts {
         }
     }
 
-    /// Answers a HELLO. Dropping the future is harmless: at worst an account or a device exists whose token nobody has.
-    pub async fn admit(&self, hello: Hello) -> Result<Welcome, Refusal> {
+    /// Answers a HELLO that came `from` an address. Dropping the future is harmless: at worst an account or a device exists whose token nobody has.
+    pub async fn admit(&self, hello: Hello, from: IpAddr) -> Result<Welcome, Refusal> {
         let asked = Instant::now();
         let admitted = match hello.credentials {
             Credentials::Register {
@@ -151,15 +180,15 @@ impl Accounts {
                 password,
                 label,
                 invitation,
-            } => {
-                self.register(name, Password(password), label, &invitation)
-                    .await
-            }
+            } => match self.may_register(from, &invitation) {
+                Ok(()) => self.register(name, Password(password), label).await,
+                Err(refusal) => Err(refusal),
+            },
             Credentials::Login {
                 name,
                 password,
                 label,
-            } => self.log_in(name, Password(password), label).await,
+            } => self.log_in(name, Password(password), label, from).await,
             Credentials::Session {
                 name,
                 device,
@@ -193,9 +222,7 @@ impl Accounts {
         name: UserId,
         password: Password,
         label: String,
-        invitation: &str,
     ) -> Result<Welcome, Refusal> {
-        self.check_policy(invitation)?;
         let taken = refusal(CloseCode::NameTaken, "this name belongs to somebody");
         // Asked before the password is hashed, which costs more; the shard decides again, in order.
         if self.queries.user_exists(name).await? {
@@ -220,12 +247,18 @@ impl Accounts {
         name: UserId,
         password: Password,
         label: String,
+        from: IpAddr,
     ) -> Result<Welcome, Refusal> {
+        // Taken before the password is checked and given back if it was right: many guesses at once gain nothing.
+        self.rates
+            .password(name, from)
+            .map_err(|wait| too_often(wait, "too many wrong passwords for this user from here"))?;
         let account = self.queries.account(name).await?;
         let stored = account.and_then(|(account, _)| account.password);
         if !self.passwords.verify(password, stored).await? {
             return Err(WRONG);
         }
+        self.rates.password_was_right(name, from);
         let credentials = NewCredentials::random(label);
         let (device, token) = (credentials.device, credentials.token);
         let (request, kept) = (credentials.request, credentials.kept);
@@ -256,7 +289,11 @@ impl Accounts {
         Ok(self.welcome(name, device, None, cursor))
     }
 
-    fn check_policy(&self, invitation: &str) -> Result<(), Refusal> {
+    /// Whether somebody at this address may register now. A wrong invitation counts as well, or it could be guessed.
+    fn may_register(&self, from: IpAddr, invitation: &str) -> Result<(), Refusal> {
+        self.rates
+            .registration(from)
+            .map_err(|wait| too_often(wait, "too many registrations from this address"))?;
         match &self.policy {
             Policy::Open => Ok(()),
             // Compared by digest, in constant time, so that the code cannot be guessed byte by byte.

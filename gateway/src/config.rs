@@ -11,4 +11,4 @@ pub use load::{ConfigError, Origin, Overrides, SAMPLE_PATH, sample};
 pub use schema::{
     Accounts, Admin, Config, Edge, Limits, Notify, Registration, SETTINGS, Setting, Storage, Tls,
 };
-pub use value::{AdminListen, ByteCount, SecretText, SettingValue};
+pub use value::{AdminListen, ByteCount, RateLimit, SecretText, SettingValue, Unit};

@@ -1,32 +1,33 @@
 //! The QUIC endpoint: socket, transport limits, admission, graceful drain.
 
+mod admission;
 mod connection;
 mod lane;
 mod request;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quinn::{Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::limits::{IDLE_TIMEOUT_MS, REQUEST_STREAMS_MAX, STREAM_WINDOW_BYTES};
 use quipu_protocol::welcome::GoAway;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::accounts::Accounts;
 use crate::config::{self, ByteCount};
 use crate::queries::Queries;
+use crate::rates::Rates;
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::telemetry::Metrics;
 use crate::tls::Identity;
 
-/// How long a handshake may take; its place is given to somebody else then.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Connection attempts that quinn holds for us; further ones are dropped unanswered and come again.
 const INCOMING_MAX: usize = 16_384;
 /// Bytes that one attempt may send before it is accepted, and all of them together.
@@ -65,6 +66,8 @@ pub struct Surroundings {
     pub router: Router,
     /// Where sessions receive.
     pub registry: Arc<Registry>,
+    /// How often users and addresses may ask.
+    pub rates: Arc<Rates>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -127,7 +130,7 @@ impl Edge {
             requests: Arc::new(Semaphore::new(limits.requests as usize)),
             draining: AtomicBool::new(false),
         });
-        let accepting = tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        let accepting = tokio::spawn(admission::accept(endpoint.clone(), Arc::clone(&shared)));
         Ok(Self {
             endpoint,
             address,
@@ -247,86 +250,4 @@ fn server_config(
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
-}
-
-/// Decides about each connection attempt. The reply to a packet from an unproven address is never larger than a Retry.
-async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
-    let handshakes = Arc::new(Semaphore::new(shared.settings.max_handshakes as usize));
-    while let Some(incoming) = endpoint.accept().await {
-        let metrics = &shared.with.metrics;
-        if shared.draining.load(Ordering::SeqCst) {
-            metrics.incoming_ignored_draining.inc();
-            incoming.ignore();
-            continue;
-        }
-        if metrics.connections.get() >= i64::from(shared.settings.max_connections) {
-            metrics.incoming_ignored_connections.inc();
-            incoming.ignore();
-            continue;
-        }
-        let half = shared.settings.max_handshakes as usize / 2;
-        if handshakes.available_permits() <= half && incoming.may_retry() {
-            metrics.incoming_retried.inc();
-            // Fails only where `may_retry` is false.
-            let _ = incoming.retry();
-            continue;
-        }
-        match Arc::clone(&handshakes).try_acquire_owned() {
-            Ok(permit) => start_connection(incoming, permit, &shared),
-            Err(_) => {
-                metrics.incoming_ignored_handshakes.inc();
-                incoming.ignore();
-            }
-        }
-    }
-}
-
-fn start_connection(incoming: Incoming, permit: OwnedSemaphorePermit, shared: &Arc<Shared>) {
-    let counted = Counted::new(shared);
-    let connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
-        Err(error) => {
-            shared.with.metrics.handshakes_failed.inc();
-            tracing::debug!(%error, "a connection attempt failed");
-            return;
-        }
-    };
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move {
-        let _counted = counted;
-        let metrics = &shared.with.metrics;
-        metrics.handshakes_running.inc();
-        let handshake = tokio::time::timeout(HANDSHAKE_TIME_MAX, connecting).await;
-        metrics.handshakes_running.dec();
-        drop(permit);
-        match handshake {
-            Ok(Ok(connection)) => {
-                metrics.handshakes_completed.inc();
-                connection::serve(Arc::clone(&shared), connection).await;
-            }
-            Ok(Err(error)) => {
-                metrics.handshakes_failed.inc();
-                tracing::debug!(%error, "a handshake failed");
-            }
-            Err(_) => {
-                metrics.handshakes_failed.inc();
-            }
-        }
-    });
-}
-
-/// One of `edge.max_connections`, from the first packet on.
-struct Counted(Arc<Shared>);
-
-impl Counted {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.with.metrics.connections.inc();
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.with.metrics.connections.dec();
-    }
 }

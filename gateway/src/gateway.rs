@@ -20,6 +20,7 @@ use crate::log::embedded::{EmbeddedLog, OpenLogError};
 use crate::password::PasswordError;
 use crate::processor::{self, ProcessorError, Processors};
 use crate::queries::Queries;
+use crate::rates::Rates;
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::store::fjall::{CACHE_BYTES_DEFAULT, FjallStore, OpenStoreError};
@@ -99,6 +100,7 @@ impl Gateway {
             config.limits.queries as usize,
             Arc::clone(&metrics),
         );
+        let rates = Rates::new(&config.limits, Arc::clone(&metrics));
         let accounts = Accounts::new(
             &config.accounts,
             config.listen,
@@ -107,6 +109,7 @@ impl Gateway {
                 queries: queries.clone(),
                 router: backbone.router.clone(),
                 registry: Arc::clone(&backbone.registry),
+                rates: Arc::clone(&rates),
                 life: backbone.life,
                 metrics: Arc::clone(&metrics),
             },
@@ -117,6 +120,7 @@ impl Gateway {
             queries,
             router: backbone.router.clone(),
             registry: Arc::clone(&backbone.registry),
+            rates,
             metrics: Arc::clone(&metrics),
         };
         let edge = Edge::start(config.listen, &config.edge, &config.limits, &identity, with)?;

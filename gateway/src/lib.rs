@@ -17,6 +17,7 @@ pub mod password;
 pub mod processor;
 pub mod provision;
 pub mod queries;
+pub mod rates;
 pub mod registry;
 pub mod router;
 pub mod store;

@@ -101,6 +101,24 @@ impl Queries {
         .await
     }
 
+    /// Whether there is such a user, and whether the conversation exists.
+    pub async fn peer(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(bool, bool), QueryError> {
+        self.run(move |store| {
+            let keys = [
+                EntityKey::Account(user),
+                EntityKey::Conversation(conversation),
+            ];
+            let mut rows = store.entities(&keys)?.into_iter();
+            let mut exists = || rows.next().flatten().is_some();
+            Ok((exists(), exists()))
+        })
+        .await
+    }
+
     /// A page of a conversation's history, or why this user does not get it.
     pub async fn history(
         &self,

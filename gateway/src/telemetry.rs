@@ -59,6 +59,15 @@ metrics! {
         incoming_ignored_handshakes: "Connection attempts ignored because too many handshakes were running";
         incoming_ignored_connections: "Connection attempts ignored because edge.max_connections was reached";
         incoming_ignored_draining: "Connection attempts ignored because the gateway was stopping";
+        incoming_ignored_unwelcomed: "Connection attempts ignored because too many connections were not let in yet";
+        incoming_refused_rate: "Connection attempts refused because their proven address connects too often";
+        rate_limited_connections: "Connections closed or refused with RATE_LIMITED because their address connects too often";
+        rate_limited_registrations: "Registrations refused because their address registers too often";
+        rate_limited_passwords: "Passwords not checked because too many were wrong for this user from this address";
+        rate_limited_commands: "Commands rejected with RATE_LIMITED because their user gives too many";
+        rate_limited_receipts: "Receipts ignored because their user gives too many commands";
+        rate_limited_conversations: "Conversations not made because their user makes too many";
+        sends_held_back: "Messages rejected because one before them in their conversation was: they keep their order";
         handshakes_completed: "QUIC handshakes that finished";
         handshakes_failed: "QUIC handshakes that failed or timed out";
         sessions_started: "Sessions that were answered with WELCOME";
@@ -97,6 +106,7 @@ metrics! {
     gauges {
         connections: "QUIC connections open or being made";
         handshakes_running: "QUIC handshakes in progress";
+        connections_unwelcomed: "QUIC connections whose device is not let in yet";
         sessions: "Sessions past WELCOME";
         queries_running: "Store reads in progress on blocking threads";
         password_hashes_waiting: "Password hashes waiting or being computed";

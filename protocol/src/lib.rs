@@ -11,6 +11,7 @@ pub mod history;
 pub mod id;
 pub mod limits;
 mod redact;
+pub mod retry_after;
 pub mod session;
 pub mod varint;
 pub mod violation;

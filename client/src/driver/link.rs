@@ -12,6 +12,7 @@ use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Event, EventBody, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, RequestId, UserId};
 use quipu_protocol::limits::REASON_BYTES_MAX;
+use quipu_protocol::retry_after;
 use quipu_protocol::session::{
     ClientOutput, ClientSession, LaneId, Outbox, Receipts, SendBlocked, Settled,
 };
@@ -56,6 +57,8 @@ pub(super) enum Again {
     BackOff,
     /// After a random part of this.
     After { at_most: Duration },
+    /// After this and the next delay of the back-off: the gateway has named a time.
+    AtLeast { wait: Duration },
     /// At another gateway, after a random part of this.
     Elsewhere {
         authority: String,
@@ -750,7 +753,13 @@ fn lost(authority: &str, error: &ConnectionError) -> Ended {
         ConnectionError::ApplicationClosed(close) => {
             let code = CloseCode::from_code(close.error_code.into_inner());
             let shown = &close.reason[..close.reason.len().min(REASON_BYTES_MAX)];
-            Ended::lost(refused(code, &String::from_utf8_lossy(shown)), again(code))
+            let shown = String::from_utf8_lossy(shown);
+            let (wait, words) = retry_after::parse(&shown);
+            let reason = match wait {
+                Some(wait) => format!("{words}; again in {} s", wait.as_secs().max(1)),
+                None => words.to_owned(),
+            };
+            Ended::lost(refused(code, &reason), again(code, wait))
         }
         ConnectionError::VersionMismatch
         | ConnectionError::TransportError(_)

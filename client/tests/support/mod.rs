@@ -13,7 +13,7 @@ use quipu_client::protocol::event::Message;
 use quipu_client::protocol::id::Cursor;
 use quipu_client::{Client, Config, Tail};
 use quipu_gateway::Gateway;
-use quipu_gateway::config::{Admin, AdminListen};
+use quipu_gateway::config::{Admin, AdminListen, Limits};
 
 /// How long anything may take before a test fails: far above what it needs on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -30,12 +30,18 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 /// Starts a gateway on a folder; port 0 takes a free one.
 pub(crate) async fn gateway(folder: &Path, listen: SocketAddr) -> Gateway {
+    gateway_with(folder, listen, Limits::default()).await
+}
+
+/// The same with limits of its own.
+pub(crate) async fn gateway_with(folder: &Path, listen: SocketAddr, limits: Limits) -> Gateway {
     let config = quipu_gateway::config::Config {
         listen,
         data: folder.into(),
         admin: Admin {
             listen: AdminListen::Off,
         },
+        limits,
         ..quipu_gateway::config::Config::default()
     };
     Gateway::start(&config).await.expect("the gateway starts")

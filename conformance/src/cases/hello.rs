@@ -4,12 +4,15 @@ use anyhow::ensure;
 use bytes::Bytes;
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::frame::FrameType;
-use quipu_protocol::limits;
 use quipu_protocol::wire::{self, hello::Auth};
+use quipu_protocol::{limits, retry_after};
 
 use crate::raw::{frame, header};
 use crate::session::{Session, hello, login, register};
 use crate::suite::Context;
+
+/// Wrong passwords of one user after which a gateway should have had enough.
+const GUESSES_MAX: usize = 200;
 
 /// Says `hello` and expects to be turned away.
 async fn turned_away(
@@ -92,6 +95,32 @@ async fn wrong_password(context: Context) -> anyhow::Result<()> {
     let user = context.user().await?;
     let hello = login(&user.welcome.user, "not this password");
     turned_away(&context, &hello, CloseCode::Unauthenticated).await
+}
+
+/// Guesses of one user's password are slowed down at some time, with a time that can be read; another user is not.
+async fn guessed_passwords(context: Context) -> anyhow::Result<()> {
+    let (user, other) = (context.user().await?, context.user().await?);
+    let hello = login(&user.welcome.user, "not this password");
+    for _ in 0..GUESSES_MAX {
+        let peer = context.dialer.connect().await?;
+        let mut s0 = peer.open().await?;
+        s0.send(FrameType::Hello, &hello).await?;
+        let codes = [CloseCode::Unauthenticated, CloseCode::RateLimited];
+        if peer.expect_close(&codes).await? == CloseCode::Unauthenticated {
+            continue;
+        }
+        let closed = crate::raw::within("a close", peer.connection.closed()).await?;
+        let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+            anyhow::bail!("{closed}");
+        };
+        let reason = String::from_utf8(close.reason.to_vec())?;
+        let (time, _words) = retry_after::parse(&reason);
+        ensure!(time.is_some(), "no time in {reason:?}");
+        let right = login(&other.welcome.user, crate::session::PASSWORD);
+        Session::open(&context.dialer, &right).await?;
+        return Ok(());
+    }
+    anyhow::bail!("{GUESSES_MAX} guesses and no end")
 }
 
 /// The same code as for a wrong password, so that nobody learns which names exist.
@@ -324,6 +353,7 @@ cases! {
     "hello/login-adds-a-device", ["QP-HELLO-2", "QP-WELCOME-3", "QP-ID-5"], login_adds_a_device;
     "hello/token-comes-back", ["QP-HELLO-2", "QP-WELCOME-5", "QP-RESUME-2"], token_comes_back;
     "hello/wrong-password", ["QP-HELLO-6"], wrong_password;
+    "hello/guessed-passwords", ["QP-RATE-1", "QP-RATE-2"], guessed_passwords;
     "hello/unknown-user", ["QP-HELLO-6"], unknown_user;
     "hello/wrong-token", ["QP-HELLO-6"], wrong_token;
     "hello/unknown-device", ["QP-HELLO-6"], unknown_device;

@@ -202,6 +202,11 @@ impl Config {
             self.edge.max_handshakes,
             1..=1_000_000,
         )?;
+        within(
+            "edge.max_unwelcomed",
+            self.edge.max_unwelcomed,
+            1..=1_000_000,
+        )?;
         within("accounts.hash_passes", self.accounts.hash_passes, 1..=100)?;
         within("accounts.hash_threads", self.accounts.hash_threads, 1..=256)?;
         within("accounts.hash_queue", self.accounts.hash_queue, 1..=100_000)?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{AdminListen, ByteCount, SecretText, SettingValue};
+use super::value::{AdminListen, ByteCount, RateLimit, SecretText, SettingValue};
 
 /// One setting as the sample file and `--help` describe it.
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +158,9 @@ settings! {
         #[doc = "QUIC handshakes in progress at once; from half of it on, strangers must prove their address by a Retry."]
         max_handshakes: u32 = "1024",
             "Too small: log-ins are slower than the machine allows. Too large: a storm of log-ins delays everybody's messages.", since "0.1.0";
+        #[doc = "Connections whose device is not let in yet, at once, handshakes included; from half of it on, strangers must prove their address by a Retry."]
+        max_unwelcomed: u32 = "8192",
+            "Too small: a few who connect and say nothing keep others out. Too large: they hold that much memory for the 5s that HELLO may take.", since "0.1.0";
         #[doc = "Kernel buffer requested for receiving and for sending, each."]
         socket_buffer: ByteCount = "8MiB",
             "Too small: the kernel drops datagrams under load, and latency jumps. The kernel caps it; a warning says when.", since "0.1.0";
@@ -207,7 +210,8 @@ settings! {
             "Too small: a few log-ins at once are refused. Too large: a client may wait longer than the time limit for HELLO.", since "0.1.0";
     }
 
-    /// What reading from the store may cost.
+    /// How often users and addresses may ask, and what reading from the store may cost. A rate is off, or what comes back in a
+    /// second (s), minute (m) or hour (h), and how much of it may be used at once.
     limits: Limits {
         #[doc = "Store reads running at once, each on a thread of its own."]
         queries: u32 = "8",
@@ -218,6 +222,24 @@ settings! {
         #[doc = "How long an answer from the log or the store is waited for."]
         answer_timeout: Duration = "8s",
             "Too short: a slow disk looks like a dead one. Above 10s the client has given up before.", since "0.1.0";
+        #[doc = "Connections of one address."]
+        connections_per_address: RateLimit = "100/s burst 2000",
+            "Too small: users behind one router or proxy keep each other out. Too large: one machine keeps the gateway busy with handshakes.", since "0.1.0";
+        #[doc = "Registrations of one address."]
+        registrations_per_address: RateLimit = "30/m burst 100",
+            "Too small: people in one house or office must wait. Too large: a stranger fills the store with accounts.", since "0.1.0";
+        #[doc = "Wrong passwords of one user from one address; a right one fills the burst again. Loopback is not exempt."]
+        wrong_passwords: RateLimit = "3/m burst 10",
+            "Too small: somebody who mistypes must wait. Too large: passwords can be guessed.", since "0.1.0";
+        #[doc = "Commands of one user (messages, receipts and all else), over all devices."]
+        commands_per_user: RateLimit = "1000/s burst 5000",
+            "Too small: programs that send much are slowed down. Too large: one user takes the log from all others.", since "0.1.0";
+        #[doc = "Conversations that one user may make."]
+        conversations_per_user: RateLimit = "1/s burst 500",
+            "Too small: importing an address book takes long. Too large: one user writes to everybody there is.", since "0.1.0";
+        #[doc = "Whether connections from this machine are exempt from the limits for addresses."]
+        loopback_exempt: bool = "true",
+            "Tunnels, proxies and load generators bring many users from one loopback address. false: they count as one address.", since "0.1.0";
     }
 
     /// The log and the store.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -186,6 +187,87 @@ impl SettingValue for AdminListen {
     }
 }
 
+/// How often something may happen: a burst at once, and a rate for as long as it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimit {
+    /// As often as anybody likes.
+    Off,
+    /// A token bucket.
+    Allow {
+        /// Tokens that come back in `per`.
+        count: NonZeroU32,
+        /// The time they take.
+        per: Unit,
+        /// Tokens of a full bucket.
+        burst: NonZeroU32,
+    },
+}
+
+/// The time that a rate is stated for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// `/s`
+    Second,
+    /// `/m`
+    Minute,
+    /// `/h`
+    Hour,
+}
+
+impl Unit {
+    /// As a duration.
+    pub const fn period(self) -> Duration {
+        match self {
+            Self::Second => Duration::from_secs(1),
+            Self::Minute => Duration::from_secs(60),
+            Self::Hour => Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// Largest count and burst of a rate: far above what a machine does, and the time of one token is never 0.
+const RATE_COUNT_MAX: u32 = 1_000_000;
+
+impl SettingValue for RateLimit {
+    const EXPECTED: &'static str =
+        "a rate with its burst such as 20/s burst 100, 6/m burst 10 or 1/h burst 5, or off";
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" {
+            return Some(Self::Off);
+        }
+        let (rate, burst) = text.split_once(" burst ")?;
+        let (count, unit) = rate.split_once('/')?;
+        let number = |text: &str| {
+            let number: NonZeroU32 = text.parse().ok()?;
+            (number.get() <= RATE_COUNT_MAX).then_some(number)
+        };
+        let per = match unit {
+            "s" => Unit::Second,
+            "m" => Unit::Minute,
+            "h" => Unit::Hour,
+            _ => return None,
+        };
+        Some(Self::Allow {
+            count: number(count)?,
+            per,
+            burst: number(burst)?,
+        })
+    }
+    fn to_toml(&self) -> String {
+        match self {
+            Self::Off => quoted("off"),
+            Self::Allow { count, per, burst } => {
+                let unit = match per {
+                    Unit::Second => "s",
+                    Unit::Minute => "m",
+                    Unit::Hour => "h",
+                };
+                quoted(format_args!("{count}/{unit} burst {burst}"))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +289,9 @@ mod tests {
         round_trip::<AdminListen>("off");
         round_trip::<AdminListen>("127.0.0.1:4434");
         round_trip::<SocketAddr>("[::]:4433");
+        for text in ["off", "20/s burst 100", "6/m burst 10", "1/h burst 1"] {
+            round_trip::<RateLimit>(text);
+        }
     }
 
     #[test]
@@ -230,6 +315,17 @@ mod tests {
         }
         for text in ["10", "", "MiB", "8MB", "99999999999999999GiB"] {
             assert_eq!(ByteCount::parse(text), None, "{text}");
+        }
+        for text in [
+            "20/s",
+            "20 burst 100",
+            "0/s burst 1",
+            "1/s burst 0",
+            "1/d burst 1",
+            "1000001/s burst 1",
+            "",
+        ] {
+            assert_eq!(RateLimit::parse(text), None, "{text}");
         }
     }
 }

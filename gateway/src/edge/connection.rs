@@ -17,16 +17,19 @@ use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
 use quipu_core::record::{Command, CommandKind};
 use quipu_protocol::credentials::Hello;
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
-use quipu_protocol::event::{DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
+use quipu_protocol::event::{Change, DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
-use quipu_protocol::id::{Cursor, DeviceId, RequestId, UserId};
+use quipu_protocol::id::{ConversationId, Cursor, DeviceId, RequestId, UserId};
 use quipu_protocol::limits::{FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX};
+use quipu_protocol::retry_after;
 use quipu_protocol::session::{ServerOutput, ServerSession};
 use quipu_protocol::welcome::Welcome;
 use quipu_protocol::wire;
 use tokio::time::Sleep;
 
+use super::admission::Unwelcomed;
 use super::lane::Outgoing;
+use super::throttle::{Held, Throttle};
 use super::{Shared, request};
 use crate::accounts::Refusal;
 use crate::queries::{InboxPage, QueryError};
@@ -46,6 +49,8 @@ const GAP_TRIES_MAX: u32 = 64;
 
 // S0 is closed with BUSY only after its peer was given the chance to read.
 const _: () = assert!(S0_WAITING_BYTES_MAX < SESSION_TRANSMIT_BYTES_MAX);
+
+const TOO_MANY_COMMANDS: &str = "QP-RATE-3: this user gives too many commands";
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -89,14 +94,15 @@ enum Happened {
     Lost,
 }
 
-/// Serves a connection until it is closed. The peer's first bidirectional stream is S0.
-pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
+/// Serves a connection until it is closed. The peer's first bidirectional stream is S0. `unwelcomed` is given back when its
+/// device is let in.
+pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, unwelcomed: Unwelcomed) {
     let session = ServerSession::new(Instant::now());
     let deadline = session.poll_timeout().unwrap_or_else(Instant::now);
     let s0 = tokio::time::timeout_at(deadline.into(), connection.accept_bi()).await;
     match s0 {
         Ok(Ok((send, receive))) => {
-            let mut driver = Driver::new(shared, connection, session, send, receive);
+            let mut driver = Driver::new(shared, connection, session, (send, receive), unwelcomed);
             driver.run().await;
         }
         Ok(Err(_lost)) => {}
@@ -108,7 +114,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
     }
 }
 
-fn close(connection: &Connection, code: CloseCode, reason: &str) {
+/// Closes a connection with a reason, cut to its limit.
+pub(super) fn close(connection: &Connection, code: CloseCode, reason: &str) {
     let end = reason.floor_char_boundary(REASON_BYTES_MAX);
     connection.close(VarInt::from_u32(code.code()), &reason.as_bytes()[..end]);
 }
@@ -128,6 +135,8 @@ struct Driver {
     lane_send: Option<SendStream>,
     lane: Outgoing,
     mailbox: Arc<Mailbox>,
+    /// Until WELCOME.
+    unwelcomed: Option<Unwelcomed>,
     /// Present from WELCOME on.
     member: Option<Member>,
     /// HELLO being judged, or a command on its way; one at a time, which keeps the commands' order.
@@ -145,6 +154,7 @@ struct Member {
     gap_tries: u32,
     /// When the inbox is read again after such a try.
     retry_at: Option<Instant>,
+    throttle: Throttle,
     _attached: Attached,
     _counted: Counted,
 }
@@ -170,8 +180,8 @@ impl Driver {
         shared: Arc<Shared>,
         connection: Connection,
         session: ServerSession,
-        s0_send: SendStream,
-        s0_receive: RecvStream,
+        (s0_send, s0_receive): (SendStream, RecvStream),
+        unwelcomed: Unwelcomed,
     ) -> Self {
         Self {
             shared,
@@ -184,6 +194,7 @@ impl Driver {
             lane_send: None,
             lane: Outgoing::default(),
             mailbox: Mailbox::new(),
+            unwelcomed: Some(unwelcomed),
             member: None,
             work: None,
             timer: None,
@@ -362,15 +373,16 @@ impl Driver {
 
     fn authenticate(&mut self, hello: Hello) {
         let shared = Arc::clone(&self.shared);
+        let from = self.connection.remote_address().ip();
         self.work = Some(Box::pin(async move {
-            Work::Admitted(Box::new(shared.with.accounts.admit(hello).await))
+            Work::Admitted(Box::new(shared.with.accounts.admit(hello, from).await))
         }));
     }
 
     fn admitted(&mut self, result: Result<Welcome, Refusal>) {
         let welcome = match result {
             Ok(welcome) => welcome,
-            Err(refusal) => return self.session.close(refusal.code, refusal.reason),
+            Err(refusal) => return self.session.close(refusal.code, &refusal.words()),
         };
         let (user, device, cursor) = (welcome.user, welcome.device, welcome.cursor);
         self.session.welcome(welcome);
@@ -378,6 +390,7 @@ impl Driver {
             // It timed out, or was told to go away, while its credentials were being checked.
             return;
         }
+        self.unwelcomed = None;
         // Attached before the inbox is read for the first time, or an event between the two would be missed.
         let attached = self
             .shared
@@ -391,6 +404,7 @@ impl Driver {
             reading: None,
             gap_tries: 0,
             retry_at: None,
+            throttle: Throttle::default(),
             _attached: attached,
             _counted: Counted::new(&self.shared),
         });
@@ -414,6 +428,9 @@ impl Driver {
             return;
         };
         let (user, device) = (member.user, member.device);
+        if self.is_too_much(user, &command) {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         let kind = match command_kind(command) {
             Ok(kind) => kind,
@@ -439,6 +456,66 @@ impl Driver {
             }
             Err(NoRoom::Unavailable(_)) => self.unavailable(),
         }
+    }
+
+    /// Whether the user gives too many commands. Then this one is answered here, or ignored if it has no answer.
+    fn is_too_much(&mut self, user: UserId, command: &DeviceCommand) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let (metrics, take) = (&shared.with.metrics, || shared.with.rates.command(&user));
+        let (to, wait) = match command {
+            DeviceCommand::Send {
+                conversation,
+                client_seq,
+                ..
+            } => {
+                let Some(member) = &mut self.member else {
+                    return true;
+                };
+                let judged =
+                    member
+                        .throttle
+                        .judge(Instant::now(), *conversation, *client_seq, take);
+                let to = ReplyTo::Send {
+                    conversation: *conversation,
+                    client_seq: *client_seq,
+                };
+                match judged {
+                    Ok(()) => return false,
+                    Err(Held::TooMany(wait)) => (to, wait),
+                    Err(Held::Behind(wait)) => {
+                        metrics.sends_held_back.inc();
+                        (to, wait)
+                    }
+                    Err(Held::Hopeless(wait)) => {
+                        let reason = retry_after::reason(wait, TOO_MANY_COMMANDS);
+                        self.session.close(CloseCode::RateLimited, &reason);
+                        return true;
+                    }
+                }
+            }
+            DeviceCommand::OpenDirect { request, .. } => match take() {
+                Ok(()) => return false,
+                Err(wait) => (ReplyTo::Request(*request), wait),
+            },
+            DeviceCommand::Change { request, change } => {
+                let makes_one = matches!(**change, Change::CreateGroup(_));
+                let taken = take().and_then(|()| match makes_one {
+                    true => shared.with.rates.new_conversation(&user),
+                    false => Ok(()),
+                });
+                match taken {
+                    Ok(()) => return false,
+                    Err(wait) => (ReplyTo::Request(*request), wait),
+                }
+            }
+            DeviceCommand::Receipt { .. } => {
+                let refused = take().is_err();
+                metrics.rate_limited_receipts.inc_by(u64::from(refused));
+                return refused;
+            }
+        };
+        self.session.reply(&too_often(to, wait, TOO_MANY_COMMANDS));
+        true
     }
 
     fn acked(&mut self, cursor: Cursor) {
@@ -604,6 +681,20 @@ impl Driver {
     }
 }
 
+/// Says when to ask again.
+fn too_often(to: ReplyTo, wait: Duration, reason: &str) -> Reply {
+    // Rounded up: a client that comes a moment too early is rejected once more.
+    let milliseconds = wait.as_micros().div_ceil(1000).max(1);
+    let rejection = Rejection {
+        retry_after_ms: u64::try_from(milliseconds).unwrap_or(u64::MAX),
+        ..Rejection::new(RejectCode::RateLimited, reason)
+    };
+    Reply {
+        to,
+        outcome: Outcome::Rejected(rejection),
+    }
+}
+
 /// Polls the future if there is one; otherwise never ends.
 async fn poll_or_wait<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
@@ -670,11 +761,17 @@ async fn open_direct(
     device: DeviceId,
     (request, peer): (RequestId, UserId),
 ) -> Result<Option<Box<Reply>>, Refused> {
-    if !shared.with.queries.user_exists(peer).await? {
-        return Ok(Some(Box::new(Reply {
-            to: ReplyTo::Request(request),
-            outcome: Outcome::Rejected(Rejection::new(RejectCode::UnknownUser, "no such user")),
-        })));
+    let to = ReplyTo::Request(request);
+    let conversation = ConversationId::direct(&user, &peer);
+    let (user_exists, is_open) = shared.with.queries.peer(peer, conversation).await?;
+    if !user_exists {
+        let rejection = Rejection::new(RejectCode::UnknownUser, "no such user");
+        let outcome = Outcome::Rejected(rejection);
+        return Ok(Some(Box::new(Reply { to, outcome })));
+    }
+    if !is_open && let Err(wait) = shared.with.rates.new_conversation(&user) {
+        let reason = "QP-RATE-3: this user makes too many conversations";
+        return Ok(Some(Box::new(too_often(to, wait, reason))));
     }
     let kind = CommandKind::OpenDirect { request, peer };
     carry(shared, Command { user, device, kind }).await
@@ -685,7 +782,7 @@ mod tests {
     use super::*;
 
     /// The size of the future that `serve` makes.
-    fn size_of_future<F>(_serve: impl FnOnce(Arc<Shared>, Connection) -> F) -> usize {
+    fn size_of_future<F>(_serve: impl FnOnce(Arc<Shared>, Connection, Unwelcomed) -> F) -> usize {
         size_of::<F>()
     }
 

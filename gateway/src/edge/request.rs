@@ -60,7 +60,8 @@ async fn answer(
     let _ = send.set_priority(PRIORITY);
     let request = read_request(receive).await?;
     let metrics = &shared.with.metrics;
-    let result = match HistoryRequest::try_from(request) {
+    let allowed = shared.with.rates.command(&user).map_err(too_often);
+    let result = match allowed.and_then(|()| HistoryRequest::try_from(request)) {
         Ok(request) => shared
             .with
             .queries
@@ -88,6 +89,18 @@ async fn answer(
         .map_err(|_| StreamCode::Cancelled)?;
     let _ = send.finish();
     Ok(())
+}
+
+/// Says when to ask again.
+fn too_often(wait: Duration) -> Rejection {
+    let milliseconds = wait.as_micros().div_ceil(1000);
+    Rejection {
+        retry_after_ms: u64::try_from(milliseconds).unwrap_or(u64::MAX),
+        ..Rejection::new(
+            RejectCode::RateLimited,
+            "QP-RATE-3: this user asks too often",
+        )
+    }
 }
 
 async fn read_request(receive: &mut RecvStream) -> Result<wire::HistoryRequest, StreamCode> {

@@ -2,5 +2,6 @@
 
 mod hostile;
 mod peer;
+mod rates;
 mod restart;
 mod sessions;

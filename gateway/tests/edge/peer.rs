@@ -16,6 +16,7 @@ use quipu_gateway::edge::{Edge, Surroundings};
 use quipu_gateway::log::{Log, MemoryLog};
 use quipu_gateway::processor::{self, Processors};
 use quipu_gateway::queries::Queries;
+use quipu_gateway::rates::Rates;
 use quipu_gateway::registry::Registry;
 use quipu_gateway::router::Router;
 use quipu_gateway::store::{MemoryStore, Store};
@@ -67,6 +68,7 @@ impl Gateway {
         let processors = Processors::start(&surroundings, 1, |error| panic!("{error}"));
         let (router, _thread) = Router::start(Arc::clone(&log), || {}).expect("a thread");
         let queries = Queries::new(store, config.limits.queries as usize, Arc::clone(&metrics));
+        let rates = Rates::new(&config.limits, Arc::clone(&metrics));
         let accounts = Accounts::new(
             &config.accounts,
             config.listen,
@@ -75,6 +77,7 @@ impl Gateway {
                 queries: queries.clone(),
                 router: router.clone(),
                 registry: Arc::clone(&registry),
+                rates: Arc::clone(&rates),
                 life: log.identity().life,
                 metrics: Arc::clone(&metrics),
             },
@@ -84,6 +87,7 @@ impl Gateway {
             queries,
             router,
             registry,
+            rates,
             metrics: Arc::clone(&metrics),
         };
         let identity = Identity::open(&config.tls, data.path()).expect("a certificate");
@@ -102,7 +106,17 @@ impl Gateway {
     }
 
     pub(crate) async fn try_connect(&self, alpn: &[u8]) -> Result<Connection, ConnectionError> {
-        let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
+        self.try_connect_from(1, alpn).await
+    }
+
+    /// Connects from 127.0.0.`host`: every one of these is an address of its own.
+    pub(crate) async fn connect_from(&self, host: u8) -> Result<Connection, ConnectionError> {
+        self.try_connect_from(host, tls::ALPN).await
+    }
+
+    async fn try_connect_from(&self, host: u8, alpn: &[u8]) -> Result<Connection, ConnectionError> {
+        let local = SocketAddr::from(([127, 0, 0, host], 0));
+        let endpoint = Endpoint::client(local).expect("a socket");
         let connecting =
             endpoint.connect_with(client_config(alpn), self.edge.address(), "localhost");
         connecting.expect("a valid configuration").await
@@ -112,6 +126,14 @@ impl Gateway {
     pub(crate) async fn hello(&self, credentials: Credentials, resume: Option<Resume>) -> Peer {
         let mut peer = Peer::on(self.connect().await).await;
         peer.say_hello(credentials, resume).await;
+        peer
+    }
+
+    /// Like [`hello`](Self::hello), from an address of its own.
+    pub(crate) async fn hello_from(&self, host: u8, credentials: Credentials) -> Peer {
+        let connection = self.connect_from(host).await.expect("connected");
+        let mut peer = Peer::on(connection).await;
+        peer.say_hello(credentials, None).await;
         peer
     }
 
@@ -164,6 +186,17 @@ pub(crate) async fn close_code(connection: &Connection) -> CloseCode {
     match soon(connection.closed()).await {
         ConnectionError::ApplicationClosed(close) => {
             CloseCode::from_code(close.error_code.into_inner())
+        }
+        other => panic!("not closed by the application: {other}"),
+    }
+}
+
+/// The code and the reason that the gateway closes the connection with.
+pub(crate) async fn close_reason(connection: &Connection) -> (CloseCode, String) {
+    match soon(connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => {
+            let code = CloseCode::from_code(close.error_code.into_inner());
+            (code, String::from_utf8_lossy(&close.reason).into_owned())
         }
         other => panic!("not closed by the application: {other}"),
     }
@@ -230,6 +263,17 @@ impl Peer {
 
     /// Makes the direct conversation with `peer`.
     pub(crate) async fn open_direct(&mut self, peer: &str) -> ConversationId {
+        let reply = self.try_open_direct(peer).await;
+        assert!(
+            matches!(reply.outcome, quipu_protocol::event::Outcome::Opened { .. }),
+            "{reply:?}"
+        );
+        let me = self.welcome.as_ref().expect("welcomed").user;
+        ConversationId::direct(&me, &user(peer))
+    }
+
+    /// Asks for the direct conversation with `peer`; the answer.
+    pub(crate) async fn try_open_direct(&mut self, peer: &str) -> Reply {
         let request = wire::OpenDirect {
             request: 1,
             peer: peer.into(),
@@ -237,13 +281,7 @@ impl Peer {
         let mut bytes = BytesMut::new();
         frame::encode(FrameType::OpenDirect, &request, &mut bytes);
         self.write(&bytes).await;
-        let reply = self.reply().await;
-        assert!(
-            matches!(reply.outcome, quipu_protocol::event::Outcome::Opened { .. }),
-            "{reply:?}"
-        );
-        let me = self.welcome.as_ref().expect("welcomed").user;
-        ConversationId::direct(&me, &user(peer))
+        self.reply().await
     }
 
     pub(crate) async fn reply(&mut self) -> Reply {
@@ -265,6 +303,17 @@ impl Peer {
         };
         let mut bytes = BytesMut::new();
         frame::encode(FrameType::Send, &send, &mut bytes);
+        self.write(&bytes).await;
+    }
+
+    pub(crate) async fn receipt(&mut self, conversation: ConversationId, read: u64) {
+        let receipt = wire::Receipt {
+            conversation: Bytes::copy_from_slice(conversation.as_bytes()),
+            delivered: read,
+            read,
+        };
+        let mut bytes = BytesMut::new();
+        frame::encode(FrameType::Receipt, &receipt, &mut bytes);
         self.write(&bytes).await;
     }
 

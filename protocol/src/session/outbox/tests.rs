@@ -108,8 +108,18 @@ impl Bench {
     }
 
     fn reject(&mut self, client_seq: u64, code: RejectCode) -> Option<Settled> {
+        self.reject_for(client_seq, code, 0)
+    }
+
+    fn reject_for(
+        &mut self,
+        client_seq: u64,
+        code: RejectCode,
+        retry_after_ms: u64,
+    ) -> Option<Settled> {
         let rejected = wire::Rejected {
             code: code.code(),
+            retry_after_ms,
             ..wire::Rejected::default()
         };
         self.answer(client_seq, wire::reply::Outcome::Rejected(rejected));
@@ -117,7 +127,10 @@ impl Bench {
             self.now,
             conversation(),
             seq(client_seq),
-            Rejection::new(code, ""),
+            Rejection {
+                retry_after_ms,
+                ..Rejection::new(code, "")
+            },
         )
     }
 
@@ -198,6 +211,27 @@ fn a_busy_gateway_gets_everything_again_in_order_and_later() {
     assert!(bench.pump().is_empty(), "the pause holds new messages too");
     bench.now = bench.outbox.timeout().expect("a pause");
     assert_eq!(bench.pump(), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn the_time_that_a_rejection_names_is_waited_for_and_the_order_is_kept() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=4, true));
+    assert_eq!(bench.pump(), ["1", "2", "3", "4"]);
+    bench.accept(1);
+    // What is behind a rejected one is rejected with it; the times it names only shrink.
+    for (client_seq, retry_after_ms) in [(2, 2_500), (3, 2_499), (4, 2_490)] {
+        let end = bench.reject_for(client_seq, RejectCode::RateLimited, retry_after_ms);
+        assert_eq!(end, None);
+    }
+    let start = bench.now;
+    assert!(bench.pump().is_empty());
+    let until = start + Duration::from_millis(2_500);
+    assert_eq!(bench.outbox.timeout(), Some(until));
+    bench.now = until - Duration::from_millis(1);
+    assert!(bench.pump().is_empty());
+    bench.now = until;
+    assert_eq!(bench.pump(), ["2", "3", "4"], "under the same numbers");
 }
 
 #[test]
