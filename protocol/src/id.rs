@@ -178,6 +178,26 @@ impl ConversationId {
     }
 }
 
+impl MessageId {
+    /// The name of a note: the first 16 bytes of SHA-256(`"quipu note"` 0 `conversation` `seq`), the seq in 8 bytes big-endian
+    /// (SPEC.md QP-GROUP-2).
+    pub fn note(conversation: &ConversationId, seq: Seq) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"quipu note\0")
+            .chain_update(conversation.as_bytes())
+            .chain_update(seq.get().to_be_bytes())
+            .finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(bytes)
+    }
+}
+
+impl ClientSeq {
+    /// Of every note; no device uses it (SPEC.md QP-GROUP-2).
+    pub const NOTE: Self = Self(NonZeroU64::MAX);
+}
+
 /// Declares a number that starts at one.
 macro_rules! nonzero {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {

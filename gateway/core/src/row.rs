@@ -5,6 +5,7 @@ mod conversation;
 mod history;
 mod inbox;
 mod index;
+mod settings;
 mod shard;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, U
 
 pub use self::conversation::{Conversation, Member};
 pub use self::index::{IndexKey, IndexRange};
+pub use self::settings::Settings;
 pub(crate) use self::shard::ShardRow;
 use crate::shard::ShardId;
 
@@ -38,6 +40,8 @@ pub enum EntityKey {
     Conversation(ConversationId),
     /// A message, to change it. Its row is the one of the history, and only there: [`HistoryRow`].
     Message(ConversationId, Seq),
+    /// Privacy and block list of a user: [`Settings`].
+    Settings(UserId),
 }
 
 /// One row to write. The same record makes the same rows, so writing one again is harmless.

@@ -4,10 +4,15 @@ mod change;
 mod conversation;
 mod effects;
 mod entities;
+#[allow(
+    dead_code,
+    reason = "changes of groups and timers use it, which come next"
+)]
+mod note;
 mod turn;
 mod user;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
 use quipu_protocol::event::Change;
@@ -70,8 +75,8 @@ pub struct ShardState {
     row_changed: bool,
     entities: Entities,
     numbering: turn::Numbering,
-    /// Members whose positions the current record has moved; empty between records.
-    moved: BTreeSet<(ConversationId, UserId)>,
+    /// Members whose positions the current record has moved, and whether others see that; empty between records.
+    moved: BTreeMap<(ConversationId, UserId), bool>,
 }
 
 impl ShardState {
@@ -101,7 +106,7 @@ impl ShardState {
             row_changed: false,
             entities: Entities::default(),
             numbering: turn::Numbering::default(),
-            moved: BTreeSet::new(),
+            moved: BTreeMap::new(),
         }
     }
 
@@ -247,12 +252,16 @@ impl ShardState {
                         conversation,
                         delivered,
                         read,
-                        quiet: _,
+                        quiet,
                     } => {
-                        let positions = (*delivered, *read);
+                        let said = conversation::Positions {
+                            delivered: *delivered,
+                            read: *read,
+                            quiet: *quiet,
+                        };
                         let key = (*conversation, command.user);
-                        if conversation::receipt(entities, &mut turn, key, positions) {
-                            self.moved.insert(key);
+                        if let Some(seen) = conversation::receipt(entities, &mut turn, key, said) {
+                            *self.moved.entry(key).or_default() |= seen;
                         }
                     }
                     CommandKind::Register {
@@ -294,9 +303,9 @@ impl ShardState {
         if self.moved.is_empty() {
             return;
         }
-        for (conversation, user) in std::mem::take(&mut self.moved) {
+        for ((conversation, user), seen) in std::mem::take(&mut self.moved) {
             let (entities, mut turn) = self.split(record, effects);
-            conversation::announce_receipt(entities, &mut turn, conversation, user);
+            conversation::announce_receipt(entities, &mut turn, (conversation, user), seen);
         }
     }
 

@@ -172,9 +172,10 @@ impl Store for FjallStore {
                     EntityKey::Message(conversation, seq) => {
                         self.history.get(keys::history(conversation, *seq))?
                     }
-                    EntityKey::Account(_) | EntityKey::Inbox(_) | EntityKey::Conversation(_) => {
-                        self.entities.get(keys::entity(key))?
-                    }
+                    EntityKey::Account(_)
+                    | EntityKey::Inbox(_)
+                    | EntityKey::Conversation(_)
+                    | EntityKey::Settings(_) => self.entities.get(keys::entity(key))?,
                 };
                 Ok(value.map(|value| Bytes::copy_from_slice(&value)))
             })

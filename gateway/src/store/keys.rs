@@ -7,6 +7,7 @@ use quipu_protocol::id::{ConversationId, InboxSeq, InvalidId, Seq, UserId};
 const ACCOUNT: u8 = 1;
 const INBOX: u8 = 2;
 const CONVERSATION: u8 = 3;
+const SETTINGS: u8 = 4;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
 const NAME_END: u8 = 0;
 
@@ -27,6 +28,7 @@ pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
         EntityKey::Inbox(user) => (INBOX, user.as_str().as_bytes()),
         EntityKey::Conversation(conversation) => (CONVERSATION, &conversation.as_bytes()[..]),
         EntityKey::Message(conversation, seq) => return history(conversation, *seq).to_vec(),
+        EntityKey::Settings(user) => (SETTINGS, user.as_str().as_bytes()),
     };
     let mut bytes = Vec::with_capacity(1 + rest.len());
     bytes.push(tag);
@@ -38,6 +40,7 @@ pub(super) fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
     match key.split_first() {
         Some((&ACCOUNT, name)) => Ok(EntityKey::Account(read_user(name, key)?)),
         Some((&INBOX, name)) => Ok(EntityKey::Inbox(read_user(name, key)?)),
+        Some((&SETTINGS, name)) => Ok(EntityKey::Settings(read_user(name, key)?)),
         Some((&CONVERSATION, id)) => {
             let id = ConversationId::from_slice(id).map_err(|error| invalid(&error, key))?;
             Ok(EntityKey::Conversation(id))
@@ -119,6 +122,7 @@ mod tests {
             EntityKey::Account(user("ann")),
             EntityKey::Inbox(user("a-very.long_name-of-31-characte")),
             EntityKey::Conversation(conversation),
+            EntityKey::Settings(user("ann")),
         ] {
             assert_eq!(read_entity(&entity(&key)), Ok(key));
         }
@@ -144,6 +148,7 @@ mod tests {
         let mut entities: Vec<EntityKey> = names.map(EntityKey::Inbox).into();
         entities.extend(names.map(EntityKey::Account));
         entities.push(EntityKey::Conversation(ConversationId([0; 16])));
+        entities.extend(names.map(EntityKey::Settings));
         entities.sort_unstable();
         assert!(entities.iter().map(entity).is_sorted());
     }

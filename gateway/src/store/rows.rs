@@ -73,9 +73,10 @@ impl Rows {
                 .history
                 .get(&(*conversation, *seq))
                 .map(HistoryRow::encode_value),
-            EntityKey::Account(_) | EntityKey::Inbox(_) | EntityKey::Conversation(_) => {
-                self.entities.get(key).cloned()
-            }
+            EntityKey::Account(_)
+            | EntityKey::Inbox(_)
+            | EntityKey::Conversation(_)
+            | EntityKey::Settings(_) => self.entities.get(key).cloned(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row};
+use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row, Settings};
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
 
 use super::Report;
@@ -108,6 +108,7 @@ impl Tally {
             }),
             // A scan gives it as a history row.
             EntityKey::Message(..) => Ok(()),
+            EntityKey::Settings(_) => Settings::decode(value).map(drop),
         };
         if let Err(error) = read {
             report.problem(format!("{key:?}: {error}"));

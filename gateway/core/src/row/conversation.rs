@@ -16,6 +16,10 @@ pub struct Conversation {
     pub head: Option<Seq>,
     /// Who takes part, ascending by user. One member: notes to oneself.
     pub members: Vec<Member>,
+    /// How long new messages are kept, in milliseconds; 0: for good.
+    pub keep_ms: u64,
+    /// Whether it exists only because one side has blocked the other: nobody has opened it, and nobody can send to it.
+    pub unopened: bool,
 }
 
 /// What a conversation keeps of a member.
@@ -27,6 +31,10 @@ pub struct Member {
     pub delivered: Option<Seq>,
     /// Every message up to this one was read; never above `delivered`.
     pub read: Option<Seq>,
+    /// How far of it others may see; behind `read` when the user hides it, never above.
+    pub shown_read: Option<Seq>,
+    /// Takes no messages from the other side of this direct conversation.
+    pub blocks: bool,
     /// The devices that have sent something, ascending; at most
     /// [`DEVICES_PER_ACCOUNT_MAX`](crate::limits::DEVICES_PER_ACCOUNT_MAX).
     pub(crate) senders: Vec<(DeviceId, DedupWindow)>,
@@ -41,6 +49,7 @@ impl Conversation {
         Self {
             head: None,
             members,
+            ..Self::default()
         }
     }
 
@@ -66,6 +75,8 @@ impl Conversation {
         for member in &self.members {
             out.nested(2, |out| write_member(out, member));
         }
+        out.uint(3, self.keep_ms);
+        out.uint(4, u64::from(self.unopened));
         out.into_bytes()
     }
 
@@ -77,6 +88,8 @@ impl Conversation {
             match field.number {
                 1 => conversation.head = field.seq()?,
                 2 => conversation.members.push(read_member(field.nested()?)?),
+                3 => conversation.keep_ms = field.uint()?,
+                4 => conversation.unopened = field.uint()? != 0,
                 _ => {}
             }
         }
@@ -100,13 +113,16 @@ impl Member {
             user,
             delivered: None,
             read: None,
+            shown_read: None,
+            blocks: false,
             senders: Vec::new(),
         }
     }
 
     fn is_within(&self, head: Option<Seq>) -> bool {
         let mut windows = self.senders.iter().map(|(_, window)| window);
-        self.read <= self.delivered
+        self.shown_read <= self.read
+            && self.read <= self.delivered
             && self.delivered <= head
             && windows.all(|window| window.last_seq() <= head)
     }
@@ -122,16 +138,24 @@ fn write_member(out: &mut Writer, member: &Member) {
             window.write(out, 2);
         });
     }
+    // In most rows the others see all of it, which then costs nothing.
+    if member.shown_read != member.read {
+        out.uint_present(5, member.shown_read.map_or(0, Seq::get));
+    }
+    out.uint(6, u64::from(member.blocks));
 }
 
 fn read_member(mut fields: Fields) -> Result<Member, CorruptRow> {
     let (mut user, mut delivered, mut read, mut senders) = (None, None, None, Vec::new());
+    let (mut shown_read, mut blocks) = (None, false);
     while let Some(field) = fields.next()? {
         match field.number {
             1 => user = Some(field.user()?),
             2 => delivered = field.seq()?,
             3 => read = field.seq()?,
             4 => senders.push(read_sender(field.nested()?)?),
+            5 => shown_read = Some(field.seq()?),
+            6 => blocks = field.uint()? != 0,
             _ => {}
         }
     }
@@ -145,6 +169,8 @@ fn read_member(mut fields: Fields) -> Result<Member, CorruptRow> {
         user: required(WHAT, "the user of a member", user)?,
         delivered,
         read,
+        shown_read: shown_read.unwrap_or(read),
+        blocks,
         senders,
     })
 }

@@ -4,6 +4,7 @@ use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Content, Message, Outcome, Receipt, Reply, ReplyTo};
 use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
 
+use super::ShardId;
 use super::entities::{Entities, OpenConversation};
 use super::turn::{Turn, rejected};
 use crate::dedup::{DedupWindow, Known};
@@ -151,51 +152,81 @@ fn opened(conversation: ConversationId, head: Option<Seq>) -> Outcome {
     Outcome::Opened { conversation, head }
 }
 
-/// Moves a member's positions forward, never beyond the head; says whether one moved. A receipt has no answer: one that
-/// does not fit is ignored.
+/// What a receipt says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Positions {
+    pub(super) delivered: Option<Seq>,
+    pub(super) read: Option<Seq>,
+    /// Nobody else is to learn of `read`.
+    pub(super) quiet: bool,
+}
+
+/// Moves a member's positions forward, never beyond the head. `None`: none moved; otherwise whether others see that one
+/// did. A receipt has no answer: one that does not fit is ignored.
 pub(super) fn receipt(
     entities: &mut Entities,
     turn: &mut Turn,
     (conversation, user): (ConversationId, UserId),
-    (delivered, read): (Option<Seq>, Option<Seq>),
-) -> bool {
+    said: Positions,
+) -> Option<bool> {
     let mut entity = entities.conversation(conversation, turn.position);
-    let Some(open) = entity.get() else {
-        return false;
-    };
-    let Some(member) = open.row.member(&user) else {
-        return false;
-    };
+    let open = entity.get()?;
+    let member = open.row.member(&user)?;
     // `None` is below every seq, so an empty conversation caps both to none.
-    let read = read.min(open.row.head).max(member.read);
-    let delivered = delivered.min(open.row.head).max(member.delivered).max(read);
-    if (delivered, read) == (member.delivered, member.read) {
-        return false;
+    let said_read = said.read.min(open.row.head);
+    let read = said_read.max(member.read);
+    let said_delivered = said.delivered.min(open.row.head);
+    let delivered = said_delivered.max(member.delivered).max(read);
+    let shown_read = match said.quiet {
+        false => said_read.max(member.shown_read),
+        true => member.shown_read,
+    };
+    let seen = (delivered, shown_read) != (member.delivered, member.shown_read);
+    if !seen && read == member.read {
+        return None;
     }
     if let Some(member) = entity.change().and_then(|open| open.row.member_mut(&user)) {
         member.delivered = delivered;
         member.read = read;
+        member.shown_read = shown_read;
     }
-    true
+    Some(seen)
 }
 
-/// Tells every member, the reader's other devices included, how far a member is now.
+/// Tells the reader's devices, and if `seen` every other member, how far a member is now.
 pub(super) fn announce_receipt(
     entities: &mut Entities,
     turn: &mut Turn,
-    conversation: ConversationId,
-    user: UserId,
+    (conversation, user): (ConversationId, UserId),
+    seen: bool,
 ) {
     let entity = entities.conversation(conversation, turn.position);
     let Some(open) = entity.get() else { return };
     let Some(member) = open.row.member(&user) else {
         return;
     };
-    let receipt = Receipt {
+    let of = |read| Receipt {
         conversation,
         user,
         delivered: member.delivered,
-        read: member.read,
+        read,
     };
-    turn.receipt(&receipt, &open.audience);
+    if seen && member.read == member.shown_read {
+        return turn.receipt(&of(member.read), &open.audience);
+    }
+    let own = [(turn.shards.of_user(&user), vec![user])];
+    turn.receipt(&of(member.read), &own);
+    if seen {
+        let others = without(&open.audience, &user);
+        turn.receipt(&of(member.shown_read), &others);
+    }
+}
+
+/// An audience but for one user.
+fn without(audience: &[(ShardId, Vec<UserId>)], user: &UserId) -> Vec<(ShardId, Vec<UserId>)> {
+    let others = audience.iter().map(|(shard, users)| {
+        let others = users.iter().filter(|other| *other != user);
+        (*shard, others.copied().collect::<Vec<_>>())
+    });
+    others.filter(|(_, others)| !others.is_empty()).collect()
 }

@@ -8,7 +8,7 @@ use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use super::{ShardCount, ShardId};
 use crate::record::Position;
-use crate::row::{Account, Conversation, CorruptRow, EntityKey, HistoryRow, Inbox, Row};
+use crate::row::{Account, Conversation, CorruptRow, EntityKey, HistoryRow, Inbox, Row, Settings};
 
 /// A conversation in memory: its row, and whom its events go to.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub(super) struct Entities {
     inboxes: Table<UserId, Inbox>,
     conversations: Table<ConversationId, OpenConversation>,
     messages: Table<(ConversationId, Seq), Message>,
+    settings: Table<UserId, Settings>,
 }
 
 impl Entities {
@@ -68,12 +69,21 @@ impl Entities {
         self.messages.entity((conversation, seq), at)
     }
 
+    #[allow(
+        dead_code,
+        reason = "changes of the own account use it, which come next"
+    )]
+    pub(super) fn settings(&mut self, user: UserId, at: Position) -> Entity<'_, UserId, Settings> {
+        self.settings.entity(user, at)
+    }
+
     pub(super) fn contains(&self, key: &EntityKey) -> bool {
         match key {
             EntityKey::Account(user) => self.accounts.slots.contains_key(user),
             EntityKey::Inbox(user) => self.inboxes.slots.contains_key(user),
             EntityKey::Conversation(id) => self.conversations.slots.contains_key(id),
             EntityKey::Message(id, seq) => self.messages.slots.contains_key(&(*id, *seq)),
+            EntityKey::Settings(user) => self.settings.slots.contains_key(user),
         }
     }
 
@@ -82,6 +92,7 @@ impl Entities {
             + self.inboxes.slots.len()
             + self.conversations.slots.len()
             + self.messages.slots.len()
+            + self.settings.slots.len()
     }
 
     pub(super) fn load(
@@ -108,6 +119,10 @@ impl Entities {
                 self.messages
                     .load((id, seq), row.transpose()?.map(|row| row.0));
             }
+            EntityKey::Settings(user) => {
+                let row = row.map(Settings::decode).transpose()?;
+                self.settings.load(user, row);
+            }
         }
         Ok(())
     }
@@ -121,6 +136,8 @@ impl Entities {
             .drain(|id, open| rows.push(row(EntityKey::Conversation(id), open.row.encode())));
         self.messages
             .drain(|_, message| rows.push(Row::History(HistoryRow(message.clone()))));
+        self.settings
+            .drain(|user, settings| rows.push(row(EntityKey::Settings(user), settings.encode())));
     }
 
     pub(super) fn evict(&mut self, keep: usize) {
@@ -137,6 +154,8 @@ impl Entities {
         oldest_first.extend(conversations.map(|(at, id)| (at, EntityKey::Conversation(id))));
         let messages = self.messages.clean();
         oldest_first.extend(messages.map(|(at, (id, seq))| (at, EntityKey::Message(id, seq))));
+        let users = self.settings.clean();
+        oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Settings(user))));
         oldest_first.sort_unstable();
         for (_, key) in oldest_first.into_iter().take(len - keep) {
             match key {
@@ -144,6 +163,7 @@ impl Entities {
                 EntityKey::Inbox(user) => drop(self.inboxes.slots.remove(&user)),
                 EntityKey::Conversation(id) => drop(self.conversations.slots.remove(&id)),
                 EntityKey::Message(id, seq) => drop(self.messages.slots.remove(&(id, seq))),
+                EntityKey::Settings(user) => drop(self.settings.slots.remove(&user)),
             }
         }
     }

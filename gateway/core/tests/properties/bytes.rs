@@ -43,6 +43,7 @@ fn read_as_everything(bytes: &[u8]) {
             EntityKey::Account(user),
             EntityKey::Inbox(user),
             EntityKey::Conversation(conversation),
+            EntityKey::Settings(user),
         ] {
             let _ = state.load(key, Some(bytes));
         }

@@ -4,12 +4,12 @@
 //! `at MS: carry again` (the same once more, as after a crash) · `rows` (what changed) · `restart` (from rows alone)
 //!
 //! Entries: `alice/1 registers [secret N]` · `alice/2 joins [secret N]` · `alice/1 opens bob` · `alice/1 sends N to
-//! alice+bob: TEXT` · `alice/1 has alice+bob delivered N read N`
+//! alice+bob: TEXT` · `alice/1 has alice+bob delivered N read N [quietly 1]`
 
 use std::collections::BTreeMap;
 
 use quipu_core::record::{CommandKind, Entry, EntryBody, Record};
-use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row};
+use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row, Settings};
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, DeviceId, RequestId, Seq, TimestampMs, UserId};
@@ -188,7 +188,7 @@ impl Cluster {
                     conversation,
                     delivered: position("delivered")?,
                     read: position("read")?,
-                    quiet: false,
+                    quiet: positions.contains(&"quietly"),
                 };
                 support::command(user, device, kind)
             }
@@ -388,12 +388,32 @@ impl Cluster {
                     head.map_or_else(|| "none".to_owned(), |h| h.to_string())
                 )
             }
+            Row::Entity(EntityKey::Settings(user), value) => {
+                let settings = Settings::decode(value).unwrap();
+                let blocked: Vec<&str> = settings.blocked.iter().map(UserId::as_str).collect();
+                format!(
+                    "row settings {user}: {:?}, blocks {}",
+                    settings.privacy,
+                    blocked.join(" ")
+                )
+            }
             Row::Entity(EntityKey::Conversation(id), value) => {
                 let row = Conversation::decode(value).unwrap();
                 let members: Vec<String> = row
                     .members
                     .iter()
-                    .map(|m| format!("{} {}", m.user, positions(m.delivered, m.read)))
+                    .map(|m| {
+                        let shown = match m.shown_read == m.read {
+                            true => String::new(),
+                            false => format!(" shows {}", or_none(m.shown_read)),
+                        };
+                        let blocks = if m.blocks { " blocks" } else { "" };
+                        format!(
+                            "{} {}{shown}{blocks}",
+                            m.user,
+                            positions(m.delivered, m.read)
+                        )
+                    })
                     .collect();
                 format!(
                     "row conversation {}: head {}, {} ({} bytes)",

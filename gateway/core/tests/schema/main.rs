@@ -16,12 +16,14 @@ use quipu_core::record::{
     Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record, STATE_MACHINE_VERSION,
     Source, Standing,
 };
-use quipu_core::row::{Account, Conversation, Device, HistoryRow, Inbox, InboxKind, InboxRow};
+use quipu_core::row::{
+    Account, Conversation, Device, HistoryRow, Inbox, InboxKind, InboxRow, Settings,
+};
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{
     Change, Changed, ChangedKind, Content, EventBody, Gone, Invitation, Message, MessageState,
-    Note, Outcome, Reaction, Receipt, Rejection, Reply, ReplyTo, Rich, Role,
+    Note, Outcome, Privacy, Reaction, Receipt, Rejection, Reply, ReplyTo, Rich, Role,
 };
 use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
@@ -74,6 +76,29 @@ fn rows_are_what_the_schema_says() {
     assert_eq!(wire::Inbox::decode(inbox.encode()).unwrap().head, 300);
     assert_eq!(Inbox::decode(&inbox.encode()).unwrap(), inbox);
 
+    let settings = Settings {
+        privacy: Privacy {
+            hide_read: true,
+            hide_typing: false,
+            hide_presence: true,
+            hide_last_seen: true,
+        },
+        blocked: vec![user("bob"), user("eve")],
+    };
+    let read = wire::Settings::decode(settings.encode()).unwrap();
+    assert_eq!(read.blocked, ["bob", "eve"]);
+    assert_eq!(
+        [
+            read.hide_read,
+            read.hide_typing,
+            read.hide_presence,
+            read.hide_last_seen
+        ],
+        [true, false, true, true]
+    );
+    assert_eq!(read.encode_to_vec(), settings.encode());
+    assert_eq!(Settings::decode(&settings.encode()).unwrap(), settings);
+
     let row = HistoryRow(changed_message());
     let back = HistoryRow::decode_value(*row.conversation(), row.seq(), &row.encode_value());
     assert_eq!(back.unwrap(), row);
@@ -109,6 +134,8 @@ fn rows_are_what_the_schema_says() {
 fn conversation_is_what_the_schema_says() {
     let written = wire::Conversation {
         head: 700,
+        keep_ms: 60_000,
+        unopened: true,
         members: vec![
             wire::Member {
                 user: "alice".into(),
@@ -118,9 +145,14 @@ fn conversation_is_what_the_schema_says() {
                     device: 5,
                     steps: vec![1000, 600, 1, 1, 300, 99],
                 }],
+                shown_read: None,
+                blocks: true,
             },
             wire::Member {
                 user: "bob".into(),
+                delivered: 9,
+                read: 9,
+                shown_read: Some(0),
                 ..Default::default()
             },
         ],
@@ -131,6 +163,11 @@ fn conversation_is_what_the_schema_says() {
         row.member(&user("alice")).unwrap().delivered,
         Some(seq(700))
     );
+    assert_eq!((row.keep_ms, row.unopened), (60_000, true));
+    let [alice, bob] = ["alice", "bob"].map(|name| row.member(&user(name)).unwrap());
+    assert_eq!((alice.blocks, alice.shown_read), (true, None));
+    assert_eq!((bob.blocks, bob.read), (false, Some(seq(9))));
+    assert_eq!(bob.shown_read, None);
     assert_eq!(row.encode(), written.encode_to_vec());
 }
 

@@ -448,6 +448,12 @@ pub struct Conversation {
     /// ascending by user
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<Member>,
+    /// new messages are kept so long; 0: for good
+    #[prost(uint64, tag = "3")]
+    pub keep_ms: u64,
+    /// made by a block; nobody has opened it
+    #[prost(bool, tag = "4")]
+    pub unopened: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Member {
@@ -463,6 +469,12 @@ pub struct Member {
     /// the member's devices that have sent something, ascending by device
     #[prost(message, repeated, tag = "4")]
     pub senders: ::prost::alloc::vec::Vec<Sender>,
+    /// what others see of `read`; absent: all of it
+    #[prost(uint64, optional, tag = "5")]
+    pub shown_read: ::core::option::Option<u64>,
+    /// takes no messages from the other side
+    #[prost(bool, tag = "6")]
+    pub blocks: bool,
 }
 /// What a device's last accepted messages were numbered, so that a retry gets its first answer again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -473,6 +485,20 @@ pub struct Sender {
     /// pairs (client seq, seq), ascending, each less the pair before it
     #[prost(uint64, repeated, tag = "2")]
     pub steps: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Settings {
+    #[prost(bool, tag = "1")]
+    pub hide_read: bool,
+    #[prost(bool, tag = "2")]
+    pub hide_typing: bool,
+    #[prost(bool, tag = "3")]
+    pub hide_presence: bool,
+    #[prost(bool, tag = "4")]
+    pub hide_last_seen: bool,
+    /// user ids, ascending
+    #[prost(string, repeated, tag = "5")]
+    pub blocked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Shard {
