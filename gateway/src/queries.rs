@@ -1,5 +1,7 @@
 //! Reads for the edge: accounts, inbox pages, history pages. Run on blocking threads, a bounded number at once.
 
+mod lists;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,11 +12,12 @@ use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
-use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
+use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, UserId};
 use quipu_protocol::limits::{
     HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX, MESSAGE_OVERHEAD_BYTES_MAX,
     REQUEST_FRAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
+use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
 use tokio::sync::Semaphore;
 
@@ -126,6 +129,17 @@ impl Queries {
         request: HistoryRequest,
     ) -> Result<Result<HistoryPage, Rejection>, QueryError> {
         self.run(move |store| history_page(store, &user, &request))
+            .await
+    }
+
+    /// Answers a query of this user, whose devices in `connected` are, or says why not.
+    pub async fn answer(
+        &self,
+        user: UserId,
+        connected: Vec<DeviceId>,
+        query: Query,
+    ) -> Result<Result<Answer, Rejection>, QueryError> {
+        self.run(move |store| lists::answer(store, &user, &connected, &query))
             .await
     }
 

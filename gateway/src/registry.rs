@@ -252,6 +252,19 @@ impl Registry {
         }
     }
 
+    /// The devices of a user that are connected here, ascending.
+    pub fn devices(&self, user: &UserId) -> Vec<DeviceId> {
+        let stripe = self.stripe(user).lock();
+        let attachments = stripe.sessions.get(user);
+        let mut devices: Vec<DeviceId> = attachments
+            .into_iter()
+            .flatten()
+            .map(|attachment| attachment.device)
+            .collect();
+        devices.sort_unstable();
+        devices
+    }
+
     /// Puts an event into the mailboxes of the user's sessions, encoded once; does nothing for a user without any.
     pub fn push(&self, user: &UserId, event: Event) {
         let stripe = self.stripe(user).lock();

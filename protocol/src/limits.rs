@@ -69,6 +69,8 @@ pub const RECEIPT_FAN_OUT_MAX: usize = 32;
 pub const CONVERSATIONS_PAGE_MAX: usize = 128;
 /// Members in one page of a member list.
 pub const MEMBERS_PAGE_MAX: usize = 256;
+/// Users that one query about presence names.
+pub const PRESENCE_USERS_MAX: usize = 256;
 /// What a message adds to its content in a frame at the most: ids, names, numbers and protobuf tags.
 pub const MESSAGE_OVERHEAD_BYTES_MAX: usize = 256;
 /// QUIC flow-control window of one stream, in bytes.

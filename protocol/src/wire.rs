@@ -943,7 +943,7 @@ pub struct ConversationEntry {
     pub delivered: u64,
     #[prost(uint64, tag = "7")]
     pub read: u64,
-    /// messages of others above `read`; notes do not count
+    /// messages of others above `read`; exact up to 100
     #[prost(uint64, tag = "8")]
     pub unread: u64,
     /// the last message, if there is one that the user may see

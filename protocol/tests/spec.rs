@@ -215,6 +215,7 @@ fn limits_are_those_of_the_code() {
         RECEIPT_FAN_OUT_MAX,
         CONVERSATIONS_PAGE_MAX,
         MEMBERS_PAGE_MAX,
+        PRESENCE_USERS_MAX,
         STREAM_WINDOW_BYTES,
         SENDS_IN_FLIGHT_MAX,
         DEDUP_WINDOW,

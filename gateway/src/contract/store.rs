@@ -178,7 +178,7 @@ fn history_pages_count_from_either_end(store: &dyn Store) {
     assert_eq!(page(3, Some(9), 6, false), [3, 4, 5, 6, 7, 8]);
     assert_eq!(page(3, Some(9), 6, true), [4, 5, 6, 7, 8, 9]);
     assert_eq!(page(8, Some(8), 6, true), [8]);
-    assert_eq!(page(9, Some(8), 6, false), []);
+    assert!(page(9, Some(8), 6, false).is_empty());
     assert_eq!(page(11, None, 6, true), []);
     assert_eq!(page(1, Some(u64::MAX), 0, false), []);
     let row = history_row(1, 7, "text 7");

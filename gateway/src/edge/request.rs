@@ -8,12 +8,14 @@ use quinn::{RecvStream, SendStream, VarInt};
 use quipu_protocol::error::{RejectCode, StreamCode};
 use quipu_protocol::event::Rejection;
 use quipu_protocol::frame::{self, FrameDecoder, FrameError, FrameType, StreamKind};
-use quipu_protocol::history::HistoryRequest;
+use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::UserId;
+use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
+use crate::queries::QueryError;
 
 /// How long one request may take, from its first byte until the last byte of the answer is within the peer's window.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
@@ -59,23 +61,24 @@ async fn answer(
 ) -> Result<(), StreamCode> {
     let _ = send.set_priority(PRIORITY);
     let request = read_request(receive).await?;
-    let metrics = &shared.with.metrics;
     let allowed = shared.with.rates.command(&user).map_err(too_often);
-    let result = match allowed.and_then(|()| HistoryRequest::try_from(request)) {
-        Ok(request) => shared
-            .with
-            .queries
-            .history(user, request)
-            .await
-            .unwrap_or_else(|error| Err(Rejection::new(RejectCode::Internal, error.to_string()))),
+    let result = match allowed.map(|()| request) {
+        Ok(Request::History(request)) => history(shared, user, request).await,
+        Ok(Request::Query(query)) => query_answer(shared, user, query).await,
         Err(rejection) => Err(rejection),
     };
+    let metrics = &shared.with.metrics;
     let mut bytes = BytesMut::new();
     match result {
-        Ok(page) => {
+        Ok(Answered::Page(page)) => {
             metrics.requests_served.inc();
             let page = wire::HistoryPage::from(&page);
             frame::encode(FrameType::HistoryPage, &page, &mut bytes);
+        }
+        Ok(Answered::Answer(answer)) => {
+            metrics.requests_served.inc();
+            let answer = wire::Answer::from(answer);
+            frame::encode(FrameType::Answer, &answer, &mut bytes);
         }
         Err(rejection) => {
             metrics.requests_failed.inc();
@@ -103,7 +106,45 @@ fn too_often(wait: Duration) -> Rejection {
     }
 }
 
-async fn read_request(receive: &mut RecvStream) -> Result<wire::HistoryRequest, StreamCode> {
+/// What a stream asks.
+enum Request {
+    History(wire::HistoryRequest),
+    Query(wire::Query),
+}
+
+/// What it gets.
+enum Answered {
+    Page(HistoryPage),
+    Answer(Answer),
+}
+
+async fn history(
+    shared: &Shared,
+    user: UserId,
+    request: wire::HistoryRequest,
+) -> Result<Answered, Rejection> {
+    let request = HistoryRequest::try_from(request)?;
+    let page = shared.with.queries.history(user, request).await;
+    page.map_err(failed)?.map(Answered::Page)
+}
+
+async fn query_answer(
+    shared: &Shared,
+    user: UserId,
+    query: wire::Query,
+) -> Result<Answered, Rejection> {
+    let query = Query::try_from(query)?;
+    let registry = &shared.with.registry;
+    let connected = registry.devices(&user);
+    let answer = shared.with.queries.answer(user, connected, query).await;
+    answer.map_err(failed)?.map(Answered::Answer)
+}
+
+fn failed(error: QueryError) -> Rejection {
+    Rejection::new(RejectCode::Internal, error.to_string())
+}
+
+async fn read_request(receive: &mut RecvStream) -> Result<Request, StreamCode> {
     let mut decoder = FrameDecoder::new(StreamKind::RequestFromClient);
     loop {
         let mut bytes: Bytes = match receive.read_chunk(READ_BYTES_MAX, true).await {
@@ -114,7 +155,13 @@ async fn read_request(receive: &mut RecvStream) -> Result<wire::HistoryRequest, 
             Err(_) => return Err(StreamCode::Cancelled),
         };
         if let Some(frame) = decoder.decode(&mut bytes).map_err(stream_code)? {
-            return frame.message().map_err(|_| StreamCode::FrameError);
+            // The decoder admits these two.
+            let request = if frame.kind == FrameType::Query {
+                frame.message().map(Request::Query)
+            } else {
+                frame.message().map(Request::History)
+            };
+            return request.map_err(|_| StreamCode::FrameError);
         }
     }
 }

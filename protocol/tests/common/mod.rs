@@ -18,6 +18,7 @@ use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
     UserId,
 };
+use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::welcome::{GoAway, Limits, Welcome};
 use quipu_protocol::wire;
 
@@ -427,8 +428,17 @@ pub fn recode(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String> {
             let notice = Notice::try_from(raw.message::<wire::Notice>().map_err(text)?);
             frame(kind, &wire::Notice::from(&notice.map_err(text)?))
         }
-        FrameType::Query => frame(kind, &raw.message::<wire::Query>().map_err(text)?),
-        FrameType::Answer => frame(kind, &raw.message::<wire::Answer>().map_err(text)?),
+        FrameType::Query => {
+            let query = Query::try_from(raw.message::<wire::Query>().map_err(text)?);
+            frame(
+                kind,
+                &wire::Query::from(&query.map_err(|error| error.reason)?),
+            )
+        }
+        FrameType::Answer => {
+            let answer = Answer::try_from(raw.message::<wire::Answer>().map_err(text)?);
+            frame(kind, &wire::Answer::from(answer.map_err(text)?))
+        }
         FrameType::History => {
             let request = raw.message::<wire::HistoryRequest>().map_err(text)?;
             let request = HistoryRequest::try_from(request).map_err(|error| error.reason)?;

@@ -1,7 +1,7 @@
 //! A conversation: its members, its head, how far each has come and what each device has sent.
 
 use bytes::Bytes;
-use quipu_protocol::id::{DeviceId, Seq, UserId};
+use quipu_protocol::id::{DeviceId, Seq, TimestampMs, UserId};
 
 use super::CorruptRow;
 use crate::codec::{Fields, Writer, corrupt, required};
@@ -20,6 +20,8 @@ pub struct Conversation {
     pub keep_ms: u64,
     /// Whether it exists only because one side has blocked the other: nobody has opened it, and nobody can send to it.
     pub unopened: bool,
+    /// When the last message was sent, or the conversation made.
+    pub activity: TimestampMs,
 }
 
 /// What a conversation keeps of a member.
@@ -42,13 +44,14 @@ pub struct Member {
 
 impl Conversation {
     /// A new conversation of these users, in whatever order and however often they are named.
-    pub fn new(users: impl IntoIterator<Item = UserId>) -> Self {
+    pub fn new(users: impl IntoIterator<Item = UserId>, made: TimestampMs) -> Self {
         let mut members: Vec<Member> = users.into_iter().map(Member::new).collect();
         members.sort_unstable_by_key(|member| member.user);
         members.dedup_by_key(|member| member.user);
         Self {
             head: None,
             members,
+            activity: made,
             ..Self::default()
         }
     }
@@ -77,6 +80,7 @@ impl Conversation {
         }
         out.uint(3, self.keep_ms);
         out.uint(4, u64::from(self.unopened));
+        out.uint(5, self.activity.0);
         out.into_bytes()
     }
 
@@ -90,6 +94,7 @@ impl Conversation {
                 2 => conversation.members.push(read_member(field.nested()?)?),
                 3 => conversation.keep_ms = field.uint()?,
                 4 => conversation.unopened = field.uint()? != 0,
+                5 => conversation.activity = TimestampMs(field.uint()?),
                 _ => {}
             }
         }

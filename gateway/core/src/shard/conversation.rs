@@ -36,6 +36,7 @@ pub(super) fn send(entities: &mut Entities, turn: &mut Turn, command: &Command, 
     let row = &mut open.row;
     let seq = row.head.map_or(Seq::FIRST, Seq::next);
     row.head = Some(seq);
+    row.activity = turn.time;
     let to = peer_of(send.conversation, row, &command.user);
     if let Some(member) = row.member_mut(&command.user) {
         sender(member, command.device).accept(send.client_seq, seq);
@@ -136,7 +137,7 @@ pub(super) fn open_direct(
     let mut entity = entities.conversation(id, turn.position);
     let outcome = match entity.get() {
         None => {
-            let row = Conversation::new([command.user, peer]);
+            let row = Conversation::new([command.user, peer], turn.time);
             entity.put(OpenConversation::new(row, turn.shards));
             opened(id, None)
         }

@@ -136,6 +136,7 @@ fn conversation_is_what_the_schema_says() {
         head: 700,
         keep_ms: 60_000,
         unopened: true,
+        activity_ms: 5,
         members: vec![
             wire::Member {
                 user: "alice".into(),

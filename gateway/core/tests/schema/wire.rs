@@ -454,6 +454,9 @@ pub struct Conversation {
     /// made by a block; nobody has opened it
     #[prost(bool, tag = "4")]
     pub unopened: bool,
+    /// Unix time of the last message, or of the making
+    #[prost(uint64, tag = "5")]
+    pub activity_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Member {

@@ -1,0 +1,203 @@
+//! Answers what is not history: the user's conversations and devices, and what messages said before.
+
+use std::cmp::Reverse;
+
+use quipu_core::row::{
+    Account, Conversation, EntityKey, HistoryRow, IndexKey, IndexRange, Settings,
+};
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::{Content, Message, Rejection};
+use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use quipu_protocol::limits::CONVERSATIONS_MAX;
+use quipu_protocol::query::{self, Answer, ConversationEntry, DeviceEntry, Query};
+
+use crate::store::{HistoryRange, Store, StoreError};
+
+/// Messages that are looked at to count the unread ones. Above it every seq counts.
+const UNREAD_COUNTED_MAX: usize = 100;
+/// Bytes of bodies that are read for the same.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers one query, or says why not.
+pub(super) fn answer(
+    store: &dyn Store,
+    user: &UserId,
+    connected: &[DeviceId],
+    query: &Query,
+) -> Result<Result<Answer, Rejection>, StoreError> {
+    match query {
+        Query::Conversations { limit, after } => {
+            conversations(store, user, *limit as usize, *after).map(Ok)
+        }
+        Query::Conversation(conversation) => {
+            let Some((id, row)) = read(store, &[*conversation])?.pop() else {
+                return Ok(Err(unknown()));
+            };
+            let entry = entry(store, user, id, &row)?;
+            Ok(entry
+                .map(|entry| Answer::Conversation(Box::new(entry)))
+                .ok_or_else(unknown))
+        }
+        Query::Devices => devices(store, user, connected).map(Ok),
+        Query::Settings => settings(store, user).map(Ok),
+        Query::Members { .. } | Query::Versions(..) | Query::Presence(_) => {
+            let reason = "this gateway does not answer it yet";
+            Ok(Err(Rejection::new(RejectCode::Invalid, reason)))
+        }
+    }
+}
+
+/// To a stranger a conversation that is there looks like one that is not (QP-HISTORY-2).
+fn unknown() -> Rejection {
+    Rejection::new(
+        RejectCode::UnknownConversation,
+        "you have no such conversation",
+    )
+}
+
+/// A page of the user's conversations. Their order changes with every message, so each page is cut out of all of them.
+fn conversations(
+    store: &dyn Store,
+    user: &UserId,
+    limit: usize,
+    after: Option<(TimestampMs, ConversationId)>,
+) -> Result<Answer, StoreError> {
+    let listed = store.index(&IndexRange::Listed(*user, None), CONVERSATIONS_MAX)?;
+    let ids: Vec<ConversationId> = listed
+        .iter()
+        .filter_map(|(key, _)| match key {
+            IndexKey::Listed(_, conversation) => Some(*conversation),
+            IndexKey::Version(..)
+            | IndexKey::MediaRef(..)
+            | IndexKey::Due(..)
+            | IndexKey::Report(..) => None,
+        })
+        .collect();
+    let mut rows = read(store, &ids)?;
+    let place = |activity: TimestampMs, id: ConversationId| Reverse((activity.0, id));
+    rows.sort_unstable_by_key(|(id, row)| place(row.activity, *id));
+    let behind = after.map(|(activity, id)| place(activity, id));
+    let mut rest = rows
+        .iter()
+        .filter(|(id, row)| behind.is_none_or(|behind| place(row.activity, *id) > behind));
+    let mut entries = Vec::new();
+    for (id, row) in rest.by_ref() {
+        entries.extend(entry(store, user, *id, row)?);
+        if entries.len() >= limit {
+            break;
+        }
+    }
+    Ok(Answer::Conversations {
+        entries,
+        more: rest.next().is_some(),
+    })
+}
+
+fn read(
+    store: &dyn Store,
+    ids: &[ConversationId],
+) -> Result<Vec<(ConversationId, Conversation)>, StoreError> {
+    let keys: Vec<EntityKey> = ids.iter().map(|id| EntityKey::Conversation(*id)).collect();
+    let rows = store.entities(&keys)?;
+    let found = ids.iter().zip(rows);
+    found
+        .filter_map(|(id, row)| Some((*id, row?)))
+        .map(|(id, row)| Ok((id, Conversation::decode(&row)?)))
+        .collect()
+}
+
+/// What one member sees of a direct conversation; `None`: not a member.
+fn entry(
+    store: &dyn Store,
+    user: &UserId,
+    id: ConversationId,
+    row: &Conversation,
+) -> Result<Option<ConversationEntry>, StoreError> {
+    let Some(me) = row.member(user).filter(|_| !row.unopened) else {
+        return Ok(None);
+    };
+    let peer = row.members.iter().find(|member| member.user != *user);
+    Ok(Some(ConversationEntry {
+        conversation: id,
+        peer: Some(peer.map_or(*user, |peer| peer.user)),
+        group: None,
+        head: row.head,
+        first: Seq::FIRST,
+        delivered: me.delivered,
+        read: me.read,
+        unread: unread(store, user, &id, me.read, row.head)?,
+        last: last(store, &id, row.head)?,
+        activity: row.activity,
+        keep_ms: row.keep_ms,
+        peer_delivered: peer.and_then(|peer| peer.delivered),
+        peer_read: peer.and_then(|peer| peer.shown_read),
+        blocked: me.blocks,
+    }))
+}
+
+/// Messages of others that the user has not read.
+fn unread(
+    store: &dyn Store,
+    user: &UserId,
+    conversation: &ConversationId,
+    read: Option<Seq>,
+    head: Option<Seq>,
+) -> Result<u64, StoreError> {
+    let (read, head) = (read.map_or(0, Seq::get), head.map_or(0, Seq::get));
+    let above = head.saturating_sub(read);
+    if above == 0 || above > UNREAD_COUNTED_MAX as u64 {
+        return Ok(above);
+    }
+    let range = HistoryRange {
+        first: Seq::new(read + 1).unwrap_or(Seq::FIRST),
+        last: Seq::new(head).ok(),
+        limit: UNREAD_COUNTED_MAX,
+        bytes: UNREAD_BYTES_MAX,
+        newest_first: false,
+    };
+    let rows = store.history(conversation, range)?;
+    let unseen = above - rows.len() as u64;
+    let counts = |message: &Message| {
+        message.from != *user && !matches!(message.content, Content::Note(_) | Content::Gone(_))
+    };
+    Ok(unseen + rows.iter().filter(|HistoryRow(row)| counts(row)).count() as u64)
+}
+
+fn last(
+    store: &dyn Store,
+    conversation: &ConversationId,
+    head: Option<Seq>,
+) -> Result<Option<Message>, StoreError> {
+    let Some(head) = head else { return Ok(None) };
+    let range = HistoryRange {
+        first: head,
+        last: Some(head),
+        ..HistoryRange::ALL
+    };
+    let row = store.history(conversation, range)?.pop();
+    Ok(row.map(|HistoryRow(message)| message))
+}
+
+fn settings(store: &dyn Store, user: &UserId) -> Result<Answer, StoreError> {
+    let row = store.entities(&[EntityKey::Settings(*user)])?.pop();
+    let row = row
+        .flatten()
+        .map(|row| Settings::decode(&row))
+        .transpose()?;
+    let Settings { privacy, blocked } = row.unwrap_or_default();
+    Ok(Answer::Settings(query::Settings { privacy, blocked }))
+}
+
+fn devices(store: &dyn Store, user: &UserId, connected: &[DeviceId]) -> Result<Answer, StoreError> {
+    let row = store.entities(&[EntityKey::Account(*user)])?.pop();
+    let account = row.flatten().map(|row| Account::decode(&row)).transpose()?;
+    let devices = account.map_or_else(Vec::new, |account| account.devices);
+    let devices = devices.into_iter().map(|device| DeviceEntry {
+        device: device.id,
+        label: device.label,
+        added_at: device.added_at,
+        seen_at: None,
+        connected: connected.contains(&device.id),
+    });
+    Ok(Answer::Devices(devices.collect()))
+}
