@@ -8,9 +8,10 @@ use serde::Serialize;
 use crate::gateway::Target;
 use crate::measure::{Measurement, PhaseResult, Verdicts};
 use crate::pacer::Arrival;
-use crate::plan::{FIRST_STEP, Plan, Ramp, SETTLE, Throughput};
+use crate::plan::{FIRST_STEP, Plan, Ramp, Throughput};
 use crate::scenario::{Graph, Kind, Mode, Network, Phase, Population, Scenario, Traffic};
-use crate::scenario_run;
+use crate::scenario_run::{self, Stage};
+use crate::stop::Stop;
 
 /// How long each ramp and each drain may take.
 const RAMP_MAX: Duration = Duration::from_secs(600);
@@ -86,8 +87,9 @@ pub(crate) async fn measure(
     plan: &Plan,
     target: &Target,
     rate: Option<f64>,
+    stop: &Stop,
 ) -> anyhow::Result<Figures> {
-    let measured = scenario_run::play(&scenario(plan, rate), target, true).await?;
+    let measured = scenario_run::play(&scenario(plan, rate), target, &Stage::plain(stop)).await?;
     Figures::of(&measured)
 }
 
@@ -146,9 +148,9 @@ fn scenario(plan: &Plan, rate: Option<f64>) -> Scenario {
         network: Network::default(),
         phases: vec![
             ramp(FIRST, FIRST_STEP),
-            phase(FIRST_QUIET, SETTLE, Kind::Hold),
+            phase(FIRST_QUIET, plan.settle, Kind::Hold),
             ramp(ALL, 1.0),
-            phase(ALL_QUIET, SETTLE, Kind::Hold),
+            phase(ALL_QUIET, plan.settle, Kind::Hold),
             load("warm-up", plan.warm_up(), closed),
             load(MOST, plan.window(), closed),
             phase("drain", DRAIN_MAX, Kind::Drain),
@@ -198,6 +200,7 @@ fn throughput(phase: &PhaseResult) -> Throughput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::SETTLE;
 
     fn plan() -> Plan {
         Plan {
@@ -207,6 +210,7 @@ mod tests {
             bytes: 120,
             seconds: 10,
             handshakes: 8,
+            settle: SETTLE,
         }
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
-use crate::measure::Histogram;
+use crate::measure::{Board, Histogram};
 use crate::percentiles::Percentiles;
 use crate::plan::{self, Meter, Plan, Ramp, Throughput};
 use crate::ports::Ports;
@@ -88,10 +88,10 @@ struct Tally {
 }
 
 /// Starts an echo server, measures it, and ends it. Must run in a `LocalSet`.
-pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Ceiling> {
+pub(crate) async fn measure(plan: &Plan, board: &Board) -> anyhow::Result<Ceiling> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("echo-server");
-    let (server, address) = Server::start(command, START_PATIENCE, |line| {
+    let (server, address) = Server::start(command, START_PATIENCE, board, |line| {
         line.strip_prefix(LISTENING)?.parse::<SocketAddr>().ok()
     })?;
     let ports = Ports::open(

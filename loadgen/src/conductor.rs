@@ -9,12 +9,13 @@ use parking_lot::Mutex;
 
 use crate::engine::Pid;
 use crate::gateway::Gateway;
+use crate::second::{MemoryPoint, Second, Standing};
+use crate::talk::{Said, Step};
 
 /// What the engine asks for beyond its own devices.
 pub(crate) enum Conductor {
     /// This process is the only one, and the gateway is its own or a stranger's.
     Alone(Alone),
-    #[allow(dead_code, reason = "comes with --processes")]
     /// Another process conducts: it is told on standard output, and answers on standard input.
     Agent(Agent),
 }
@@ -27,14 +28,18 @@ pub(crate) struct Alone {
 
 /// One of several generator processes.
 pub(crate) struct Agent {
-    /// Lines of the coordinator.
-    pub(crate) orders: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<String>>,
+    /// One for each step that all processes have come to.
+    pub(crate) go: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<()>>,
 }
 
-/// What an agent prints before each phase; the coordinator answers [`GO`] when all have.
-pub(crate) const READY: &str = "ready";
-/// What lets an agent begin a phase.
-pub(crate) const GO: &str = "go";
+impl Agent {
+    /// Waits until all processes of the run have come to this step.
+    async fn step(&self, step: Step) -> anyhow::Result<()> {
+        Said::At(step).say();
+        let go = self.go.lock().await.recv().await;
+        go.context("the coordinator is gone")
+    }
+}
 
 impl Conductor {
     /// The only process.
@@ -56,17 +61,27 @@ impl Conductor {
     pub(crate) async fn at_phase(&self, number: usize) -> anyhow::Result<()> {
         match self {
             Self::Alone(_) => Ok(()),
-            Self::Agent(agent) => {
-                println!("{READY} {number}");
-                let order = agent.orders.lock().await.recv().await;
-                let order = order.context("the coordinator is gone")?;
-                anyhow::ensure!(order == GO, "the coordinator said {order:?}");
-                Ok(())
-            }
+            Self::Agent(agent) => agent.step(Step::Phase(number)).await,
         }
     }
 
-    /// Kills the gateway. For an agent the coordinator has done it.
+    /// A second is over.
+    pub(crate) fn second(&self, second: Second, standing: Standing) {
+        match self {
+            Self::Alone(_) => {}
+            Self::Agent(_) => Said::Second(Box::new((second, standing))).say(),
+        }
+    }
+
+    /// Memory was looked at.
+    pub(crate) fn memory(&self, point: MemoryPoint) {
+        match self {
+            Self::Alone(_) => {}
+            Self::Agent(_) => Said::Memory(point).say(),
+        }
+    }
+
+    /// Kills the gateway. For an agent the coordinator does it, once all have asked.
     pub(crate) async fn kill(&self) -> anyhow::Result<()> {
         match self {
             Self::Alone(alone) => {
@@ -74,7 +89,7 @@ impl Conductor {
                 alone.pid.set(None);
                 Ok(())
             }
-            Self::Agent(_) => Ok(()),
+            Self::Agent(agent) => agent.step(Step::Kill).await,
         }
     }
 
@@ -92,7 +107,7 @@ impl Conductor {
                 alone.pid.set(pid.await??);
                 Ok(())
             }
-            Self::Agent(_) => Ok(()),
+            Self::Agent(agent) => agent.step(Step::Restart).await,
         }
     }
 }

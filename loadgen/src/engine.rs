@@ -11,22 +11,24 @@ use std::collections::BTreeMap;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) use phases::{Job, Pid, Stop, run};
+pub(crate) use phases::{Job, Pid, info, run};
 use quipu_protocol::credentials::Resume;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Event, EventBody, Message, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::id::{ClientSeq, ConversationId, Seq, TimestampMs, UserId};
 use quipu_protocol::welcome::Welcome;
+pub(crate) use sampler::Look;
 
 use self::seat::{Arrival, Leave, Line, Order, Seat};
 use crate::account::Account;
-use crate::measure::{Failure, Histogram, Latencies, Totals, Verdicts, count_failure};
+use crate::measure::{Failure, Latencies, Totals, Verdicts, count_failure};
 use crate::pacer::Pacer;
 use crate::payload::Label;
 use crate::ports::Ports;
 use crate::scenario::Scenario;
+use crate::second::Second;
 use crate::seed::{Purpose, Seed};
-use crate::verify::{Ledger, Observation};
+use crate::verify::{Ledger, Observation, RunId};
 
 /// Messages of a pair under way at the most; what is due above it is shed and counted.
 const UNDER_WAY_MAX: u32 = 4_096;
@@ -57,14 +59,6 @@ struct Counters {
     attempts: u64,
     /// Of those thrown off by the present storm.
     returned: u64,
-}
-
-/// Latencies of the second that is going on.
-#[derive(Debug, Default)]
-struct Second {
-    deliver: Histogram,
-    ack: Histogram,
-    lag: Histogram,
 }
 
 /// How sends are started.
@@ -118,7 +112,10 @@ struct Engine {
     /// Number of the phase, and the latencies of each phase so far.
     phase: usize,
     latencies: Vec<Latencies>,
+    /// Latencies of the second that is going on.
     second: Second,
+    /// No messages yet: memory is that of connections alone.
+    quiet: bool,
     counters: Counters,
     totals: Totals,
     failures: BTreeMap<String, Failure>,
@@ -137,9 +134,8 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(scenario: &Scenario, number: u64, accounts: &[Account]) -> Self {
-        let talks = scenario.phases.iter().any(|phase| phase.traffic.is_some());
-        let pairs = if talks {
+    fn new(scenario: &Scenario, run: RunId, accounts: &[Account]) -> Self {
+        let pairs = if scenario.talks() {
             scenario.graph.pairs as usize
         } else {
             0
@@ -151,7 +147,7 @@ impl Engine {
         Self {
             seed: Seed(scenario.seed),
             seats: accounts.iter().map(|_| Seat::default()).collect(),
-            ledger: Ledger::new(number),
+            ledger: Ledger::new(run),
             base,
             pairs,
             users: accounts[base..base + 2 * pairs]
@@ -167,6 +163,7 @@ impl Engine {
             phase: 0,
             latencies: Vec::new(),
             second: Second::default(),
+            quiet: true,
             counters: Counters::default(),
             totals: Totals::default(),
             failures: BTreeMap::new(),
@@ -322,7 +319,7 @@ impl Engine {
     }
 
     fn compose(&self, label: &Label, bytes: usize) -> (ConversationId, String) {
-        let conversation = self.ledger.conversation(label.pair as usize);
+        let conversation = self.ledger.conversation(self.ledger.place(label));
         (conversation, label.text(bytes))
     }
 
@@ -534,7 +531,7 @@ impl Engine {
         let error = anyhow::anyhow!("{}: {}", rejection.code, rejection.reason);
         self.failed(device, "send refused", &error);
         self.ledger.refused(&order.label);
-        self.finished(order.label.pair as usize);
+        self.finished(self.ledger.place(&order.label));
         None
     }
 
@@ -561,7 +558,7 @@ impl Engine {
                 self.seats[device].wake();
             }
             Command::Send(order, phase) => {
-                let (pair, side) = (order.label.pair as usize, order.label.side);
+                let (pair, side) = (self.ledger.place(&order.label), order.label.side);
                 self.waiting -= 1;
                 let label = self.ledger.send(pair, side, order.due, phase);
                 self.seats[device].repeat(Order {

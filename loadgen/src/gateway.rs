@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::account::Account;
+use crate::measure::Board;
 use crate::process::Server;
 
 /// How long a gateway may take to start, a debug build on a busy machine included.
@@ -41,6 +42,8 @@ pub(crate) struct Target {
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) accounts: Vec<Account>,
+    /// The file that the accounts were read from.
+    pub(crate) tokens: PathBuf,
     /// Its process, when it runs on this machine.
     pub(crate) pid: Option<u32>,
     own: Option<Own>,
@@ -52,6 +55,8 @@ struct Own {
     // In this order: the process ends before its folder goes.
     server: Option<Server>,
     folder: tempfile::TempDir,
+    /// Where what it prints is shown.
+    board: Board,
 }
 
 impl Gateway {
@@ -70,12 +75,6 @@ impl Gateway {
         self.pid = Some(server.pid());
         own.server = Some(server);
         Ok(())
-    }
-
-    #[allow(dead_code, reason = "comes with --processes")]
-    /// The tokens file of a gateway of our own.
-    pub(crate) fn tokens(&self) -> Option<PathBuf> {
-        self.own.as_ref().map(Own::tokens)
     }
 }
 
@@ -100,7 +99,7 @@ impl Own {
             // Ctrl-C is for us: the gateway is needed until the report is there.
             .process_group(0);
         let shown = address.to_string();
-        let (server, ()) = Server::start(command, START_PATIENCE, move |line| {
+        let (server, ()) = Server::start(command, START_PATIENCE, &self.board, move |line| {
             line.contains(&shown).then_some(())
         })?;
         Ok(server)
@@ -109,15 +108,16 @@ impl Own {
 
 impl Target {
     /// Makes `accounts` accounts and starts the gateway, or reads them where one runs already.
-    pub(crate) fn start(&self, accounts: usize) -> anyhow::Result<Gateway> {
+    pub(crate) fn start(&self, accounts: usize, board: &Board) -> anyhow::Result<Gateway> {
         let gateway = match (&self.server, &self.tokens) {
             (Some(server), Some(tokens)) => Gateway {
                 address: *server,
                 accounts: read_tokens(tokens)?,
+                tokens: tokens.clone(),
                 pid: self.server_pid,
                 own: None,
             },
-            _ => self.start_own(accounts)?,
+            _ => self.start_own(accounts, board)?,
         };
         ensure!(
             gateway.accounts.len() >= accounts,
@@ -127,7 +127,7 @@ impl Target {
         Ok(gateway)
     }
 
-    fn start_own(&self, accounts: usize) -> anyhow::Result<Gateway> {
+    fn start_own(&self, accounts: usize, board: &Board) -> anyhow::Result<Gateway> {
         let program = match &self.gateway {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("quipu-gateway"),
@@ -146,6 +146,7 @@ impl Target {
             program,
             server: None,
             folder,
+            board: board.clone(),
         };
         provision(&own.program, &own.data(), accounts, &own.tokens())?;
         let address = free_address()?;
@@ -155,6 +156,7 @@ impl Target {
         Ok(Gateway {
             address,
             accounts: read_tokens(&own.tokens())?,
+            tokens: own.tokens(),
             pid: Some(pid),
             own: Some(own),
         })
@@ -182,17 +184,18 @@ impl Target {
 }
 
 fn provision(program: &Path, data: &Path, accounts: usize, tokens: &Path) -> anyhow::Result<()> {
-    let status = Command::new(program)
+    let made = Command::new(program)
         .arg("provision")
         .arg("--data")
         .arg(data)
         .args(["--prefix", PREFIX, "--count", &accounts.to_string()])
         .arg("--tokens")
         .arg(tokens)
-        .status()
+        .output()
         .with_context(|| format!("start {}", program.display()))?;
-    if !status.success() {
-        bail!("making {accounts} accounts failed; its output is above");
+    if !made.status.success() {
+        let said = String::from_utf8_lossy(&made.stderr);
+        bail!("making {accounts} accounts failed: {}", said.trim());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Whether a run's figures are worth something: who was the bottleneck, and did what was to happen happen.
 
-use crate::measure::{Measurement, MemorySlope, PhaseResult, Sample};
+use crate::measure::{Measurement, MemorySlope, PhaseResult};
+use crate::second::MemoryPoint;
 
 /// A generator that gets to one send in a hundred later than this measured itself.
 const LAG_P99_MAX_MS: f64 = 5.0;
@@ -9,8 +10,8 @@ const GENERATOR_CORES_MAX: f64 = 0.85;
 /// Connections that a slope is taken over at the least.
 const SLOPE_CONNECTIONS_MIN: u64 = 100;
 
-/// Adds to `measured` why it is invalid, if it is. `missing`: devices that were not connected at the end.
-pub(crate) fn judge(measured: &mut Measurement, missing: u64) {
+/// Adds to `measured` why it is invalid, if it is.
+pub(crate) fn judge(measured: &mut Measurement) {
     let processes = measured.scenario.processes.max(1) as f64;
     for phase in &measured.phases {
         if phase.closed_loop || phase.offered_per_second.is_none() || is_upheaval(phase) {
@@ -43,10 +44,10 @@ pub(crate) fn judge(measured: &mut Measurement, missing: u64) {
     let mut reasons: Vec<String> = late
         .map(|phase| format!("{}: not done within its {:.0} s", phase.name, phase.seconds))
         .collect();
-    if missing > 0 {
+    if measured.missing > 0 {
         reasons.push(format!(
-            "{missing} of {} devices were not connected at the end",
-            measured.scenario.connections
+            "{} of {} devices were not connected at the end",
+            measured.missing, measured.scenario.connections
         ));
     }
     measured.invalid.append(&mut reasons);
@@ -57,28 +58,20 @@ fn is_upheaval(phase: &PhaseResult) -> bool {
     phase.storm.is_some()
 }
 
-/// The slope of resident memory over connections, from the ramp and what follows before the first messages.
-pub(crate) fn memory_slope(samples: &[Sample], phases: &[PhaseResult]) -> MemorySlope {
-    let quiet = phases
-        .iter()
-        .take_while(|phase| phase.kind == "ramp" || (phase.kind == "hold" && phase.due == 0))
-        .count();
-    let samples: Vec<&Sample> = samples
-        .iter()
-        .take_while(|sample| sample.phase < quiet)
-        .collect();
-    let most = samples.iter().map(|one| one.connections).max().unwrap_or(0);
+/// The slope of resident memory over connections, from looks before the first messages.
+pub(crate) fn memory_slope(looks: &[MemoryPoint]) -> MemorySlope {
+    let most = looks.iter().map(|one| one.connections).max().unwrap_or(0);
     // Above what a process needs at all.
-    let points = |bytes: fn(&Sample) -> Option<u64>| -> Vec<(f64, f64)> {
-        samples
+    let points = |bytes: fn(&MemoryPoint) -> Option<u64>| -> Vec<(f64, f64)> {
+        looks
             .iter()
-            .filter(|sample| sample.connections * 10 >= most && most >= SLOPE_CONNECTIONS_MIN)
-            .filter_map(|sample| Some((sample.connections as f64, bytes(sample)? as f64 / 1024.0)))
+            .filter(|look| look.connections * 10 >= most && most >= SLOPE_CONNECTIONS_MIN)
+            .filter_map(|look| Some((look.connections as f64, bytes(look)? as f64 / 1024.0)))
             .collect()
     };
     MemorySlope {
-        gateway_kib: slope(&points(|sample| sample.gateway_rss_bytes)),
-        generator_kib: slope(&points(|sample| Some(sample.generator_rss_bytes))),
+        gateway_kib: slope(&points(|look| look.gateway_bytes)),
+        generator_kib: slope(&points(|look| Some(look.generator_bytes))),
     }
 }
 
@@ -99,33 +92,23 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn at(connections: u64, kib: u64) -> Sample {
-        Sample {
-            connections,
-            gateway_rss_bytes: Some(kib * 1024),
-            ..Sample::default()
-        }
-    }
-
-    fn ramp() -> PhaseResult {
-        PhaseResult {
-            kind: "ramp".to_owned(),
-            ..PhaseResult::default()
-        }
-    }
-
     #[test]
     fn the_slope_leaves_out_what_a_process_needs_at_all() {
-        let samples: Vec<Sample> = (1..=10)
+        let at = |connections: u64, kib: u64| MemoryPoint {
+            connections,
+            gateway_bytes: Some(kib * 1024),
+            generator_bytes: 0,
+        };
+        let looks: Vec<MemoryPoint> = (1..=10)
             .map(|n| at(n * 1_000, 50_000 + n * 30_000))
             .collect();
-        let slope = memory_slope(&samples, &[ramp()]);
+        let slope = memory_slope(&looks);
         assert!(
             (slope.gateway_kib.unwrap() - 30.0).abs() < 1e-6,
             "{slope:?}"
         );
-        assert_eq!(memory_slope(&samples[..1], &[ramp()]).gateway_kib, None);
-        assert_eq!(memory_slope(&samples, &[]).gateway_kib, None);
+        assert_eq!(memory_slope(&looks[..1]).gateway_kib, None);
+        assert_eq!(memory_slope(&[]).gateway_kib, None);
     }
 
     fn rate(lag_ms: u64, cpu: f64) -> PhaseResult {
@@ -143,7 +126,7 @@ mod tests {
     fn reasons(phase: PhaseResult) -> Vec<String> {
         let mut measured = crate::measure::empty();
         measured.phases.push(phase);
-        judge(&mut measured, 0);
+        judge(&mut measured);
         measured.invalid
     }
 

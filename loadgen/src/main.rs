@@ -1,9 +1,11 @@
 //! Quipu's load generator: measures gateways, and the bare transport beside them, and verifies every message that it counts.
 
 mod account;
+mod agent;
 mod bench;
 mod ceiling;
 mod conductor;
+mod coordinator;
 mod engine;
 mod environment;
 mod gateway;
@@ -28,7 +30,10 @@ mod process;
 mod report;
 mod scenario;
 mod scenario_run;
+mod second;
 mod seed;
+mod stop;
+mod talk;
 mod transport;
 mod verify;
 
@@ -40,7 +45,9 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 
 use crate::gateway::Target;
+use crate::measure::Board;
 use crate::plan::Plan;
+use crate::stop::Stop;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -104,6 +111,9 @@ enum Command {
     /// The other process of `ceiling`
     #[command(hide = true)]
     EchoServer,
+    /// One of the processes of `run --processes`
+    #[command(hide = true)]
+    Agent,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -123,6 +133,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             ceiling::serve().await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Agent => {
+            agent::work().await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Show(show) => Ok(ExitCode::from(show.run()?)),
         Command::Compare(compare) => Ok(ExitCode::from(compare.run()?)),
         Command::Metrics => {
@@ -135,7 +149,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Ceiling { plan } => {
             plan.check()?;
-            let figures = ceiling::measure(&plan).await?;
+            let figures = ceiling::measure(&plan, &Board::default()).await?;
             println!("{}", serde_json::to_string_pretty(&figures)?);
             Ok(ExitCode::SUCCESS)
         }
@@ -146,7 +160,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             json,
         } => {
             plan.check()?;
-            let figures = bench::measure(&plan, &target, rate).await?;
+            let figures = bench::measure(&plan, &target, rate, &stop()?).await?;
             println!("{}", report::versus::alone(&plan, &figures));
             write_json(json, &figures)?;
             Ok(exit(&figures))
@@ -158,13 +172,20 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             json,
         } => {
             plan.check()?;
-            let ceiling = ceiling::measure(&plan).await?;
-            let figures = bench::measure(&plan, &target, rate).await?;
+            let ceiling = ceiling::measure(&plan, &Board::default()).await?;
+            let figures = bench::measure(&plan, &target, rate, &stop()?).await?;
             println!("{}", report::versus::comparison(&plan, &ceiling, &figures));
             write_json(json, &(&plan, &ceiling, &figures))?;
             Ok(exit(&figures))
         }
     }
+}
+
+/// Ctrl-C ends a measurement.
+fn stop() -> anyhow::Result<Stop> {
+    let stop = Stop::default();
+    stop.heed_interrupts()?;
+    Ok(stop)
 }
 
 fn write_json(path: Option<PathBuf>, figures: &impl Serialize) -> anyhow::Result<()> {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram as Hdr;
 use serde::{Deserialize, Serialize};
 
+use crate::second::Standing;
+
 /// Longest latency told apart from a longer one, in microseconds: a minute.
 pub(crate) const LATENCY_US_MAX: u64 = 60_000_000;
 /// Decimal digits to which a latency is kept.
@@ -42,6 +44,8 @@ pub(crate) struct Measurement {
     pub(crate) memory: MemorySlope,
     /// Why the figures are worth nothing, one sentence each; empty: they are valid.
     pub(crate) invalid: Vec<String>,
+    /// Devices that were not connected at the end.
+    pub(crate) missing: u64,
     /// Somebody ended the run before its time; it says what was measured until then.
     pub(crate) interrupted: bool,
 }
@@ -148,6 +152,8 @@ pub(crate) struct Sample {
 /// What one phase gave.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct PhaseResult {
+    /// Which phase of the scenario it is, from 0.
+    pub(crate) number: usize,
     /// As the scenario calls it, or its kind.
     pub(crate) name: String,
     /// `ramp`, `hold`, `rate`, `storm`, `migrate`, `slow_reader`, `drain`.
@@ -465,6 +471,16 @@ pub(crate) fn count_failure(
     failure.count += count;
 }
 
+/// Adds failures to others.
+pub(crate) fn merge_failures(
+    into: &mut BTreeMap<String, Failure>,
+    others: &BTreeMap<String, Failure>,
+) {
+    for (kind, failure) in others {
+        count_failure(into, kind, failure.count, &failure.example);
+    }
+}
+
 /// What one more connection costs, as the slope between two points of the ramp: above what a process needs at all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MemorySlope {
@@ -585,6 +601,8 @@ pub(crate) struct Progress {
     pub(crate) totals: Totals,
     /// Failures so far.
     pub(crate) failures: BTreeMap<String, Failure>,
+    /// What other processes printed on their standard error; a part of the failures.
+    pub(crate) complaints: BTreeMap<String, Failure>,
     /// The run is over.
     pub(crate) done: bool,
 }
@@ -605,10 +623,57 @@ impl Board {
         change(&mut self.lock());
     }
 
+    /// Shows how the run stands.
+    pub(crate) fn show(&self, standing: &Standing) {
+        self.update(|progress| {
+            progress.under_way = standing.under_way;
+            progress.connections = standing.connections;
+            progress.verdicts = standing.verdicts.clone();
+            progress.totals = standing.totals.clone();
+            progress.failures = standing.failures.clone();
+            merge_failures(&mut progress.failures, &progress.complaints);
+        });
+    }
+
+    /// Another process printed a line on its standard error. Lines that differ in numbers only are one kind of failure.
+    pub(crate) fn complain(&self, who: &str, line: &str) {
+        let kind = format!("{who} said: {}", without_numbers(line));
+        self.update(|progress| {
+            count_failure(&mut progress.complaints, &kind, 1, line.trim());
+            count_failure(&mut progress.failures, &kind, 1, line.trim());
+        });
+    }
+
+    /// What other processes printed so far.
+    pub(crate) fn complaints(&self) -> BTreeMap<String, Failure> {
+        self.lock().complaints.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Progress> {
         // Plain data is whole after every single assignment, so a reader's panic does not matter.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The head of a line with `#` for every number, and without the time and date in front.
+fn without_numbers(line: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    let mut out = String::new();
+    let words = line.split_whitespace();
+    let said = words.skip_while(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+    for word in said {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        for char in word.chars() {
+            match char.is_ascii_digit() {
+                true if out.ends_with('#') => {}
+                true => out.push('#'),
+                false => out.push(char),
+            }
+        }
+    }
+    out.chars().take(CHARS_MAX).collect()
 }
 
 /// A measurement of nothing.
@@ -626,6 +691,7 @@ pub(crate) fn empty() -> Measurement {
         failures: BTreeMap::new(),
         memory: MemorySlope::default(),
         invalid: Vec::new(),
+        missing: 0,
         interrupted: false,
     }
 }
@@ -676,6 +742,23 @@ mod tests {
         assert_eq!(storm.seconds_to(0.9), Some(9.0));
         assert_eq!(storm.seconds_to(1.0), None);
         assert_eq!(StormResult::default().seconds_to(0.9), None);
+    }
+
+    #[test]
+    fn complaints_are_failures_of_one_kind_whatever_their_numbers() {
+        let board = Board::default();
+        for line in [
+            "2026-11-22T09:34:08.09Z  WARN gateway::log: fsync took 120 ms",
+            "2026-11-22T09:34:09.11Z  WARN gateway::log: fsync took 9 ms",
+        ] {
+            board.complain("gateway", line);
+        }
+        board.show(&Standing::default());
+        let failures = board.read().failures;
+        let (kind, failure) = failures.first_key_value().unwrap();
+        assert_eq!(kind, "gateway said: WARN gateway::log: fsync took # ms");
+        assert_eq!((failures.len(), failure.count), (1, 2));
+        assert!(failure.example.contains("120 ms"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::payload::TEXT_BYTES_MIN;
 use crate::percentiles::Percentiles;
 use crate::process::{self, Sample};
+use crate::scenario::Scenario;
 
 /// Of the connections, those after which memory is looked at for the first time: the slope starts above what any server needs
 /// at all.
@@ -36,9 +37,34 @@ pub(crate) struct Plan {
     /// Handshakes under way at once
     #[arg(long, default_value_t = 64)]
     pub(crate) handshakes: usize,
+    /// How long to wait before each look at memory
+    #[arg(skip = SETTLE)]
+    #[serde(skip)]
+    pub(crate) settle: Duration,
 }
 
 impl Plan {
+    /// A short look at the transport in the shape of a scenario: enough for a ratio, in a few seconds.
+    pub(crate) fn short(scenario: &Scenario) -> Self {
+        const CONNECTIONS: (u64, u64) = (2, 1_000);
+        const PAIRS: (u64, u64) = (1, 100);
+        let connections = scenario.clients().clamp(CONNECTIONS.0, CONNECTIONS.1);
+        let pairs = scenario.graph.pairs.clamp(PAIRS.0, PAIRS.1);
+        let traffic = scenario.phases.iter().find_map(|one| one.traffic.as_ref());
+        let bytes = traffic.map_or(TEXT_BYTES_MIN, |traffic| {
+            (traffic.bytes.0 + traffic.bytes.1) / 2
+        });
+        Self {
+            connections: connections as usize,
+            pairs: pairs.min(connections / 2) as usize,
+            outstanding: 2,
+            bytes,
+            seconds: 2,
+            handshakes: 64,
+            settle: Duration::from_secs(1),
+        }
+    }
+
     /// Connections after which memory is looked at for the first time.
     pub(crate) fn first_step(&self) -> usize {
         (self.connections as f64 * FIRST_STEP).ceil() as usize
@@ -189,11 +215,11 @@ where
 {
     let first = plan.first_step();
     open(0, first).await?;
-    let small = settled(server).await?;
+    let small = settled(server, plan.settle).await?;
     let meter = Meter::start(server)?;
     open(first, plan.connections).await?;
     let reading = meter.stop()?;
-    let large = settled(server).await?;
+    let large = settled(server, plan.settle).await?;
     let opened = plan.connections - first;
     Ok(Ramp {
         connections: plan.connections,
@@ -206,8 +232,28 @@ where
 }
 
 /// Looks at the server's memory when it has settled.
-async fn settled(server: Option<u32>) -> anyhow::Result<Option<Sample>> {
+async fn settled(server: Option<u32>, settle: Duration) -> anyhow::Result<Option<Sample>> {
     let Some(pid) = server else { return Ok(None) };
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
     process::sample(pid).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_look_fits_every_scenario() {
+        for name in crate::scenario::NAMES {
+            for connections in [2, 3, 40, 200_000] {
+                let mut scenario = crate::scenario::builtin(name).unwrap();
+                let changes = crate::scenario::Changes {
+                    connections: Some(connections),
+                    ..Default::default()
+                };
+                scenario.change(&changes).unwrap();
+                Plan::short(&scenario).check().unwrap();
+            }
+        }
+    }
 }

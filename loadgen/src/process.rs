@@ -1,14 +1,21 @@
 //! Server processes under measurement: started, watched through `/proc`, and ended with the run.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+
+use crate::measure::Board;
 
 /// Kernel clock ticks a second in `/proc/<pid>/stat`: 100 on every Linux that we know (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
+
+/// Lines of a child that are kept until it is ready.
+const SAID_LINES_MAX: usize = 50;
 
 /// A child that dies with this value.
 pub(crate) struct Server {
@@ -18,34 +25,48 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `command` and waits until `ready` recognises one line of its standard output or standard error.
     ///
-    /// What the child prints afterwards goes to our standard error, so that its complaints are not lost.
+    /// What it prints on standard error is a complaint and goes to the board; what it prints until it is ready is part of the
+    /// error, if there is one.
     pub(crate) fn start<T: Send + 'static>(
         mut command: Command,
         patience: Duration,
+        board: &Board,
         ready: impl Fn(&str) -> Option<T> + Send + Sync + Clone + 'static,
     ) -> anyhow::Result<(Self, T)> {
-        let program = command.get_program().to_string_lossy().into_owned();
+        let path = Path::new(command.get_program());
+        let program = path.file_name().unwrap_or_default().to_string_lossy();
+        let program = program.into_owned();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {program}"))?;
-        let (found, wait) = mpsc::sync_channel(1);
+        let (found, wait) = mpsc::sync_channel(2);
+        let said = Said::default();
         if let Some(out) = child.stdout.take() {
-            watch(out, ready.clone(), found.clone());
+            watch(out, ready.clone(), found.clone(), said.clone(), |_| {});
         }
         if let Some(err) = child.stderr.take() {
-            watch(err, ready, found);
+            let (board, who) = (board.clone(), program.clone());
+            let complain = move |line: &str| board.complain(&who, line);
+            watch(err, ready, found, said.clone(), complain);
         }
         let server = Self { child };
         match wait.recv_timeout(patience) {
             Ok(value) => Ok((server, value)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("{program} is not ready after {} s", patience.as_secs())
+                bail!(
+                    "{program} is not ready after {} s; it said:{}",
+                    patience.as_secs(),
+                    said.text()
+                )
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                bail!("{program} ended before it was ready; its output is above")
+                bail!(
+                    "{program} ended before it was ready; it said:{}",
+                    said.text()
+                )
             }
         }
     }
@@ -64,25 +85,41 @@ impl Drop for Server {
     }
 }
 
+/// What a child said before it was ready, the first lines of it.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Said {
+    fn add(&self, line: &str) {
+        let mut lines = self.0.lock();
+        if lines.len() < SAID_LINES_MAX {
+            lines.push(line.to_owned());
+        }
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.lock();
+        lines.iter().map(|line| format!("\n  {line}")).collect()
+    }
+}
+
 /// Reads `stream` to its end on a thread of its own; the child must never block on a full pipe.
 fn watch<T: Send + 'static>(
     stream: impl std::io::Read + Send + 'static,
     ready: impl Fn(&str) -> Option<T> + Send + 'static,
     found: mpsc::SyncSender<T>,
+    said: Said,
+    each: impl Fn(&str) + Send + 'static,
 ) {
     std::thread::spawn(move || {
         let mut found = Some(found);
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            let value = found.as_ref().and_then(|_| ready(&line));
-            match (value, found.take()) {
-                (Some(value), Some(sender)) => {
-                    let _ = sender.try_send(value);
-                }
-                (None, Some(sender)) => {
-                    eprintln!("  | {line}");
-                    found = Some(sender);
-                }
-                (_, None) => eprintln!("  | {line}"),
+            each(&line);
+            said.add(&line);
+            if let Some(value) = found.as_ref().and_then(|_| ready(&line))
+                && let Some(found) = found.take()
+            {
+                let _ = found.try_send(value);
             }
         }
     });

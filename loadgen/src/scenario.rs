@@ -244,6 +244,11 @@ impl Scenario {
         self.phases.iter().map(|phase| phase.length).sum()
     }
 
+    /// Whether anything is sent.
+    pub(crate) fn talks(&self) -> bool {
+        self.phases.iter().any(|phase| phase.traffic.is_some())
+    }
+
     /// Whether a storm kills the gateway, which then must be ours.
     pub(crate) fn kills(&self) -> bool {
         self.phases

@@ -4,13 +4,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use crate::ceiling::{self, Ceiling};
 use crate::conductor::Conductor;
-use crate::engine::{self, Job, Stop};
+use crate::coordinator;
+use crate::engine::{self, Job};
 use crate::gateway::Target;
 use crate::measure::{Board, Measurement};
+use crate::plan::Plan;
 use crate::preflight::Machine;
 use crate::report::{self, live};
 use crate::scenario::{Changes, NAMES, Scenario, builtin};
+use crate::stop::Stop;
+use crate::verify::RunId;
+
+/// Somebody did not want to wait for the report.
+const EXIT_INTERRUPTED: u8 = 130;
+/// As the command line checks it.
+const PROCESSES_MAX: i64 = coordinator::PROCESSES_MAX as i64;
 
 /// Plays a scenario against a gateway and verifies every message.
 ///
@@ -33,6 +43,12 @@ pub(crate) struct Run {
     /// A condition such as 'p99_deliver<10ms'; more than one may be given
     #[arg(long, value_name = "GATE")]
     gate: Vec<report::gate::Gate>,
+    /// Generator processes that share the work
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=PROCESSES_MAX))]
+    processes: u16,
+    /// Do not measure bare quinn after the run, which takes some five seconds and gives the report its ratios
+    #[arg(long)]
+    no_ceiling: bool,
     /// No live screen; the figures are the same with one
     #[arg(long)]
     no_tui: bool,
@@ -54,13 +70,43 @@ impl Run {
             .target
             .clone()
             .or(scenario.server.as_deref(), scenario.tokens.as_deref())?;
-        let measurement = play(&scenario, &target, self.no_tui).await?;
-        self.report(&scenario, &measurement)
+        let stop = Stop::default();
+        stop.heed_interrupts()?;
+        tokio::select! {
+            code = self.play(&scenario, &target, &stop) => code,
+            () = stop.wished_twice() => {
+                eprintln!("ended at once: there is no report");
+                Ok(EXIT_INTERRUPTED)
+            }
+        }
     }
 
-    fn report(&self, scenario: &Scenario, measured: &Measurement) -> anyhow::Result<u8> {
-        let configuration = toml::from_str(&scenario.to_toml()).context("the scenario as TOML")?;
-        let report = report::build::report(measured, configuration, &self.gate);
+    async fn play(&self, scenario: &Scenario, target: &Target, stop: &Stop) -> anyhow::Result<u8> {
+        let stage = Stage {
+            processes: usize::from(self.processes),
+            no_tui: self.no_tui,
+            stop: stop.clone(),
+        };
+        let measured = play(scenario, target, &stage).await?;
+        // Elsewhere the gateway has another machine and another way to it: there is nothing to compare.
+        let is_comparable = measured.environment.gateway_is_local && !measured.interrupted;
+        let ceiling = match is_comparable && !self.no_ceiling {
+            true => ceiling_of(scenario, stop).await,
+            false => None,
+        };
+        self.report(scenario, &measured, ceiling.as_ref())
+    }
+
+    fn report(
+        &self,
+        scenario: &Scenario,
+        measured: &Measurement,
+        ceiling: Option<&Ceiling>,
+    ) -> anyhow::Result<u8> {
+        let mut report = report_of(scenario, measured, &self.gate)?;
+        if let Some(ceiling) = ceiling {
+            report.set_ceiling(&serde_json::to_value(ceiling)?)?;
+        }
         report::command::write(None, &report::text::render(&report))?;
         if let Some(path) = &self.json {
             report::command::write(Some(path), &report.to_json())?;
@@ -69,6 +115,32 @@ impl Run {
             report::command::write(Some(path), &report::html::report(&report))?;
         }
         Ok(report.verdict.outcome.exit_code())
+    }
+}
+
+/// The report of a run.
+pub(crate) fn report_of(
+    scenario: &Scenario,
+    measured: &Measurement,
+    gates: &[report::gate::Gate],
+) -> anyhow::Result<report::model::Report> {
+    let configuration = toml::from_str(&scenario.to_toml()).context("the scenario as TOML")?;
+    Ok(report::build::report(measured, configuration, gates))
+}
+
+/// Bare quinn on the same machine, now that it has nothing else to do. Without it the report has no ratios, and stands.
+async fn ceiling_of(scenario: &Scenario, stop: &Stop) -> Option<Ceiling> {
+    eprintln!("measuring bare quinn for the ratios, some five seconds; Ctrl-C leaves it out");
+    let (plan, board) = (Plan::short(scenario), Board::default());
+    tokio::select! {
+        measured = ceiling::measure(&plan, &board) => match measured {
+            Ok(ceiling) => Some(ceiling),
+            Err(error) => {
+                eprintln!("bare quinn was not measured: {error:#}");
+                None
+            }
+        },
+        () = stop.wished() => None,
     }
 }
 
@@ -103,25 +175,51 @@ fn check(scenario: &Scenario, target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How a scenario is played, beside what it says itself.
+pub(crate) struct Stage {
+    /// Generator processes.
+    pub(crate) processes: usize,
+    /// Lines in place of a live screen.
+    pub(crate) no_tui: bool,
+    /// Ends it before its time.
+    pub(crate) stop: Stop,
+}
+
+impl Stage {
+    /// One process, and no screen.
+    pub(crate) fn plain(stop: &Stop) -> Self {
+        Self {
+            processes: 1,
+            no_tui: true,
+            stop: stop.clone(),
+        }
+    }
+}
+
 /// Looks at the machine, starts the gateway, and plays a scenario against it. Must run in a `LocalSet`.
 pub(crate) async fn play(
     scenario: &Scenario,
     target: &Target,
-    no_tui: bool,
+    stage: &Stage,
 ) -> anyhow::Result<Measurement> {
     check(scenario, target)?;
     let clients = scenario.clients() as usize;
-    let mut gateway = target.start(clients)?;
+    let (stop, board) = (stage.stop.clone(), Board::default());
+    let mut gateway = target.start(clients, &board)?;
     let mut accounts = std::mem::take(&mut gateway.accounts);
     accounts.truncate(clients);
-    let (stop, board) = (Stop::default(), Board::default());
-    tokio::task::spawn_local(stop_on_interrupt(stop.clone()));
     let pressed = stop.clone();
-    let how = live::How::choose(no_tui);
+    let how = live::How::choose(stage.no_tui);
     let _live = live::Live::start(board.clone(), how, move || pressed.set())?;
+    if stage.processes > 1 {
+        return coordinator::play(scenario, gateway, stage.processes, board, stop).await;
+    }
     engine::run(Job {
         scenario: scenario.clone(),
-        number: rand::random(),
+        run: RunId {
+            number: rand::random(),
+            first_pair: 0,
+        },
         address: gateway.address,
         accounts,
         conductor: Conductor::alone(gateway),
@@ -129,11 +227,4 @@ pub(crate) async fn play(
         stop,
     })
     .await
-}
-
-/// Ctrl-C ends the run within a few seconds, with a report of what was measured.
-async fn stop_on_interrupt(stop: Stop) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        stop.set();
-    }
 }

@@ -22,7 +22,6 @@ pub(crate) enum Purpose {
     Moment = 6,
     /// What the network does to a datagram.
     Network = 7,
-    #[allow(dead_code, reason = "comes with --processes")]
     /// The seed of one of several generator processes.
     Process = 8,
 }

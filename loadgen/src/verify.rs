@@ -132,18 +132,27 @@ pub(crate) struct Observation {
     pub(crate) phase: Option<u16>,
 }
 
+/// Names the messages of one generator process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RunId {
+    /// Random, the same in all processes of a run.
+    pub(crate) number: u64,
+    /// Pairs of the processes before this one: a message that strays to another process is known for what it is.
+    pub(crate) first_pair: u32,
+}
+
 /// Everything a run has sent and seen.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    run: u64,
+    run: RunId,
     pairs: Vec<Pair>,
     verdicts: Verdicts,
     under_way: u64,
 }
 
 impl Ledger {
-    /// An empty ledger for the run with this random number.
-    pub(crate) fn new(run: u64) -> Self {
+    /// An empty ledger.
+    pub(crate) fn new(run: RunId) -> Self {
         Self {
             run,
             pairs: Vec::new(),
@@ -199,11 +208,27 @@ impl Ledger {
             corrupted: false,
         });
         Label {
-            run: self.run,
-            pair: pair as u32,
+            run: self.run.number,
+            pair: self.run.first_pair + pair as u32,
             side,
             counter,
         }
+    }
+
+    /// Number, in this ledger, of the pair whose message this is. Only for labels that it gave out itself.
+    pub(crate) fn place(&self, label: &Label) -> usize {
+        (label.pair - self.run.first_pair) as usize
+    }
+
+    /// Whether a message that claims to be of this run is one of this pair.
+    fn is_of(&self, label: &Label, pair: usize) -> bool {
+        u64::from(label.pair) == u64::from(self.run.first_pair) + pair as u64
+    }
+
+    /// The sender of a message that this ledger has given out.
+    fn sender(&mut self, label: &Label) -> &mut Member {
+        let place = self.place(label);
+        &mut self.pairs[place].members[usize::from(label.side)]
     }
 
     /// The name of a message: a function of its label, so that a receiver can check it.
@@ -237,7 +262,7 @@ impl Ledger {
     /// second time as lost.
     fn corrupted(&mut self, pair: usize, label: &Label) {
         self.verdicts.corrupted += 1;
-        if label.run != self.run || label.pair as usize != pair {
+        if label.run != self.run.number || !self.is_of(label, pair) {
             return;
         }
         let sender = &mut self.pairs[pair].members[usize::from(label.side)];
@@ -275,7 +300,8 @@ impl Ledger {
     /// A message was put off and will be sent anew, as another one: under this label nobody may see it any more. Says the phase
     /// that it was due in.
     pub(crate) fn withdraw(&mut self, label: &Label) -> Option<u16> {
-        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        let place = self.place(label);
+        let sender = &mut self.pairs[place].members[usize::from(label.side)];
         let progress = sender.progress(label.counter).filter(|it| !it.done())?;
         progress.refused = true;
         let phase = progress.phase;
@@ -286,7 +312,7 @@ impl Ledger {
 
     /// A message was written to a connection; the first time counts.
     pub(crate) fn written(&mut self, label: &Label, now: Instant) {
-        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        let sender = self.sender(label);
         if let Some(progress) = sender.progress(label.counter) {
             progress.written.get_or_insert(now);
         }
@@ -299,7 +325,7 @@ impl Ledger {
         seq: u64,
         now: Instant,
     ) -> Option<Observation> {
-        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        let sender = self.sender(label);
         let progress = sender.progress(label.counter)?;
         progress.accepted = Some(seq);
         let is_ack = progress.acked.is_none();
@@ -323,12 +349,13 @@ impl Ledger {
             return None;
         };
         let known = self.pairs[pair].members[usize::from(label.side)].sent;
-        if label.run != self.run || (label.pair as usize == pair && label.counter >= known) {
+        let is_of = self.is_of(&label, pair);
+        if label.run != self.run.number || (is_of && label.counter >= known) {
             self.verdicts.ghosts += 1;
             return None;
         }
         let this = &mut self.pairs[pair];
-        if label.pair as usize != pair || message.conversation != this.conversation {
+        if !is_of || message.conversation != this.conversation {
             self.verdicts.misdelivered += 1;
             return None;
         }
@@ -367,7 +394,8 @@ impl Ledger {
         seq: u64,
         now: Instant,
     ) -> Option<Observation> {
-        let sender = &mut self.pairs[label.pair as usize].members[usize::from(label.side)];
+        let place = self.place(label);
+        let sender = &mut self.pairs[place].members[usize::from(label.side)];
         let progress = sender.progress(label.counter)?;
         let is_ack = by_sender && progress.acked.is_none();
         match by_sender {
@@ -391,8 +419,8 @@ impl Ledger {
         Some(observation)
     }
 
-    /// The run's random number.
-    pub(crate) fn run(&self) -> u64 {
+    /// Which run it is of.
+    pub(crate) fn run(&self) -> RunId {
         self.run
     }
 
@@ -501,20 +529,25 @@ mod tests {
     use super::*;
 
     const RUN: u64 = 7;
+    /// Pairs of other processes come first.
+    const FIRST: u32 = 100;
 
     fn users(pair: usize) -> [UserId; 2] {
         ["a", "b"].map(|side| UserId::new(&format!("user-{pair}-{side}")).unwrap())
     }
 
     fn ledger() -> Ledger {
-        let mut ledger = Ledger::new(RUN);
+        let mut ledger = Ledger::new(RunId {
+            number: RUN,
+            first_pair: FIRST,
+        });
         ledger.add_pair(users(0), 0);
         ledger.add_pair(users(1), 0);
         ledger
     }
 
     fn message(label: &Label, seq: u64) -> Message {
-        let users = users(label.pair as usize);
+        let users = users((label.pair - FIRST) as usize);
         Message {
             conversation: ConversationId::direct(&users[0], &users[1]),
             seq: Seq::new(seq).unwrap(),
@@ -733,6 +766,13 @@ mod tests {
         let labels = sent(&mut ledger, 1);
         let good = message(&labels[0], 1);
         ledger.observe(1, 0, &good, Instant::now());
+        let of_another_process = Label {
+            pair: FIRST - 1,
+            ..labels[0]
+        };
+        let mut stray = good.clone();
+        stray.content = Content::Text(of_another_process.text(120));
+        ledger.observe(1, 0, &stray, Instant::now());
         let mut wrong_sender = good.clone();
         wrong_sender.from = users(0)[1];
         ledger.observe(0, 1, &wrong_sender, Instant::now());
@@ -756,7 +796,7 @@ mod tests {
         assert_eq!(
             ledger.finish(),
             verdicts(|v| {
-                v.misdelivered = 1;
+                v.misdelivered = 2;
                 v.corrupted = 2;
                 v.ghosts = 2;
                 v.rejected = 1;

@@ -108,7 +108,12 @@ fn judge(
     let run = Command::new(LOADGEN)
         .arg("run")
         .arg(&file)
-        .args(["--no-tui", "--server", &proxy.address.to_string()])
+        .args([
+            "--no-tui",
+            "--no-ceiling",
+            "--server",
+            &proxy.address.to_string(),
+        ])
         .arg("--tokens")
         .arg(gateway.tokens(number, DEVICES))
         .arg("--json")

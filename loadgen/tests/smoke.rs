@@ -32,6 +32,9 @@ fn a_small_smoke_finds_no_fault_and_leaves_nothing_behind() {
     );
     assert!(outcome.total("delivered") > 100, "{said}");
     assert!(outcome.total("logins") >= 60, "{said}");
+    // Bare quinn was measured beside it.
+    let ceiling = &outcome.report["ceiling"];
+    assert!(ceiling["login_rate"].as_f64().unwrap() > 0.0, "{said}");
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the report is left: {left:?}");
 }

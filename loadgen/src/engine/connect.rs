@@ -9,9 +9,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::World;
 use super::pump::{End, Pump};
 use super::seat::{Leave, Line};
+use crate::stop::Stop;
 
 /// How long one attempt may take.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
+
+/// Between two looks at the wish to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Starts a task that connects a device after `delay`, and tries until it is let in or the run ends. `permit` is given back
 /// after the first attempt. Does nothing if the device is not away.
@@ -85,22 +89,26 @@ pub(super) async fn ramp(
     rate: Option<f64>,
     at_once: usize,
     until: Instant,
+    stop: &Stop,
 ) -> anyhow::Result<()> {
     let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(at_once));
     let began = Instant::now();
     for device in 0..devices {
         if let Some(rate) = rate {
             let due = began + Duration::from_secs_f64(device as f64 / rate);
-            tokio::time::sleep_until(due.min(until).into()).await;
+            while Instant::now() < due.min(until) && !stop.is_set() {
+                tokio::time::sleep_until(due.min(until).min(Instant::now() + LOOK).into()).await;
+            }
         }
-        let permit = permits.clone().acquire_owned();
-        let Ok(permit) = tokio::time::timeout_at(until.into(), permit).await else {
-            return Ok(());
+        let permit = loop {
+            if stop.is_set() || Instant::now() >= until {
+                return Ok(());
+            }
+            let permit = permits.clone().acquire_owned();
+            if let Ok(permit) = tokio::time::timeout(LOOK, permit).await {
+                break permit.context("the semaphore is never closed")?;
+            }
         };
-        if world.engine.borrow().is_over() {
-            return Ok(());
-        }
-        let permit = permit.context("the semaphore is never closed")?;
         bring_in(world, device, Duration::ZERO, Some(permit));
     }
     Ok(())

@@ -3,25 +3,26 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::sampler::{self, Look};
+use super::sampler::{self, Look, MemoryPoints};
 use super::seat::{Leave, Line};
 use super::{BACKOFF, Counters, Engine, READ_BYTES, Sending, Weather, World, connect};
 use crate::account::Account;
 use crate::conductor::Conductor;
 use crate::measure::{
     Board, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo, StormResult, Verdicts,
+    merge_failures,
 };
 use crate::pacer::Pacer;
 use crate::ports::Ports;
 use crate::scenario::{How, Kind, Mode, Phase, Scenario, Storm};
 use crate::seed::{Purpose, Seed};
+use crate::stop::Stop;
 use crate::transport::ALPN_QUIPU;
+use crate::verify::{Ledger, RunId};
 
 /// How often progress is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,28 +40,12 @@ const INTERRUPTED_DRAIN: Duration = Duration::from_secs(2);
 /// The process of the gateway, which changes when it is killed and started again.
 pub(crate) type Pid = Rc<Cell<Option<u32>>>;
 
-/// Whether somebody wants the run to end before its time.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Ends the run.
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the run is to end.
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// What one generator process is to do.
 pub(crate) struct Job {
     /// Its scenario, or its part of it.
     pub(crate) scenario: Scenario,
-    /// Random number of the run, the same in all of its processes.
-    pub(crate) number: u64,
+    /// Names its messages.
+    pub(crate) run: RunId,
     /// Where the gateway is.
     pub(crate) address: SocketAddr,
     /// As many as the scenario has clients.
@@ -77,10 +62,11 @@ pub(crate) struct Job {
 struct Stage {
     world: Rc<World>,
     scenario: Scenario,
-    conductor: Conductor,
+    conductor: Rc<Conductor>,
     board: Board,
     stop: Stop,
     began: Instant,
+    memory: MemoryPoints,
     pid: Pid,
     /// What the last closed loop delivered a second.
     closed_rate: Cell<f64>,
@@ -91,7 +77,7 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
     let (scenario, accounts) = (&job.scenario, job.accounts);
     let clients = scenario.clients() as usize;
     let world = Rc::new(World {
-        engine: RefCell::new(Engine::new(scenario, job.number, &accounts)),
+        engine: RefCell::new(Engine::new(scenario, job.run, &accounts)),
         ports: Ports::open(
             job.address,
             ALPN_QUIPU,
@@ -106,26 +92,34 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
         pid: job.conductor.gateway_pid(),
         world,
         scenario: job.scenario,
-        conductor: job.conductor,
+        conductor: Rc::new(job.conductor),
         board: job.board,
+        memory: MemoryPoints::default(),
         stop: job.stop,
         began: Instant::now(),
         closed_rate: Cell::new(0.0),
     };
+    let (world, conductor) = (&stage.world, &stage.conductor);
     let sampler = tokio::task::spawn_local(sampler::sample(
-        stage.world.clone(),
+        world.clone(),
         stage.board.clone(),
-        stage.pid.clone(),
+        conductor.clone(),
+    ));
+    let memory = tokio::task::spawn_local(sampler::memory(
+        world.clone(),
+        stage.memory.clone(),
+        conductor.clone(),
     ));
     let played = stage.play().await;
     sampler.abort();
+    memory.abort();
     let measurement = stage.finish(played?);
     stage.world.ports.close().await;
     Ok(measurement)
 }
 
 impl Stage {
-    async fn play(&self) -> anyhow::Result<Vec<(usize, PhaseResult)>> {
+    async fn play(&self) -> anyhow::Result<Vec<PhaseResult>> {
         self.announce();
         let mut results = Vec::new();
         for (number, phase) in self.scenario.phases.iter().enumerate() {
@@ -134,10 +128,8 @@ impl Stage {
                 continue;
             }
             self.begin(number, phase);
-            self.conductor.at_phase(number).await?;
             let result = self.phase(number, phase).await;
-            let result = result.with_context(|| format!("phase {}", phase.name))?;
-            results.push((number, result));
+            results.push(result.with_context(|| format!("phase {}", phase.name))?);
         }
         self.quiet().await;
         Ok(results)
@@ -156,6 +148,8 @@ impl Stage {
         let mut engine = self.engine();
         engine.phase = number;
         engine.latencies.resize_with(number + 1, Default::default);
+        engine.quiet &=
+            matches!(phase.kind, Kind::Ramp { .. } | Kind::Hold) && phase.traffic.is_none();
         drop(engine);
         self.board.update(|progress| {
             progress.phase = number;
@@ -168,9 +162,11 @@ impl Stage {
         if phase.traffic.is_some() {
             self.open_conversations().await?;
         }
+        self.conductor.at_phase(number).await?;
         let (before, look) = (self.engine().counters, Look::now(self.pid.get()));
         let began = Instant::now();
         let mut result = PhaseResult {
+            number,
             name: phase.name.clone(),
             kind: phase.kind.name().to_owned(),
             began_seconds: (began - self.began).as_secs_f64(),
@@ -185,7 +181,7 @@ impl Stage {
                 handshakes,
             } => {
                 let devices = (self.world.accounts.len() as f64 * share).ceil() as usize;
-                connect::ramp(&self.world, devices, *rate, *handshakes, end).await?;
+                connect::ramp(&self.world, devices, *rate, *handshakes, end, &self.stop).await?;
                 let there = |engine: &mut Engine| engine.online >= devices as u64;
                 result.timed_out = !self.wait(end, there).await;
             }
@@ -489,19 +485,19 @@ impl Stage {
     }
 
     /// The verdict, and everything else that a report needs.
-    fn finish(&self, played: Vec<(usize, PhaseResult)>) -> Measurement {
+    fn finish(&self, played: Vec<PhaseResult>) -> Measurement {
         let mut engine = self.engine();
         engine.over = true;
         let phases: Vec<PhaseResult> = played
             .into_iter()
-            .map(|(number, result)| PhaseResult {
-                latency: std::mem::take(&mut engine.latencies[number]),
+            .map(|result| PhaseResult {
+                latency: std::mem::take(&mut engine.latencies[result.number]),
                 ..result
             })
             .collect();
         let missing = engine.seats.len() as u64 - engine.online;
-        let number = engine.ledger.run();
-        let ledger = std::mem::replace(&mut engine.ledger, crate::verify::Ledger::new(number));
+        let empty = Ledger::new(engine.ledger.run());
+        let ledger = std::mem::replace(&mut engine.ledger, empty);
         let verdicts: Verdicts = ledger.finish();
         // A device that is told now has its connection closed, and what it still gets is nobody's business.
         engine.end();
@@ -516,16 +512,18 @@ impl Stage {
             environment: crate::environment::here(&engine.gateway_agent, self.pid.get().is_some()),
             started_at_ms: crate::environment::now_ms() - (seconds * 1_000.0) as u64,
             seconds,
-            memory: crate::judge::memory_slope(&samples, &phases),
+            memory: crate::judge::memory_slope(&self.memory.borrow()),
             samples,
             phases,
             verdicts,
             totals: engine.totals.clone(),
             failures: engine.failures.clone(),
+            missing,
             invalid: Vec::new(),
             interrupted: self.stop.is_set(),
         };
-        crate::judge::judge(&mut measurement, missing);
+        merge_failures(&mut measurement.failures, &self.board.complaints());
+        crate::judge::judge(&mut measurement);
         measurement
     }
 }

@@ -101,6 +101,7 @@ pub(crate) fn measurement() -> Measurement {
             generator_kib: Some(38.25),
         },
         invalid: Vec::new(),
+        missing: 0,
         interrupted: false,
     }
 }

@@ -93,9 +93,8 @@ impl Scenario {
             talkers.name,
             talkers.clients
         );
-        let talks = self.phases.iter().any(|phase| phase.traffic.is_some());
         ensure!(
-            !talks || self.graph.pairs > 0,
+            !self.talks() || self.graph.pairs > 0,
             "there are messages to send and no pairs; set pairs in [graph]"
         );
         let mut closed = false;
