@@ -239,7 +239,7 @@ pub(super) const ROWS: &[Row] = &[
         "failures",
         Count,
         Lower,
-        "connections and log-ins that broke",
+        "connections and log-ins that broke, and complaints of other processes",
         Source::OfRun(|r| Some(r.failures.values().map(|f| f.count).sum::<u64>() as f64)),
     ),
     (
