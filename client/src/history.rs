@@ -114,6 +114,7 @@ fn read(frame: &RawFrame) -> Result<Answer, Error> {
         | FrameType::Receipt
         | FrameType::Ack
         | FrameType::Command
+        | FrameType::Refresh
         | FrameType::Reply
         | FrameType::GoAway
         | FrameType::Lane

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quipu_core::record::{Command, CommandKind, NewDevice};
 use quipu_core::row::{Account, Inbox};
-use quipu_protocol::credentials::{Credentials, Hello, Resume, Token};
+use quipu_protocol::credentials::{Credentials, Hello, Jwt, Resume, Token};
 use quipu_protocol::error::{CloseCode, RejectCode};
 use quipu_protocol::event::Outcome;
 use quipu_protocol::id::{Cursor, DeviceId, RequestId, TimestampMs, UserId};
@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::config::{self, Registration};
+use crate::external::{Believed, Disbelief, Issuer};
 use crate::password::{Password, PasswordError, Passwords};
 use crate::queries::{Queries, QueryError};
 use crate::rates::Rates;
@@ -97,6 +98,27 @@ impl From<PasswordError> for Refusal {
     }
 }
 
+const NO_ISSUER: &str = "this gateway takes no tokens of an issuer";
+const EXPIRED: &str = "QP-TOKEN-3: the token is over, show a newer one";
+
+/// A device that is let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// What it is told.
+    pub welcome: Welcome,
+    /// When its session ends unless it shows a newer token; `None`: not by itself.
+    pub expires_at: Option<Instant>,
+}
+
+/// What a known device shows besides its session token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    /// Nothing.
+    ByDevice,
+    /// A token of the issuer.
+    WithToken,
+}
+
 /// Who may register, decided at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Policy {
@@ -113,6 +135,7 @@ pub struct Accounts {
     router: Router,
     registry: Arc<Registry>,
     rates: Arc<Rates>,
+    issuer: Option<Arc<Issuer>>,
     life: u64,
     answer_timeout: Duration,
     metrics: Arc<Metrics>,
@@ -128,6 +151,8 @@ pub struct Surroundings {
     pub registry: Arc<Registry>,
     /// How often passwords are checked and accounts made.
     pub rates: Arc<Rates>,
+    /// Whose tokens are believed, if anybody's.
+    pub issuer: Option<Arc<Issuer>>,
     /// The life that cursors of this gateway belong to.
     pub life: u64,
     /// Counts.
@@ -156,6 +181,7 @@ impl Accounts {
             router: with.router,
             registry: with.registry,
             rates: with.rates,
+            issuer: with.issuer,
             life: with.life,
             answer_timeout,
             metrics: with.metrics,
@@ -171,9 +197,23 @@ impl Accounts {
         }
     }
 
+    /// When the session of a user is over who shows a newer token, or why it is not believed.
+    pub fn refresh(&self, user: &UserId, jwt: &Jwt) -> Result<Instant, &'static str> {
+        let Some(issuer) = &self.issuer else {
+            return Err(NO_ISSUER);
+        };
+        match issuer.judge(jwt, SystemTime::now(), Instant::now()) {
+            Ok(believed) if believed.user == *user => Ok(believed.until),
+            Ok(_) => Err("the token is another user's"),
+            Err(Disbelief::Expired) => Err(EXPIRED),
+            Err(Disbelief::Refused(why)) => Err(why),
+        }
+    }
+
     /// Answers a HELLO that came `from` an address. Dropping the future is harmless: at worst an account or a device exists whose token nobody has.
-    pub async fn admit(&self, hello: Hello, from: IpAddr) -> Result<Welcome, Refusal> {
+    pub async fn admit(&self, hello: Hello, from: IpAddr) -> Result<Admitted, Refusal> {
         let asked = Instant::now();
+        let mut expires_at = None;
         let admitted = match hello.credentials {
             Credentials::Register {
                 name,
@@ -189,11 +229,28 @@ impl Accounts {
                 password,
                 label,
             } => self.log_in(name, Password(password), label, from).await,
+            Credentials::External { jwt, label, device } => match self.believe(&jwt) {
+                Ok(believed) => {
+                    expires_at = Some(believed.until);
+                    let user = believed.user;
+                    match device {
+                        None => self.enter(user, label, from).await,
+                        Some((device, token)) => {
+                            let how = Entered::WithToken;
+                            self.resume(user, device, &token, hello.resume, how).await
+                        }
+                    }
+                }
+                Err(refusal) => Err(refusal),
+            },
             Credentials::Session {
                 name,
                 device,
                 token,
-            } => self.resume(name, device, &token, hello.resume).await,
+            } => {
+                let how = Entered::ByDevice;
+                self.resume(name, device, &token, hello.resume, how).await
+            }
         };
         match &admitted {
             Ok(welcome) => {
@@ -214,7 +271,45 @@ impl Accounts {
                 }
             }
         }
-        admitted
+        admitted.map(|welcome| Admitted {
+            welcome,
+            expires_at,
+        })
+    }
+
+    fn believe(&self, jwt: &Jwt) -> Result<Believed, Refusal> {
+        let unauthenticated = |why| refusal(CloseCode::Unauthenticated, why);
+        let issuer = self.issuer.as_ref().ok_or(unauthenticated(NO_ISSUER))?;
+        let judged = issuer.judge(jwt, SystemTime::now(), Instant::now());
+        judged.map_err(|disbelief| match disbelief {
+            Disbelief::Expired => refusal(CloseCode::TokenExpired, EXPIRED),
+            Disbelief::Refused(why) => unauthenticated(why),
+        })
+    }
+
+    /// Adds a device to a user of the issuer, whose account is made if this is the first one.
+    async fn enter(&self, user: UserId, label: String, from: IpAddr) -> Result<Welcome, Refusal> {
+        let taken = refusal(
+            CloseCode::NameTaken,
+            "this name has a password and is not the issuer's",
+        );
+        let known = self.queries.account(user).await?;
+        if known.is_none() {
+            self.rates
+                .registration(from)
+                .map_err(|wait| too_often(wait, "too many registrations from this address"))?;
+            match self.make(user, None, label.clone()).await {
+                // Another device of the user was faster, or somebody with a password.
+                Err(refusal) if refusal.code == CloseCode::NameTaken => {}
+                made => return made,
+            }
+        }
+        match self.queries.account(user).await? {
+            Some((account, _)) if account.password.is_none() => self.add(user, label).await,
+            Some(_) => Err(taken),
+            // Taken by a registration that the store does not show yet.
+            None => Err(UNAVAILABLE),
+        }
     }
 
     async fn register(
@@ -229,6 +324,16 @@ impl Accounts {
             return Err(taken);
         }
         let password = Some(self.passwords.hash(password).await?);
+        self.make(name, password, label).await
+    }
+
+    /// Makes an account with one device.
+    async fn make(
+        &self,
+        name: UserId,
+        password: Option<String>,
+        label: String,
+    ) -> Result<Welcome, Refusal> {
         let credentials = NewCredentials::random(label);
         let (device, token) = (credentials.device, credentials.token);
         let (request, kept) = (credentials.request, credentials.kept);
@@ -259,6 +364,11 @@ impl Accounts {
             return Err(WRONG);
         }
         self.rates.password_was_right(name, from);
+        self.add(name, label).await
+    }
+
+    /// Adds a device to an account.
+    async fn add(&self, name: UserId, label: String) -> Result<Welcome, Refusal> {
         let credentials = NewCredentials::random(label);
         let (device, token) = (credentials.device, credentials.token);
         let (request, kept) = (credentials.request, credentials.kept);
@@ -277,10 +387,24 @@ impl Accounts {
         device: DeviceId,
         token: &Token,
         resume: Option<Resume>,
+        how: Entered,
     ) -> Result<Welcome, Refusal> {
         let found = self.queries.account(name).await?;
         if !token_matches(found.as_ref().map(|(account, _)| account), device, token) {
             return Err(WRONG);
+        }
+        let has_password = found
+            .as_ref()
+            .is_some_and(|(account, _)| account.password.is_some());
+        match how {
+            Entered::WithToken if has_password => return Err(WRONG),
+            Entered::ByDevice if !has_password && self.issuer.is_some() => {
+                return Err(refusal(
+                    CloseCode::Unauthenticated,
+                    "QP-TOKEN-2: this account is entered with a token of its issuer",
+                ));
+            }
+            Entered::WithToken | Entered::ByDevice => {}
         }
         let inbox = found.map(|(_, inbox)| inbox).unwrap_or_default();
         let cursor = resume

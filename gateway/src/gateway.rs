@@ -14,6 +14,7 @@ use crate::checkpoint::{CHECKPOINT_INTERVAL, Checkpointer};
 use crate::config::Config;
 use crate::counters;
 use crate::edge::{self, Edge, EdgeError};
+use crate::external::{Issuer, IssuerError};
 use crate::folder::{DataFolder, FolderError};
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, OpenLogError};
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The issuer's keys cannot be used.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// Passwords cannot be hashed as configured.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -110,6 +114,7 @@ impl Gateway {
                 router: backbone.router.clone(),
                 registry: Arc::clone(&backbone.registry),
                 rates: Arc::clone(&rates),
+                issuer: Issuer::open(&config.external)?,
                 life: backbone.life,
                 metrics: Arc::clone(&metrics),
             },

@@ -9,6 +9,7 @@ pub mod config;
 pub mod contract;
 mod counters;
 pub mod edge;
+pub mod external;
 pub mod folder;
 mod gateway;
 pub mod log;

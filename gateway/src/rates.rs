@@ -29,9 +29,9 @@ const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 /// How often an address that connects too often is told so, after a whole handshake. Beyond it, it is refused at its first
 /// packet without a word.
 const TURN_AWAYS: RateLimit = RateLimit::Allow {
-    count: NonZeroU32::new(10).unwrap(),
+    count: NonZeroU32::new(10).expect("not 0"),
     per: Unit::Minute,
-    burst: NonZeroU32::new(4).unwrap(),
+    burst: NonZeroU32::new(4).expect("not 0"),
 };
 
 /// Who asks from outside: an IPv4 address, or the 64 bits of an IPv6 network.

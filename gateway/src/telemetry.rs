@@ -94,7 +94,8 @@ metrics! {
         requests_reset: "Request streams reset because of a frame that does not belong there or a time limit";
         requests_busy: "Request streams refused because too many were being served";
         registrations: "Accounts made";
-        logins: "Devices added by password";
+        logins: "Devices added by password or by a token of the issuer";
+        tokens_refreshed: "Newer tokens of the issuer that extended a session";
         passwords_hashed: "Password hashes computed";
         passwords_refused_busy: "Log-ins and registrations refused because the queue for password hashing was full";
         credentials_refused: "Log-ins and session tokens that were wrong";

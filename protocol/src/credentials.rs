@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::error::CloseCode;
 use crate::id::{Cursor, DeviceId, UserId};
 use crate::limits::{
-    INVITATION_BYTES_MAX, LABEL_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TOKEN_BYTES,
+    INVITATION_BYTES_MAX, JWT_BYTES_MAX, LABEL_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN,
+    TOKEN_BYTES,
 };
 use crate::violation::Violation;
 use crate::wire;
@@ -49,6 +50,15 @@ pub enum Credentials {
         /// Shown in device lists; at most [`LABEL_BYTES_MAX`] bytes.
         label: String,
     },
+    /// Whoever a trusted issuer says it is.
+    External {
+        /// The issuer's word, which names the user.
+        jwt: Jwt,
+        /// Shown in device lists, of a new device; at most [`LABEL_BYTES_MAX`] bytes.
+        label: String,
+        /// Which device, with what WELCOME gave it; `None`: a new one.
+        device: Option<(DeviceId, Token)>,
+    },
     /// A device that is known already.
     Session {
         /// Whose device.
@@ -58,6 +68,30 @@ pub enum Credentials {
         /// What WELCOME gave it.
         token: Token,
     },
+}
+
+/// A signed token of an external issuer: 1 to [`JWT_BYTES_MAX`] bytes. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Jwt(String);
+
+impl Jwt {
+    /// Takes the text of a token; `None` if it is empty or too long. Nothing else is checked here.
+    pub fn new(text: String) -> Option<Self> {
+        (1..=JWT_BYTES_MAX)
+            .contains(&text.len())
+            .then_some(Self(text))
+    }
+
+    /// The text, which is a secret.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Jwt(..)")
+    }
 }
 
 /// Where a device stopped.
@@ -70,12 +104,13 @@ pub struct Resume {
 }
 
 impl Credentials {
-    /// The user who connects, or wants to be.
-    pub const fn name(&self) -> &UserId {
+    /// The user who connects, or wants to be; `None`: the token of an issuer says it.
+    pub const fn name(&self) -> Option<&UserId> {
         match self {
             Self::Register { name, .. } | Self::Login { name, .. } | Self::Session { name, .. } => {
-                name
+                Some(name)
             }
+            Self::External { .. } => None,
         }
     }
 }
@@ -92,6 +127,11 @@ impl fmt::Debug for Credentials {
                 .debug_struct("Login")
                 .field("name", name)
                 .field("label", label)
+                .finish_non_exhaustive(),
+            Self::External { label, device, .. } => f
+                .debug_struct("External")
+                .field("label", label)
+                .field("device", &device.map(|(device, _)| device))
                 .finish_non_exhaustive(),
             Self::Session { name, device, .. } => f
                 .debug_struct("Session")
@@ -157,14 +197,28 @@ impl TryFrom<wire::hello::Auth> for Credentials {
                 name: user(&session.name)?,
                 device: DeviceId::new(session.device)
                     .map_err(|_| invalid("a device id is not 0"))?,
-                token: session
-                    .token
-                    .as_ref()
-                    .try_into()
-                    .map_err(|_| invalid("a token has 32 bytes"))?,
+                token: token(&session.token)?,
+            }),
+            Auth::External(external) => Ok(Self::External {
+                jwt: Jwt::new(external.jwt)
+                    .ok_or_else(|| invalid("an issuer's token has 1 to 4096 bytes"))?,
+                label: label(external.device_label)?,
+                device: match (DeviceId::new(external.device), external.token.is_empty()) {
+                    (Ok(device), false) => Some((device, token(&external.token)?)),
+                    (Err(_), true) => None,
+                    (Ok(_), true) | (Err(_), false) => {
+                        return Err(invalid("a device comes with its token, a new one without"));
+                    }
+                },
             }),
         }
     }
+}
+
+fn token(token: &[u8]) -> Result<Token, Violation> {
+    token
+        .try_into()
+        .map_err(|_| invalid("a token has 32 bytes"))
 }
 
 fn user(name: &str) -> Result<UserId, Violation> {
@@ -233,6 +287,12 @@ impl From<Credentials> for wire::hello::Auth {
                 name: name.to_string(),
                 password,
                 device_label: label,
+            }),
+            Credentials::External { jwt, label, device } => Self::External(wire::External {
+                jwt: jwt.0,
+                device_label: label,
+                device: device.map_or(0, |(device, _)| device.get()),
+                token: device.map_or_else(Bytes::new, |(_, token)| Bytes::copy_from_slice(&token)),
             }),
             Credentials::Session {
                 name,

@@ -67,6 +67,8 @@ frame_types! {
     GoAway = 0x0f, "GOAWAY";
     /// S0, client: a change to a group, a message or the user's own account.
     Command = 0x11, "COMMAND";
+    /// S0, client: a newer token of an external issuer.
+    Refresh = 0x13, "REFRESH";
     /// First frame of a lane.
     Lane = 0x21, "LANE";
     /// Lane: one inbox event.
@@ -134,6 +136,7 @@ impl StreamKind {
                 FrameType::Receipt,
                 FrameType::Ack,
                 FrameType::Command,
+                FrameType::Refresh,
             ]),
             Self::S0FromGateway => {
                 FrameSet::of(&[FrameType::Welcome, FrameType::Reply, FrameType::GoAway])

@@ -12,6 +12,8 @@ pub const PASSWORD_BYTES_MAX: usize = 256;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Longest invitation, in bytes.
 pub const INVITATION_BYTES_MAX: usize = 128;
+/// Longest token of an external issuer, in bytes.
+pub const JWT_BYTES_MAX: usize = 4096;
 /// A session token, in bytes.
 pub const TOKEN_BYTES: usize = 32;
 /// Longest reason phrase in a close, a reset or a rejection, in bytes.

@@ -40,6 +40,26 @@ impl fmt::Debug for wire::SessionAuth {
     }
 }
 
+impl fmt::Debug for wire::External {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("External")
+            .field("jwt", &hidden(self.jwt.is_empty()))
+            .field("device_label", &self.device_label)
+            .field("device", &self.device)
+            .field("token", &hidden(self.token.is_empty()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for wire::Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh")
+            .field("request", &self.request)
+            .field("jwt", &hidden(self.jwt.is_empty()))
+            .finish()
+    }
+}
+
 impl fmt::Debug for wire::Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Welcome")

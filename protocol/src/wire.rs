@@ -15,7 +15,7 @@ pub struct Hello {
     /// absent: a device without any event yet
     #[prost(message, optional, tag = "6")]
     pub resume: ::core::option::Option<Resume>,
-    #[prost(oneof = "hello::Auth", tags = "3, 4, 5")]
+    #[prost(oneof = "hello::Auth", tags = "3, 4, 5, 7")]
     pub auth: ::core::option::Option<hello::Auth>,
 }
 /// Nested message and enum types in `Hello`.
@@ -28,6 +28,8 @@ pub mod hello {
         Login(super::Login),
         #[prost(message, tag = "5")]
         Session(super::SessionAuth),
+        #[prost(message, tag = "7")]
+        External(super::External),
     }
 }
 /// Makes an account, and the device that connects as its first.
@@ -70,6 +72,34 @@ pub struct SessionAuth {
     /// 32 bytes
     #[prost(bytes = "bytes", tag = "3")]
     pub token: ::prost::bytes::Bytes,
+}
+/// A user who is known to an issuer that the gateway trusts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct External {
+    /// signed token, 1 to 4096 bytes; its sub is the user id
+    #[prost(string, tag = "1")]
+    pub jwt: ::prost::alloc::string::String,
+    /// of a new device; 0 to 64 bytes
+    #[prost(string, tag = "2")]
+    pub device_label: ::prost::alloc::string::String,
+    /// 0: a new device
+    #[prost(fixed64, tag = "3")]
+    pub device: u64,
+    /// 32 bytes, what WELCOME gave the device; empty for a new one
+    #[prost(bytes = "bytes", tag = "4")]
+    pub token: ::prost::bytes::Bytes,
+}
+/// REFRESH: a newer token of the same user. Answered by a REPLY.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Refresh {
+    /// chosen by the client, echoed in the REPLY
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    /// signed token, 1 to 4096 bytes
+    #[prost(string, tag = "2")]
+    pub jwt: ::prost::alloc::string::String,
 }
 /// Where the device stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -344,6 +344,7 @@ fn check_server(steps: &[Step]) -> Result<(), TestCaseError> {
                     asked = true;
                 }
                 ServerOutput::Command(_) => prop_assert!(welcomed),
+                ServerOutput::Refresh { .. } => prop_assert!(false, "the session does not expire"),
                 ServerOutput::Acked(cursor) => {
                     prop_assert!(welcomed && cursor > acked);
                     acked = cursor;

@@ -308,6 +308,7 @@ impl Gateway {
                 self.send(link, client_seq);
             }
             ServerOutput::Command(other) => panic!("the device sends messages only: {other:?}"),
+            ServerOutput::Refresh { .. } => panic!("the session does not expire"),
             ServerOutput::Acked(cursor) => {
                 assert!(cursor.0 as usize <= self.pushed, "QP-ACK-2");
                 self.acked = cursor;

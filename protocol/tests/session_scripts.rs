@@ -143,6 +143,11 @@ fn perform_server(server: &mut ServerSession, words: &Words<'_>, now: Instant) {
         }
         "finish" => server.handle_finish(),
         "welcome" => server.welcome(words.welcome()),
+        "expire" => server.expire_at(now + Duration::from_millis(words.number("ms", 0))),
+        "done" => server.reply(&Reply {
+            to: ReplyTo::Request(RequestId(words.number("request", 1))),
+            outcome: Outcome::Done,
+        }),
         "accepted" => server.reply(&Reply {
             to: ReplyTo::Send {
                 conversation: conversation(),
@@ -233,6 +238,7 @@ fn describe_server(output: ServerOutput, say: &mut impl FnMut(String)) {
             ));
         }
         ServerOutput::Command(command) => say(format!("command {command:?}")),
+        ServerOutput::Refresh { request, jwt } => say(format!("refresh {request:?} {jwt:?}")),
         ServerOutput::Acked(cursor) => say(format!("acked {cursor}")),
         ServerOutput::Close { code, reason } => say(format!("close {code}: {reason}")),
     }

@@ -64,6 +64,8 @@ impl Source {
             // These carry secrets; `protocol/src/redact.rs` has their `Debug`.
             .skip_debug([
                 ".quipu.v1.Register",
+                ".quipu.v1.External",
+                ".quipu.v1.Refresh",
                 ".quipu.v1.Login",
                 ".quipu.v1.SessionAuth",
                 ".quipu.v1.Welcome",

@@ -95,7 +95,7 @@ impl Session {
     /// Lets the device in: with a token if it is new.
     pub(crate) async fn welcome(&mut self, token: bool, resumed: bool, cursor: u64, life: u64) {
         self.machine.welcome(Welcome {
-            user: *self.hello.credentials.name(),
+            user: *self.hello.credentials.name().expect("a named user"),
             device: DeviceId::new(7).expect("not 0"),
             token: token.then_some([1; 32]),
             resumed,

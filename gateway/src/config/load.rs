@@ -240,6 +240,15 @@ impl Config {
             "tls.certificate and tls.key are set together, or neither",
         )?;
         check(
+            self.external.keys.as_os_str().is_empty()
+                || !(self.external.issuer.is_empty() || self.external.audience.is_empty()),
+            "external.keys needs external.issuer and external.audience",
+        )?;
+        check(
+            self.external.leeway <= Duration::from_secs(300),
+            "external.leeway is above 5m",
+        )?;
+        check(
             self.accounts.registration != Registration::Invitation
                 || !self.accounts.invitation.is_empty(),
             "accounts.registration is invitation: set accounts.invitation to the code",

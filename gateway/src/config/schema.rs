@@ -210,6 +210,23 @@ settings! {
             "Too small: a few log-ins at once are refused. Too large: a client may wait longer than the time limit for HELLO.", since "0.1.0";
     }
 
+    /// Another service's users: whoever shows a signed token (JWT) of a trusted issuer is let in, and has an account from then
+    /// on. Accounts of the issuer have no password.
+    external: External {
+        #[doc = "Folder with the issuer's public keys, one KID.pem each, Ed25519 or P-256; empty: no issuer is trusted."]
+        keys: PathBuf = "",
+            "Whoever has a private key to one of these can be any user without a password. Read again within 10s of a change.", since "0.1.0";
+        #[doc = "The iss of its tokens."]
+        issuer: String = "",
+            "Tokens with another one are refused.", since "0.1.0";
+        #[doc = "The aud of its tokens: what names this gateway there."]
+        audience: String = "",
+            "Tokens with another one are refused; shared with another service, its tokens would be good here.", since "0.1.0";
+        #[doc = "How much the issuer's clock may differ from ours."]
+        leeway: Duration = "30s",
+            "Too short: fresh tokens are not valid yet. Too long: tokens that are over are good for that much longer. At most 5m.", since "0.1.0";
+    }
+
     /// How often users and addresses may ask, and what reading from the store may cost. A rate is off, or what comes back in a
     /// second (s), minute (m) or hour (h), and how much of it may be used at once.
     limits: Limits {

@@ -179,8 +179,8 @@ fn history_pages_count_from_either_end(store: &dyn Store) {
     assert_eq!(page(3, Some(9), 6, true), [4, 5, 6, 7, 8, 9]);
     assert_eq!(page(8, Some(8), 6, true), [8]);
     assert!(page(9, Some(8), 6, false).is_empty());
-    assert_eq!(page(11, None, 6, true), []);
-    assert_eq!(page(1, Some(u64::MAX), 0, false), []);
+    assert!(page(11, None, 6, true).is_empty());
+    assert!(page(1, Some(u64::MAX), 0, false).is_empty());
     let row = history_row(1, 7, "text 7");
     let range = HistoryRange {
         first: seq(7),
@@ -265,9 +265,9 @@ fn inboxes_are_read_from_a_cursor(store: &dyn Store) {
     assert_eq!(page(0, 99), (1..=10).collect::<Vec<_>>());
     assert_eq!(page(4, 4), [5, 6, 7, 8]);
     assert_eq!(page(9, 4), [10]);
-    assert_eq!(page(10, 4), []);
-    assert_eq!(page(u64::MAX, 4), []);
-    assert_eq!(page(0, 0), []);
+    assert!(page(10, 4).is_empty());
+    assert!(page(u64::MAX, 4).is_empty());
+    assert!(page(0, 0).is_empty());
 }
 
 fn a_message_is_an_entity_too(store: &dyn Store) {

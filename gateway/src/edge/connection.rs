@@ -15,7 +15,7 @@ use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use quipu_core::delivery::{DeliveryWindow, Offer, Want};
 use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
 use quipu_core::record::{Command, CommandKind};
-use quipu_protocol::credentials::Hello;
+use quipu_protocol::credentials::{Hello, Jwt};
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
 use quipu_protocol::event::{Change, DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
@@ -23,7 +23,6 @@ use quipu_protocol::id::{ConversationId, Cursor, DeviceId, RequestId, UserId};
 use quipu_protocol::limits::{FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX};
 use quipu_protocol::retry_after;
 use quipu_protocol::session::{ServerOutput, ServerSession};
-use quipu_protocol::welcome::Welcome;
 use quipu_protocol::wire;
 use tokio::time::Sleep;
 
@@ -31,7 +30,7 @@ use super::admission::Unwelcomed;
 use super::lane::Outgoing;
 use super::throttle::{Held, Throttle};
 use super::{Shared, request};
-use crate::accounts::Refusal;
+use crate::accounts::{Admitted, Refusal};
 use crate::queries::{InboxPage, QueryError};
 use crate::registry::{Attached, Mailbox, MailboxItem, Taken};
 use crate::router::{NoRoom, Unavailable};
@@ -57,7 +56,7 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// What a session waits for besides its streams.
 enum Work {
     /// HELLO was judged.
-    Admitted(Box<Result<Welcome, Refusal>>),
+    Admitted(Box<Result<Admitted, Refusal>>),
     /// A command is queued, or was answered without the log.
     Submitted(Result<Option<Box<Reply>>, Refused>),
 }
@@ -324,6 +323,7 @@ impl Driver {
             ServerOutput::Transmit(bytes) => self.s0.push(bytes),
             ServerOutput::Authenticate(hello) => self.authenticate(hello),
             ServerOutput::Command(command) => self.submit(command),
+            ServerOutput::Refresh { request, jwt } => self.refresh(request, &jwt),
             ServerOutput::Acked(cursor) => self.acked(cursor),
             ServerOutput::Close { code, reason } => return self.end(code, &reason),
         }
@@ -379,9 +379,12 @@ impl Driver {
         }));
     }
 
-    fn admitted(&mut self, result: Result<Welcome, Refusal>) {
-        let welcome = match result {
-            Ok(welcome) => welcome,
+    fn admitted(&mut self, result: Result<Admitted, Refusal>) {
+        let Admitted {
+            welcome,
+            expires_at,
+        } = match result {
+            Ok(admitted) => admitted,
             Err(refusal) => return self.session.close(refusal.code, &refusal.words()),
         };
         let (user, device, cursor) = (welcome.user, welcome.device, welcome.cursor);
@@ -391,6 +394,9 @@ impl Driver {
             return;
         }
         self.unwelcomed = None;
+        if let Some(at) = expires_at {
+            self.session.expire_at(at);
+        }
         // Attached before the inbox is read for the first time, or an event between the two would be missed.
         let attached = self
             .shared
@@ -456,6 +462,26 @@ impl Driver {
             }
             Err(NoRoom::Unavailable(_)) => self.unavailable(),
         }
+    }
+
+    /// Judges a newer token. A signature costs some microseconds, so it is checked here.
+    fn refresh(&mut self, request: RequestId, jwt: &Jwt) {
+        let Some(user) = self.member.as_ref().map(|member| member.user) else {
+            return;
+        };
+        let to = ReplyTo::Request(request);
+        if let Err(wait) = self.shared.with.rates.command(&user) {
+            return self.session.reply(&too_often(to, wait, TOO_MANY_COMMANDS));
+        }
+        let outcome = match self.shared.with.accounts.refresh(&user, jwt) {
+            Ok(until) => {
+                self.shared.with.metrics.tokens_refreshed.inc();
+                self.session.expire_at(until);
+                Outcome::Done
+            }
+            Err(why) => Outcome::Rejected(Rejection::new(RejectCode::Forbidden, why)),
+        };
+        self.session.reply(&Reply { to, outcome });
     }
 
     /// Whether the user gives too many commands. Then this one is answered here, or ignored if it has no answer.

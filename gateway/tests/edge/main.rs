@@ -5,3 +5,4 @@ mod peer;
 mod rates;
 mod restart;
 mod sessions;
+mod tokens;

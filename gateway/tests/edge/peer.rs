@@ -13,6 +13,7 @@ use quipu_core::shard::ShardCount;
 use quipu_gateway::accounts::{self, Accounts};
 use quipu_gateway::config::{ByteCount, Config};
 use quipu_gateway::edge::{Edge, Surroundings};
+use quipu_gateway::external::Issuer;
 use quipu_gateway::log::{Log, MemoryLog};
 use quipu_gateway::processor::{self, Processors};
 use quipu_gateway::queries::Queries;
@@ -78,6 +79,7 @@ impl Gateway {
                 router: router.clone(),
                 registry: Arc::clone(&registry),
                 rates: Arc::clone(&rates),
+                issuer: Issuer::open(&config.external).expect("keys"),
                 life: log.identity().life,
                 metrics: Arc::clone(&metrics),
             },

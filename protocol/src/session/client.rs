@@ -8,7 +8,7 @@ use super::in_flight::{Full, InFlight};
 use super::inbox::{Arrival, Inbox, check_window};
 use super::outputs::Outputs;
 use super::server::misplaced;
-use crate::credentials::{Credentials, Hello, Resume};
+use crate::credentials::{Credentials, Hello, Jwt, Resume};
 use crate::error::CloseCode;
 use crate::event::{Change, Content, DeviceCommand, Event, EventBody, Notice, Reply, ReplyTo};
 use crate::frame::{FrameDecoder, FrameSet, FrameType, RawFrame, StreamKind};
@@ -105,7 +105,8 @@ enum Phase {
 #[derive(Debug)]
 struct AwaitWelcome {
     until: Instant,
-    name: UserId,
+    /// `None`: the issuer's token says it.
+    name: Option<UserId>,
     /// `None`: the gateway makes a new device and gives it a token.
     device: Option<DeviceId>,
     resume: Option<Resume>,
@@ -142,11 +143,12 @@ impl ClientSession {
         s0.accept(BEFORE_WELCOME);
         let device = match &hello.credentials {
             Credentials::Register { .. } | Credentials::Login { .. } => None,
+            Credentials::External { device, .. } => device.map(|(device, _)| device),
             Credentials::Session { device, .. } => Some(*device),
         };
         let phase = Phase::AwaitWelcome(Box::new(AwaitWelcome {
             until: now + Duration::from_millis(WELCOME_TIMEOUT_MS),
-            name: *hello.credentials.name(),
+            name: hello.credentials.name().copied(),
             device,
             resume: hello.resume,
             held: Vec::new(),
@@ -281,6 +283,18 @@ impl ClientSession {
         let (_, outputs) = self.ready()?;
         let change = Box::new(change);
         outputs.command(DeviceCommand::Change { request, change });
+        Ok(())
+    }
+
+    /// Shows a newer token of the issuer, before the one that the session was entered with is over. The reply carries
+    /// `request`.
+    pub fn refresh(&mut self, request: RequestId, jwt: &Jwt) -> Result<(), SendBlocked> {
+        let (_, outputs) = self.ready()?;
+        let refresh = wire::Refresh {
+            request: request.0,
+            jwt: jwt.expose().to_owned(),
+        };
+        outputs.frame(FrameType::Refresh, &refresh);
         Ok(())
     }
 
@@ -426,6 +440,7 @@ impl ClientSession {
             | FrameType::Receipt
             | FrameType::Ack
             | FrameType::Command
+            | FrameType::Refresh
             | FrameType::Lane
             | FrameType::Event
             | FrameType::Notice
@@ -496,6 +511,7 @@ impl ClientSession {
             | FrameType::Reply
             | FrameType::GoAway
             | FrameType::Command
+            | FrameType::Refresh
             | FrameType::History
             | FrameType::HistoryPage
             | FrameType::Query
@@ -540,7 +556,9 @@ impl AwaitWelcome {
 
     /// Whether WELCOME answers this HELLO.
     fn check(&self, welcome: &Welcome) -> Result<(), Violation> {
-        if welcome.user != self.name || self.device.is_some_and(|device| device != welcome.device) {
+        if self.name.is_some_and(|name| name != welcome.user)
+            || self.device.is_some_and(|device| device != welcome.device)
+        {
             return Err(Violation::new(
                 "QP-WELCOME-5",
                 "WELCOME is for the user and the device that said HELLO",

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 
 use super::outputs::Outputs;
-use crate::credentials::Hello;
+use crate::credentials::{Hello, Jwt};
 use crate::error::{CloseCode, RejectCode};
 use crate::event::{DeviceCommand, Outcome, Refusal, Rejection, Reply, ReplyTo};
 use crate::frame::{FrameDecoder, FrameError, FrameSet, FrameType, RawFrame, StreamKind};
-use crate::id::Cursor;
+use crate::id::{Cursor, RequestId};
 use crate::limits::{AUTH_TIMEOUT_MS, HELLO_TIMEOUT_MS, TEXT_BYTES_MAX};
 use crate::violation::Violation;
 use crate::welcome::{GoAway, Welcome};
@@ -25,6 +25,14 @@ pub enum ServerOutput {
     Authenticate(Hello),
     /// Carry out a command of the device. Only after [`ServerSession::welcome`].
     Command(DeviceCommand),
+    /// Judge a newer token of the device's user: [`ServerSession::expire_at`] if it is good, and a
+    /// [`reply`](ServerSession::reply) in any case. Only in a session that expires.
+    Refresh {
+        /// What the reply is to.
+        request: RequestId,
+        /// The token.
+        jwt: Jwt,
+    },
     /// The device keeps every event up to here. Grows from one to the next; the shell checks that it was sent.
     Acked(Cursor),
     /// Close the connection. The last output.
@@ -64,6 +72,8 @@ pub struct ServerSession {
     acked_is_news: bool,
     /// Longest text this gateway accepts; as its WELCOME says.
     text_bytes_max: u32,
+    /// When the token that the session was entered with is over; `None`: it was entered without one.
+    expires_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +100,7 @@ const AFTER_WELCOME: FrameSet = FrameSet::of(&[
     FrameType::Receipt,
     FrameType::Ack,
     FrameType::Command,
+    FrameType::Refresh,
 ]);
 
 impl ServerSession {
@@ -106,6 +117,7 @@ impl ServerSession {
             acked: Cursor::START,
             acked_is_news: false,
             text_bytes_max: TEXT_BYTES_MAX as u32,
+            expires_at: None,
         }
     }
 
@@ -141,6 +153,12 @@ impl ServerSession {
         if self.poll_timeout().is_none_or(|due| now < due) {
             return;
         }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return self.close(
+                CloseCode::TokenExpired,
+                "QP-TOKEN-3: the issuer's token is over, connect with a newer one",
+            );
+        }
         match self.phase {
             Phase::AwaitHello { .. } => {
                 self.close(
@@ -170,6 +188,13 @@ impl ServerSession {
         self.text_bytes_max = welcome.limits.text_bytes;
         self.outputs
             .frame(FrameType::Welcome, &wire::Welcome::from(welcome));
+    }
+
+    /// Ends a welcomed session with TOKEN_EXPIRED at that time. A later call replaces the time.
+    pub const fn expire_at(&mut self, at: Instant) {
+        if self.is_welcomed() {
+            self.expires_at = Some(at);
+        }
     }
 
     /// Answers a command. Does nothing when the device is not welcomed or the session is closed.
@@ -228,12 +253,13 @@ impl ServerSession {
         if self.outputs.is_closed() {
             return None;
         }
-        match self.phase {
+        let phase = match self.phase {
             Phase::AwaitHello { until }
             | Phase::Authenticating { until }
             | Phase::Draining { until, .. } => Some(until),
             Phase::Serving => None,
-        }
+        };
+        phase.into_iter().chain(self.expires_at).min()
     }
 
     /// Whether the device is let in and the session not closed.
@@ -307,6 +333,7 @@ impl ServerSession {
                 let command = frame.message::<wire::Command>()?.try_into();
                 self.take_command(command)?;
             }
+            FrameType::Refresh => self.take_refresh(frame.message()?),
             FrameType::Receipt => {
                 let receipt = frame.message::<wire::Receipt>()?;
                 let says_nothing = receipt.delivered == 0 && receipt.read == 0;
@@ -335,6 +362,22 @@ impl ServerSession {
             | FrameType::Failure => return Err(misplaced()),
         }
         Ok(())
+    }
+
+    /// Passes a newer token on, or says here that there is nothing to refresh.
+    fn take_refresh(&mut self, refresh: wire::Refresh) {
+        let request = RequestId(refresh.request);
+        let refused = |what| Reply {
+            to: ReplyTo::Request(request),
+            outcome: Outcome::Rejected(Rejection::new(RejectCode::Invalid, what)),
+        };
+        if self.expires_at.is_none() {
+            return self.reply(&refused("QP-TOKEN-4: this session does not expire"));
+        }
+        match Jwt::new(refresh.jwt) {
+            Some(jwt) => self.outputs.push(ServerOutput::Refresh { request, jwt }),
+            None => self.reply(&refused("QP-TOKEN-4: a token has 1 to 4096 bytes")),
+        }
     }
 
     /// Passes a command on, or answers it here when its content is out of range.

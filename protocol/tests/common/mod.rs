@@ -201,6 +201,16 @@ fn examples_from_client() -> Vec<Example> {
                 &wire::Command::numbered(RequestId(3), &edit()),
             ),
         ),
+        s0(
+            "REFRESH",
+            frame(
+                FrameType::Refresh,
+                &wire::Refresh {
+                    request: 4,
+                    jwt: "e30.e30.AA".into(),
+                },
+            ),
+        ),
         s0("ACK", frame(FrameType::Ack, &wire::Ack { cursor: 300 })),
         example(
             "HISTORY: the newest 50 up to seq 300",
@@ -410,6 +420,7 @@ pub fn recode(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String> {
         FrameType::Send | FrameType::OpenDirect | FrameType::Receipt | FrameType::Command => {
             recode_command(raw)?
         }
+        FrameType::Refresh => frame(kind, &raw.message::<wire::Refresh>().map_err(text)?),
         FrameType::Ack => frame(kind, &raw.message::<wire::Ack>().map_err(text)?),
         FrameType::Reply => {
             let reply = Reply::try_from(raw.message::<wire::Reply>().map_err(text)?);

@@ -93,6 +93,13 @@ impl<'a> Words<'a> {
                 };
                 frame(FrameType::Receipt, &receipt)
             }
+            "refresh" => {
+                let refresh = wire::Refresh {
+                    request: self.number("request", 1),
+                    jwt: self.text("jwt", "newer").into(),
+                };
+                frame(FrameType::Refresh, &refresh)
+            }
             "ack" => {
                 let cursor = self.number("cursor", 0);
                 frame(FrameType::Ack, &wire::Ack { cursor })
@@ -224,6 +231,10 @@ fn describe(raw: &RawFrame) -> String {
         FrameType::GoAway => {
             let go_away = raw.message::<wire::GoAway>().expect("a good body");
             format!("{name} code={:#x} {}", go_away.code, go_away.authority)
+        }
+        FrameType::Refresh => {
+            let refresh = raw.message::<wire::Refresh>().expect("a good body");
+            format!("{name} {}", refresh.request)
         }
         FrameType::Command => {
             let command = raw.message::<wire::Command>().expect("a good body");
