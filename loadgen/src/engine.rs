@@ -265,6 +265,12 @@ impl Engine {
         bound.mul_f64(self.seed.unit(Purpose::Backoff, device as u64, index))
     }
 
+    /// A connection is over that had sent so many packets.
+    fn transmitted(&mut self, sent: u64, lost: u64) {
+        self.totals.packets_sent += sent;
+        self.totals.packets_lost += lost;
+    }
+
     /// Something broke on the way.
     fn failed(&mut self, device: usize, what: &str, error: &anyhow::Error) {
         let kind = format!("{what}: {}", error.root_cause());

@@ -10,6 +10,7 @@ mod engine;
 mod environment;
 mod gateway;
 mod judge;
+mod loss_curve;
 #[allow(
     dead_code,
     reason = "the engine fills it and reports read it, one after the other"
@@ -69,6 +70,8 @@ struct Arguments {
 enum Command {
     /// Play a scenario against a gateway, its own or another, and verify every message
     Run(scenario_run::Run),
+    /// Play a scenario at several rates of loss, and set throughput, latency and retransmissions side by side
+    LossCurve(loss_curve::LossCurve),
     /// Measure a gateway: log-ins, memory, one-to-one messages
     Bench {
         #[command(flatten)]
@@ -129,6 +132,7 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(run) => Ok(ExitCode::from(run.run().await?)),
+        Command::LossCurve(curve) => Ok(ExitCode::from(curve.run().await?)),
         Command::EchoServer => {
             ceiling::serve().await?;
             Ok(ExitCode::SUCCESS)

@@ -427,6 +427,12 @@ pub(crate) struct Totals {
     pub(crate) wire_duplicates: u64,
     /// Messages of earlier runs that were still in the inboxes; they are not judged.
     pub(crate) earlier: u64,
+    /// QUIC packets that the devices sent.
+    #[serde(default)]
+    pub(crate) packets_sent: u64,
+    /// Of them, those that were taken for lost, and whose frames were sent again.
+    #[serde(default)]
+    pub(crate) packets_lost: u64,
 }
 
 impl Totals {
@@ -443,6 +449,8 @@ impl Totals {
         self.throttled += other.throttled;
         self.wire_duplicates += other.wire_duplicates;
         self.earlier += other.earlier;
+        self.packets_sent += other.packets_sent;
+        self.packets_lost += other.packets_lost;
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) mod markdown;
 pub(crate) mod metrics;
 pub(crate) mod model;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod schema;
 pub(crate) mod text;

@@ -113,8 +113,13 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
     let played = stage.play().await;
     sampler.abort();
     memory.abort();
-    let measurement = stage.finish(played?);
+    let mut measurement = stage.finish(played?);
     stage.world.ports.close().await;
+    // Now that the connections are over, their packets are counted.
+    let engine = stage.engine();
+    measurement.totals.packets_sent = engine.totals.packets_sent;
+    measurement.totals.packets_lost = engine.totals.packets_lost;
+    drop(engine);
     Ok(measurement)
 }
 

@@ -93,6 +93,11 @@ impl Pump {
             Err(error) => End::Lost(error),
         };
         let (world, device) = (self.world.clone(), self.device);
+        let path = self.connection.stats().path;
+        world
+            .engine
+            .borrow_mut()
+            .transmitted(path.sent_packets, path.lost_packets);
         drop(self);
         super::connect::gone(&world, device, end);
     }

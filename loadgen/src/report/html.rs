@@ -8,6 +8,7 @@ mod timeline;
 
 use super::compare::Comparison;
 use super::model::Report;
+use crate::loss_curve::Curve;
 
 /// One run.
 pub(crate) fn report(report: &Report) -> String {
@@ -17,6 +18,11 @@ pub(crate) fn report(report: &Report) -> String {
 /// Two sides, their curves over each other. The charts over time show the first run of each side.
 pub(crate) fn comparison(comparison: &Comparison, base: &[Report], new: &[Report]) -> String {
     page::comparison(comparison, base, new)
+}
+
+/// A scenario at several rates of loss.
+pub(crate) fn loss_curve(curve: &Curve) -> String {
+    page::loss_curve(curve)
 }
 
 /// Text inside an element or an attribute.
@@ -73,7 +79,8 @@ mod tests {
         let comparison =
             Comparison::of(&[run.clone()], &[sample::scaled(2)], None, &[], Vec::new());
         let both = super::comparison(&comparison, &[run.clone()], &[sample::scaled(2)]);
-        for page in [report(&run), both] {
+        let loss = loss_curve(&crate::loss_curve::tests::curve());
+        for (page, charts) in [(report(&run), 4), (both, 4), (loss, 1)] {
             assert_well_formed(&page);
             for foreign in ["http", "src=", "href=", "@import", "url(", "<script"] {
                 assert!(!page.contains(foreign), "{foreign}");
@@ -90,7 +97,7 @@ mod tests {
                 page.matches("<svg").count(),
                 page.matches("<desc id=").count()
             );
-            assert!(page.matches("<svg").count() >= 4);
+            assert!(page.matches("<svg").count() >= charts);
             assert!(page.contains("prefers-color-scheme"));
         }
     }

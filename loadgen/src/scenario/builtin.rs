@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use super::Scenario;
 use super::value::nearest;
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("smoke", include_str!("../../scenarios/smoke.toml")),
     ("idle-100k", include_str!("../../scenarios/idle-100k.toml")),
     (
@@ -22,6 +22,7 @@ const FILES: [(&str, &str); 7] = [
         "mixed-100k",
         include_str!("../../scenarios/mixed-100k.toml"),
     ),
+    ("loss", include_str!("../../scenarios/loss.toml")),
 ];
 
 /// Names of the scenarios, the one for zero arguments first.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::chart::Chart;
 use super::{curve, escape, timeline};
+use crate::loss_curve::Curve;
 use crate::report::compare::{Change, Comparison};
 use crate::report::distribution::Distribution;
 use crate::report::metrics::{self, Unit};
@@ -88,6 +89,27 @@ pub(super) fn comparison(comparison: &Comparison, base: &[Report], new: &[Report
         );
     }
     end_table(&mut out);
+    end(out)
+}
+
+/// One table, then the charts of each run.
+pub(super) fn loss_curve(curve: &Curve) -> String {
+    let mut out = begin(&format!("{}: loss curve", curve.scenario));
+    html!(out, "<h1>{}: loss curve</h1>\n", escape(&curve.scenario));
+    table(&mut out, "Rates of loss", &Curve::HEADINGS);
+    for row in curve.rows() {
+        html!(out, "<tr><th scope=\"row\">{}</th>", escape(&row[0]));
+        for cell in &row[1..] {
+            html!(out, "<td>{}</td>", escape(cell));
+        }
+        out.push_str("</tr>\n");
+    }
+    end_table(&mut out);
+    charts(&mut out, loss_curves(curve).as_slice());
+    for (row, report) in curve.rows().iter().zip(&curve.reports) {
+        html!(out, "<h2>{} loss</h2>\n", escape(&row[0]));
+        verdict(&mut out, report);
+    }
     end(out)
 }
 
@@ -219,6 +241,34 @@ fn curves(report: &Report) -> Vec<Chart> {
         ],
     );
     messages.into_iter().chain(sessions).collect()
+}
+
+/// Deliveries of the phases with a schedule, a curve for each rate of loss.
+fn loss_curves(curve: &Curve) -> Option<Chart> {
+    const CLASSES: [&str; 5] = ["c1", "c4", "c5", "c3", "c2 dash"];
+    let deliveries = |report: &Report| {
+        let mut all = Distribution::new();
+        let scheduled = report.phases.iter().filter(|phase| !phase.closed_loop);
+        for phase in scheduled {
+            if let Some(distribution) = phase.latencies.get(&Measure::Deliver) {
+                all.merge(distribution);
+            }
+        }
+        all
+    };
+    let all: Vec<Distribution> = curve.reports.iter().map(deliveries).collect();
+    let series: Vec<(String, &'static str, &Distribution)> = curve
+        .rows()
+        .into_iter()
+        .zip(CLASSES.into_iter().cycle())
+        .zip(&all)
+        .map(|(([loss, ..], class), deliveries)| (format!("{loss} loss"), class, deliveries))
+        .collect();
+    curve::chart(
+        "loss",
+        "Share of messages that were delivered faster",
+        &series,
+    )
 }
 
 fn overlay_curves(base: &[Report], new: &[Report]) -> Vec<Chart> {
