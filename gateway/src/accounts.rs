@@ -528,7 +528,8 @@ fn sha256(bytes: impl AsRef<[u8]>) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn now_ms() -> TimestampMs {
+/// Unix time by this machine's clock.
+pub(crate) fn now_ms() -> TimestampMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     TimestampMs(since_epoch.map_or(0, |time| {
         u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

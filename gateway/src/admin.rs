@@ -1,4 +1,4 @@
-//! The operator's pages over HTTP/1.1: `/metrics`, `/healthz`, `/readyz`.
+//! The operator's pages over HTTP/1.1: `/metrics`, `/healthz`, `/readyz`, `/dead-letters`.
 //!
 //! Answers GET, one request a connection. Connections, bytes and time are bounded, because a browser or a scraper that hangs
 //! must not cost the gateway anything.
@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quipu_core::shard::ShardCount;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::config::AdminListen;
+use crate::notify::dead_letters;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Connections served at once; others are closed unanswered.
@@ -22,6 +25,19 @@ const CONNECTIONS_MAX: usize = 16;
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 /// Time for reading a request and writing its answer.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// `/readyz`.
+    pub ready: Arc<AtomicBool>,
+    /// `/dead-letters`.
+    pub store: Arc<dyn Store>,
+    /// How many shards the store has.
+    pub shards: ShardCount,
+}
 
 /// The running pages; they stop when it is dropped.
 #[derive(Debug)]
@@ -32,11 +48,7 @@ pub struct Admin {
 
 impl Admin {
     /// Serves the pages. A taken address is a warning and `None`: messages matter more than their statistics.
-    pub async fn start(
-        listen: AdminListen,
-        metrics: Arc<Metrics>,
-        ready: Arc<AtomicBool>,
-    ) -> Option<Self> {
+    pub async fn start(listen: AdminListen, pages: Pages) -> Option<Self> {
         let AdminListen::At(wanted) = listen else {
             return None;
         };
@@ -44,7 +56,7 @@ impl Admin {
         let listener = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
         match listener {
             Ok((address, listener)) => {
-                let task = tokio::spawn(serve(listener, metrics, ready));
+                let task = tokio::spawn(serve(listener, pages));
                 Some(Self { address, task })
             }
             Err(error) => {
@@ -66,7 +78,7 @@ impl Drop for Admin {
     }
 }
 
-async fn serve(listener: TcpListener, metrics: Arc<Metrics>, ready: Arc<AtomicBool>) {
+async fn serve(listener: TcpListener, pages: Pages) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let stream = match listener.accept().await {
@@ -79,33 +91,32 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, ready: Arc<AtomicBo
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            metrics.admin_refused.inc();
+            pages.metrics.admin_refused.inc();
             continue;
         };
-        let (metrics, ready) = (Arc::clone(&metrics), Arc::clone(&ready));
+        let pages = pages.clone();
         tokio::spawn(async move {
-            let served = tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, &metrics, &ready));
+            let served = tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, &pages));
             if !matches!(served.await, Ok(Ok(()))) {
-                metrics.admin_refused.inc();
+                pages.metrics.admin_refused.inc();
             }
             drop(place);
         });
     }
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    metrics: &Metrics,
-    ready: &AtomicBool,
-) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, pages: &Pages) -> std::io::Result<()> {
     let mut request = Vec::with_capacity(1024);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         if request.len() >= REQUEST_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
     }
-    let (status, kind, body) = page(&request, metrics, ready);
-    metrics.admin_requests.inc();
+    let (status, kind, body) = match path(&request) {
+        Some(b"/dead-letters") => dead_letters(pages.clone()).await,
+        path => page(path, pages),
+    };
+    pages.metrics.admin_requests.inc();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -115,43 +126,66 @@ async fn answer(
     stream.shutdown().await
 }
 
-fn page(
-    request: &[u8],
-    metrics: &Metrics,
-    ready: &AtomicBool,
-) -> (&'static str, &'static str, String) {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+type Page = (&'static str, &'static str, String);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const LINES: &str = "application/jsonl; charset=utf-8";
+
+/// What a GET asks for; `None`: it is no GET.
+fn path(request: &[u8]) -> Option<&[u8]> {
     let line = request
         .split(|byte| *byte == b'\r')
         .next()
         .unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
-    if words.next() != Some(b"GET") {
-        return ("405 Method Not Allowed", TEXT, "only GET\n".to_owned());
-    }
-    match words.next() {
-        Some(b"/metrics") => ("200 OK", METRICS, metrics.render()),
-        Some(b"/healthz") => ("200 OK", TEXT, "ok\n".to_owned()),
-        Some(b"/readyz") if ready.load(Ordering::Relaxed) => ("200 OK", TEXT, "ready\n".to_owned()),
-        Some(b"/readyz") => ("503 Service Unavailable", TEXT, "not ready\n".to_owned()),
-        _ => (
+    (words.next() == Some(b"GET")).then(|| words.next().unwrap_or_default())
+}
+
+fn page(path: Option<&[u8]>, pages: &Pages) -> Page {
+    let text = |status, text: &str| (status, TEXT, text.to_owned());
+    match path {
+        None => text("405 Method Not Allowed", "only GET\n"),
+        Some(b"/metrics") => ("200 OK", METRICS, pages.metrics.render()),
+        Some(b"/healthz") => text("200 OK", "ok\n"),
+        Some(b"/readyz") if pages.ready.load(Ordering::Relaxed) => text("200 OK", "ready\n"),
+        Some(b"/readyz") => text("503 Service Unavailable", "not ready\n"),
+        Some(_) => text(
             "404 Not Found",
-            TEXT,
-            "try /metrics, /healthz or /readyz\n".to_owned(),
+            "try /metrics, /healthz, /readyz or /dead-letters\n",
         ),
+    }
+}
+
+/// Webhooks that were given up, a line of JSON for each.
+async fn dead_letters(pages: Pages) -> Page {
+    let list = move || dead_letters::list(&*pages.store, pages.shards);
+    match tokio::task::spawn_blocking(list).await {
+        Ok(Ok(letters)) => ("200 OK", LINES, dead_letters::lines(&letters)),
+        Ok(Err(error)) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
+        Err(error) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::MemoryStore;
 
-    async fn started() -> (Admin, Arc<Metrics>, Arc<AtomicBool>) {
-        let (metrics, ready) = (Arc::new(Metrics::new()), Arc::new(AtomicBool::new(false)));
+    fn pages() -> Pages {
+        Pages {
+            metrics: Arc::new(Metrics::new()),
+            ready: Arc::new(AtomicBool::new(false)),
+            store: Arc::new(MemoryStore::new()),
+            shards: ShardCount(4),
+        }
+    }
+
+    async fn started() -> (Admin, Pages) {
         let listen = AdminListen::At(([127, 0, 0, 1], 0).into());
-        let admin = Admin::start(listen, Arc::clone(&metrics), Arc::clone(&ready)).await;
-        (admin.expect("a free port"), metrics, ready)
+        let pages = pages();
+        let admin = Admin::start(listen, pages.clone()).await;
+        (admin.expect("a free port"), pages)
     }
 
     async fn ask(admin: &Admin, request: &[u8]) -> String {
@@ -167,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_pages_answer() {
-        let (admin, metrics, ready) = started().await;
+        let (admin, Pages { metrics, ready, .. }) = started().await;
         metrics.connections.set(3);
         let page = ask(&admin, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(
@@ -204,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_request_is_cut() {
-        let (admin, metrics, _ready) = started().await;
+        let (admin, Pages { metrics, .. }) = started().await;
         let endless = vec![b'x'; REQUEST_BYTES_MAX * 4];
         assert_eq!(ask(&admin, &endless).await, "");
         while metrics.admin_refused.get() == 0 {
@@ -214,11 +248,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_no_reason_to_stop() {
-        let (admin, metrics, ready) = started().await;
-        assert!(
-            Admin::start(AdminListen::At(admin.address()), metrics, ready)
-                .await
-                .is_none()
-        );
+        let (admin, pages) = started().await;
+        let taken = AdminListen::At(admin.address());
+        assert!(Admin::start(taken, pages).await.is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quipu_core::record::{CommandKind, Entry, EntryBody, Record};
+use quipu_core::record::{CommandKind, Entry, EntryBody, Fact, Record};
 use quipu_core::shard::ShardId;
 use quipu_protocol::event::{Change, ChangedKind, EventBody};
 use quipu_protocol::limits::TOPIC_BYTES_MAX;
@@ -86,8 +86,20 @@ fn entry_bytes(entry: &Entry) -> usize {
             EntryBody::Deliver { to, event } => to.len() * NAME + event_bytes(event),
             EntryBody::Spread { event, .. } => event_bytes(event),
             EntryBody::Expire { seqs, .. } => seqs.len() * NUMBER,
+            EntryBody::Fact { fact, .. } => fact_bytes(fact),
             EntryBody::Answer { .. } | EntryBody::Standing { .. } | EntryBody::Blocked { .. } => 0,
         }
+}
+
+fn fact_bytes(fact: &Fact) -> usize {
+    match fact {
+        Fact::Told { given_up, .. } => given_up.len() * FIXED,
+        Fact::Attached { .. }
+        | Fact::Stalled { .. }
+        | Fact::Detached { .. }
+        | Fact::Vanished { .. }
+        | Fact::TellAgain { .. } => 0,
+    }
 }
 
 fn event_bytes(event: &EventBody) -> usize {

@@ -1,6 +1,7 @@
 //! The QUIC endpoint: socket, transport limits, admission, graceful drain.
 
 mod admission;
+mod attendance;
 mod connection;
 mod lane;
 mod request;
@@ -19,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+pub use self::attendance::Sessions;
 use crate::accounts::Accounts;
 use crate::config::{self, ByteCount};
 use crate::queries::Queries;
@@ -68,6 +70,8 @@ pub struct Surroundings {
     pub registry: Arc<Registry>,
     /// How often users and addresses may ask.
     pub rates: Arc<Rates>,
+    /// Names them for the log.
+    pub sessions: Sessions,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }

@@ -8,16 +8,18 @@ use quipu_core::shard::ShardCount;
 use quipu_protocol::error::CloseCode;
 use tokio::sync::watch;
 
-use crate::accounts::{self, Accounts};
-use crate::admin::Admin;
+use crate::accounts::{self, Accounts, now_ms};
+use crate::admin::{Admin, Pages};
 use crate::checkpoint::{CHECKPOINT_INTERVAL, Checkpointer};
 use crate::config::Config;
 use crate::counters;
-use crate::edge::{self, Edge, EdgeError};
+use crate::edge::{self, Edge, EdgeError, Sessions};
 use crate::external::{Issuer, IssuerError};
 use crate::folder::{DataFolder, FolderError};
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, OpenLogError};
+use crate::notify::post::EndpointError;
+use crate::notify::{Notifier, Topic, notifier, sweep};
 use crate::password::PasswordError;
 use crate::processor::{self, ProcessorError, Processors};
 use crate::queries::Queries;
@@ -57,6 +59,9 @@ pub enum StartError {
     /// The endpoint cannot be opened.
     #[error(transparent)]
     Edge(#[from] EdgeError),
+    /// Webhooks cannot be posted as configured.
+    #[error(transparent)]
+    Notify(#[from] EndpointError),
     /// The operating system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -70,6 +75,8 @@ pub struct Gateway {
     // In the order of dropping: nothing is dropped before what uses it.
     edge: Edge,
     admin: Option<Admin>,
+    _notifier: Option<Notifier>,
+    _sweeping: Background,
     backbone: Backbone,
     identity: Arc<Identity>,
     registration: &'static str,
@@ -82,7 +89,9 @@ struct Backbone {
     checkpointer: Option<Checkpointer>,
     router: Router,
     registry: Arc<Registry>,
+    topic: Arc<Topic>,
     store: Arc<dyn Store>,
+    shards: ShardCount,
     life: u64,
     failures: watch::Receiver<Option<Arc<str>>>,
     folder: DataFolder,
@@ -120,20 +129,48 @@ impl Gateway {
             },
         )?;
         let registration = accounts.registration();
+        let notifier = Notifier::start(
+            &config.notify,
+            notifier::Surroundings {
+                store: Arc::clone(&backbone.store),
+                router: backbone.router.clone(),
+                topic: Arc::clone(&backbone.topic),
+                life: backbone.life,
+                metrics: Arc::clone(&metrics),
+            },
+        )?;
+        let boot = rand::random();
+        let stalled_after = (!config.notify.url.is_empty()).then_some(config.notify.after);
         let with = edge::Surroundings {
             accounts,
             queries,
             router: backbone.router.clone(),
             registry: Arc::clone(&backbone.registry),
             rates,
+            sessions: Sessions::new(boot, stalled_after),
             metrics: Arc::clone(&metrics),
         };
         let edge = Edge::start(config.listen, &config.edge, &config.limits, &identity, with)?;
+        let sweeping = tokio::spawn(sweep::run(
+            Arc::clone(&backbone.store),
+            backbone.router.clone(),
+            boot,
+            now_ms(),
+            config.notify.after,
+        ));
         let ready = Arc::new(AtomicBool::new(true));
-        let admin = Admin::start(config.admin.listen, metrics, Arc::clone(&ready)).await;
+        let pages = Pages {
+            metrics,
+            ready: Arc::clone(&ready),
+            store: Arc::clone(&backbone.store),
+            shards: backbone.shards,
+        };
+        let admin = Admin::start(config.admin.listen, pages).await;
         Ok(Self {
             edge,
             admin,
+            _notifier: notifier,
+            _sweeping: Background(sweeping),
             backbone,
             identity,
             registration,
@@ -189,6 +226,15 @@ impl Gateway {
     }
 }
 
+/// A task that ends with the gateway.
+struct Background(tokio::task::JoinHandle<()>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Backbone {
     fn open(config: &Config, metrics: &Metrics) -> Result<Self, StartError> {
         let shards = ShardCount(u16::try_from(config.storage.shards).unwrap_or(u16::MAX));
@@ -210,10 +256,12 @@ impl Backbone {
             failed: Arc::new(failed),
             registry: Arc::clone(&registry),
         };
+        let topic = Arc::new(Topic::default());
         let surroundings = processor::Surroundings {
             log: Arc::clone(&log),
             store: Arc::clone(&store),
             registry: Arc::clone(&registry),
+            topic: Arc::clone(&topic),
         };
         let threads = processor_threads(config.storage.processors);
         let failing = fail.clone();
@@ -235,7 +283,9 @@ impl Backbone {
             checkpointer: Some(checkpointer),
             router,
             registry,
+            topic,
             store,
+            shards: log.identity().shards,
             life: log.identity().life,
             failures,
             folder,

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use quipu_core::shard::ShardCount;
 use quipu_gateway::config::{Config, Overrides, SETTINGS, sample};
+use quipu_gateway::notify::dead_letters;
 use quipu_gateway::{Gateway, provision, telemetry, tls, verify};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,6 +38,11 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Some(("verify", arguments)) => run_verify(path(arguments, "data")?),
         Some(("provision", arguments)) => run_provision(arguments),
+        Some(("dead-letters", arguments)) => {
+            let data = path(arguments, "data")?;
+            print(&dead_letters::run(data, arguments.get_flag("retry"))?);
+            Ok(())
+        }
         _ => serve(&load(matches)?),
     }
 }
@@ -177,6 +183,17 @@ fn arguments() -> Command {
             Command::new("verify")
                 .about("Walks the data of a gateway that does not run and proves it consistent")
                 .arg(data_argument()),
+        )
+        .subcommand(
+            Command::new("dead-letters")
+                .about("Lists, as lines of JSON, the webhooks that a gateway gave up; it must not run (else: its admin page /dead-letters)")
+                .arg(data_argument())
+                .arg(
+                    Arg::new("retry")
+                        .long("retry")
+                        .action(ArgAction::SetTrue)
+                        .help("Has them tried again when the gateway starts next"),
+                ),
         )
         .subcommand(provision_arguments());
     SETTINGS.iter().fold(run, |run, setting| {

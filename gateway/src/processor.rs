@@ -28,6 +28,7 @@ use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 
 use crate::batch::Batch;
 use crate::log::{Log, LogError};
+use crate::notify::Topic;
 use crate::registry::Registry;
 use crate::store::{Store, StoreError};
 
@@ -105,6 +106,8 @@ pub struct Surroundings {
     pub store: Arc<dyn Store>,
     /// The sessions that its actions are for.
     pub registry: Arc<Registry>,
+    /// Who wants to know about messages that no device takes.
+    pub topic: Arc<Topic>,
 }
 
 /// The running processors.
@@ -490,6 +493,7 @@ impl Processor {
                     device,
                     reply,
                 } => registry.answer(&user, device, reply),
+                Action::Offline { user, since } => self.surroundings.topic.note(user, since),
             }
         }
         self.effects.clear();

@@ -11,8 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quipu_core::record::{Command, Entry, EntryBody};
+use quipu_core::record::{Command, Entry, EntryBody, Fact};
 use quipu_core::shard::{ShardCount, ShardId};
+use quipu_protocol::id::UserId;
 use tokio::sync::mpsc;
 
 use crate::batch::Batch;
@@ -35,11 +36,43 @@ const GATHER_TIME: Duration = Duration::from_millis(1);
 #[error("the log takes no commands")]
 pub struct Unavailable;
 
+/// What the router carries to a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submission {
+    /// Of a device.
+    Command(Command),
+    /// Of this gateway, about a user.
+    Fact(UserId, Fact),
+}
+
+impl From<Command> for Submission {
+    fn from(command: Command) -> Self {
+        Self::Command(command)
+    }
+}
+
+impl Submission {
+    fn shard(&self, shards: ShardCount) -> ShardId {
+        match self {
+            Self::Command(command) => command.shard(shards),
+            Self::Fact(user, _) => shards.of_user(user),
+        }
+    }
+
+    fn into_entry(self) -> Entry {
+        let body = match self {
+            Self::Command(command) => EntryBody::Command(command),
+            Self::Fact(user, fact) => EntryBody::Fact { user, fact },
+        };
+        Entry { source: None, body }
+    }
+}
+
 /// Why a command was not queued at once.
 #[derive(Debug)]
 pub enum NoRoom {
     /// The queue is full; here is the command again.
-    Full(Box<Command>),
+    Full(Box<Submission>),
     /// It never will be.
     Unavailable(Unavailable),
 }
@@ -58,7 +91,7 @@ pub struct RouterStats {
 /// A handle to the router; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Router {
-    queue: mpsc::Sender<Command>,
+    queue: mpsc::Sender<Submission>,
     stats: Arc<RouterStats>,
 }
 
@@ -92,9 +125,9 @@ impl Router {
         &self.stats
     }
 
-    /// Queues a command, waiting for room. Commands of one caller keep their order. It is durable only when its event or
+    /// Queues a command or a fact, waiting for room. Those of one caller keep their order. It is durable only when its event or
     /// answer comes back.
-    pub async fn submit(&self, command: Command) -> Result<(), Unavailable> {
+    pub async fn submit(&self, command: impl Into<Submission>) -> Result<(), Unavailable> {
         let command = match self.try_submit(command) {
             Ok(()) => return Ok(()),
             Err(NoRoom::Unavailable(unavailable)) => return Err(unavailable),
@@ -105,18 +138,20 @@ impl Router {
     }
 
     /// Queues a command if there is room for it now; otherwise gives it back, for [`Router::submit`].
-    pub fn try_submit(&self, command: Command) -> Result<(), NoRoom> {
-        self.queue.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Closed(_) => NoRoom::Unavailable(Unavailable),
-            mpsc::error::TrySendError::Full(command) => NoRoom::Full(Box::new(command)),
-        })
+    pub fn try_submit(&self, command: impl Into<Submission>) -> Result<(), NoRoom> {
+        self.queue
+            .try_send(command.into())
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Closed(_) => NoRoom::Unavailable(Unavailable),
+                mpsc::error::TrySendError::Full(command) => NoRoom::Full(Box::new(command)),
+            })
     }
 }
 
 struct Gatherer {
     shards: ShardCount,
     log: Arc<dyn Log>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Submission>,
     stats: Arc<RouterStats>,
 }
 
@@ -159,15 +194,11 @@ impl Gatherer {
     }
 
     /// Takes what has collected behind `first` and makes records of it.
-    fn gather(&mut self, first: Command) -> Vec<(ShardId, Bytes)> {
+    fn gather(&mut self, first: Submission) -> Vec<(ShardId, Bytes)> {
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(command) = next {
-            let entry = |command| Entry {
-                source: None,
-                body: EntryBody::Command(command),
-            };
-            batch.push(command.shard(self.shards), entry(command));
+            batch.push(command.shard(self.shards), command.into_entry());
             next = if batch.entries() < GATHER_COMMANDS_MAX && batch.bytes() < GATHER_BYTES_MAX {
                 self.commands.try_recv().ok()
             } else {

@@ -102,6 +102,12 @@ metrics! {
         queries_failed: "Reads that the store could not answer";
         admin_requests: "HTTP requests answered on the admin address";
         admin_refused: "HTTP requests refused on the admin address";
+        facts_submitted: "Beginnings, stalls and ends of sessions handed to the router";
+        sessions_stalled: "Sessions whose device acked nothing for notify.after although it was sent something";
+        notify_delivered: "Webhooks that their receiver took";
+        notify_retried: "Webhooks that were not taken and will be tried again";
+        notify_dead: "Webhooks that became dead letters after notify.tries";
+        notify_old: "Webhooks not posted because their messages had waited for a week";
         certificate_reloads: "Times the certificate was read anew";
     }
     gauges {
@@ -111,6 +117,9 @@ metrics! {
         sessions: "Sessions past WELCOME";
         queries_running: "Store reads in progress on blocking threads";
         password_hashes_waiting: "Password hashes waiting or being computed";
+        notify_waiting: "Users with messages that no device of theirs has, as far as the notifier knows them";
+        notify_posting: "Users whose webhooks are being posted";
+        notify_stopped: "1: the receiver of webhooks has answered 410 Gone";
         udp_receive_buffer_bytes: "What the kernel granted for the UDP receive buffer";
         udp_send_buffer_bytes: "What the kernel granted for the UDP send buffer";
     }

@@ -14,6 +14,7 @@ use crate::log::{EmbeddedLog, Log, LogError};
 use crate::store::fjall::{CACHE_BYTES_DEFAULT, OpenStoreError};
 use crate::store::{FjallStore, Store, StoreError};
 
+mod attendance;
 mod replay;
 mod tally;
 
@@ -115,6 +116,8 @@ pub fn run(data: &Path) -> Result<Report, VerifyError> {
 ///    the gateway would do; rows that exist already must come out the same.
 /// 3. In store and memory together, histories and inboxes are dense from 1 to their head, every entity can be read, and
 ///    every message of a conversation is in the inbox of each of its members exactly once.
+/// 4. No device has events that its user's inbox has not; and, unless the log has more, who is said to be here and who is in
+///    the offline topic are those who should be.
 pub fn verify(log: &dyn Log, store: &dyn Store) -> Result<Report, VerifyError> {
     let mut report = Report::default();
     let mut replay = Replay::new(log, store);

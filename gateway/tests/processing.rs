@@ -31,6 +31,7 @@ impl Gateway {
             log: log.clone() as Arc<dyn Log>,
             store: store.clone() as Arc<dyn Store>,
             registry: registry.clone(),
+            topic: Arc::default(),
         };
         let processors = Processors::start(&surroundings, 2, |error| {
             panic!("a processor stopped: {error}")

@@ -1,7 +1,8 @@
-//! Prints what one message costs the processors: `cargo run --release -p quipu-core --example apply_cost`.
+//! Prints what one message and one session cost the processors: `cargo run --release -p quipu-core --example apply_cost`.
 //!
 //! One message is a Send to the conversation's shard and a Deliver to the shards of its two members; a turn takes 256
-//! entries in one record, with 1,000 conversations in memory.
+//! entries in one record, with 1,000 conversations in memory, whose members all listen. One session is its beginning and its
+//! end, each an entry of its user's shard.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,18 +13,22 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Record};
+use quipu_core::record::{
+    Command, CommandKind, Entry, EntryBody, Fact, NewDevice, Record, SessionId,
+};
 use quipu_core::row::Row;
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::Content;
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, InvalidId, MessageId, RequestId, TimestampMs, UserId,
+    ClientSeq, ConversationId, Cursor, DeviceId, InvalidId, MessageId, RequestId, TimestampMs,
+    UserId,
 };
 
 const PAIRS: usize = 1_000;
 const TURN_ENTRIES: usize = 256;
 const TURNS: usize = 2_000;
 const TEXT_BYTES: usize = 100;
+const SESSIONS: usize = TURN_ENTRIES * 400;
 
 #[derive(Default)]
 struct Cost {
@@ -49,6 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut cost = Cost::default();
     let setup: Vec<Entry> = pairs.iter().flat_map(|pair| setup(device, *pair)).collect();
     turn(&mut state, &setup, &mut cost)?;
+    let everybody: Vec<UserId> = pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
+    let sessions = sessions(&mut state, device, &everybody)?;
     cost = Cost::default();
 
     let mut sends = 0;
@@ -67,21 +74,85 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
         turn(&mut state, &outgoing, &mut cost)?;
     }
-    let each = |time: Duration| time.as_nanos() as f64 / sends as f64;
     println!("{sends} messages of {TEXT_BYTES} bytes in turns of {TURN_ENTRIES}, ns a message:");
-    println!(
-        "  encode both records   {:8.0}   {} bytes",
-        each(cost.encode),
-        cost.log_bytes / sends
-    );
-    println!("  decode both records   {:8.0}", each(cost.decode));
-    println!("  apply both            {:8.0}", each(cost.apply));
-    println!(
-        "  drain and encode rows {:8.0}   {} bytes",
-        each(cost.rows),
-        cost.row_bytes / sends
-    );
+    cost.print(sends);
+    println!("{SESSIONS} sessions in turns of {TURN_ENTRIES}, ns a session:");
+    sessions.print(SESSIONS);
     Ok(())
+}
+
+impl Cost {
+    fn print(&self, count: usize) {
+        let each = |time: Duration| time.as_nanos() as f64 / count as f64;
+        println!(
+            "  encode both records   {:8.0}   {} bytes",
+            each(self.encode),
+            self.log_bytes / count
+        );
+        println!("  decode both records   {:8.0}", each(self.decode));
+        println!("  apply both            {:8.0}", each(self.apply));
+        println!(
+            "  drain and encode rows {:8.0}   {} bytes",
+            each(self.rows),
+            self.row_bytes / count
+        );
+    }
+}
+
+/// Sessions begin and end; at the end everybody has one.
+fn sessions(
+    state: &mut ShardState,
+    device: DeviceId,
+    users: &[UserId],
+) -> Result<Cost, quipu_core::row::CorruptRow> {
+    let mut cost = Cost::default();
+    let mut number = 0;
+    while number < SESSIONS {
+        let (mut begin, mut end) = (Vec::new(), Vec::new());
+        for _ in 0..TURN_ENTRIES {
+            let user = users[number % users.len()];
+            let session = SessionId {
+                boot: u64::MAX / 3,
+                number: number as u64,
+            };
+            let cursor = Cursor::START;
+            let fact = |fact| Entry {
+                source: None,
+                body: EntryBody::Fact { user, fact },
+            };
+            begin.push(fact(Fact::Attached {
+                device,
+                session,
+                cursor,
+            }));
+            end.push(fact(Fact::Detached {
+                device,
+                session,
+                cursor,
+            }));
+            number += 1;
+        }
+        turn(state, &begin, &mut cost)?;
+        turn(state, &end, &mut cost)?;
+    }
+    let session = SessionId { boot: 1, number: 1 };
+    let cursor = Cursor::START;
+    let here: Vec<Entry> = users
+        .iter()
+        .map(|user| Entry {
+            source: None,
+            body: EntryBody::Fact {
+                user: *user,
+                fact: Fact::Attached {
+                    device,
+                    session,
+                    cursor,
+                },
+            },
+        })
+        .collect();
+    turn(state, &here, &mut Cost::default())?;
+    Ok(cost)
 }
 
 fn turn(

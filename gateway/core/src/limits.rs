@@ -5,6 +5,9 @@ use quipu_protocol::limits::{DELIVERY_WINDOW_BYTES, FRAME_BYTES_MAX};
 /// Devices of one account. Above it a log-in is refused with `TOO_MANY_DEVICES`.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 32;
 
+/// Webhooks given up that a shard keeps for an operator; above it the oldest give way.
+pub const DEAD_LETTERS_PER_SHARD_MAX: usize = 64;
+
 // A catch-up waits for half of the window; the other half has to take a frame of any size.
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= DELIVERY_WINDOW_BYTES);
 

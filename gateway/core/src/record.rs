@@ -1,6 +1,7 @@
 //! What the log holds: records of entries, their positions, their sources.
 
 pub(crate) mod codec;
+pub(crate) mod fact;
 mod redact;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
 
+pub use self::fact::{Fact, GivenUp, SessionId};
 use crate::row::CorruptRow;
 use crate::shard::{ShardCount, ShardId};
 
@@ -139,6 +141,13 @@ pub enum EntryBody {
         conversation: ConversationId,
         /// Which, ascending.
         seqs: Vec<Seq>,
+    },
+    /// Something that happened at a gateway to a user of this shard.
+    Fact {
+        /// Who.
+        user: UserId,
+        /// What.
+        fact: Fact,
     },
 }
 

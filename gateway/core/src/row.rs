@@ -2,9 +2,11 @@
 
 mod account;
 mod conversation;
+mod dead_letters;
 mod history;
 mod inbox;
 mod index;
+mod presence;
 mod settings;
 mod shard;
 
@@ -13,7 +15,9 @@ use quipu_protocol::event::{Changed, Invitation, Message, Receipt};
 use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
 
 pub use self::conversation::{Conversation, Member};
+pub use self::dead_letters::{DeadLetter, DeadLetters};
 pub use self::index::{IndexKey, IndexRange};
+pub use self::presence::{OfflineRow, Presence, PresentDevice, Waiting};
 pub use self::settings::Settings;
 pub(crate) use self::shard::ShardRow;
 use crate::shard::ShardId;
@@ -42,6 +46,10 @@ pub enum EntityKey {
     Message(ConversationId, Seq),
     /// Privacy and block list of a user: [`Settings`].
     Settings(UserId),
+    /// Which devices of a user are here and how far they are: [`Presence`].
+    Presence(UserId),
+    /// Webhooks of a shard that were given up: [`DeadLetters`].
+    DeadLetters(ShardId),
 }
 
 /// One row to write. The same record makes the same rows, so writing one again is harmless.
@@ -121,4 +129,6 @@ pub struct Device {
 pub struct Inbox {
     /// Number of the last event; `None`: nothing has happened yet.
     pub head: Option<InboxSeq>,
+    /// Number of the last message of somebody else.
+    pub incoming: Option<InboxSeq>,
 }

@@ -9,6 +9,7 @@ mod entities;
     reason = "changes of groups and timers use it, which come next"
 )]
 mod note;
+mod presence;
 mod turn;
 mod user;
 
@@ -156,8 +157,16 @@ impl ShardState {
                         fan_out_max,
                     } => change::needs(asked(command, *request, change, *fan_out_max), &mut need),
                 },
-                EntryBody::Deliver { to, .. } => {
+                EntryBody::Deliver { to, event } => {
                     to.iter().for_each(|user| need(EntityKey::Inbox(*user)));
+                    if user::is_incoming(event) {
+                        to.iter().for_each(|user| need(EntityKey::Presence(*user)));
+                    }
+                }
+                EntryBody::Fact { user, .. } => {
+                    need(EntityKey::Inbox(*user));
+                    need(EntityKey::Presence(*user));
+                    need(EntityKey::DeadLetters(self.shard));
                 }
                 EntryBody::Answer { .. } => {}
                 EntryBody::Spread { .. } => {}
@@ -295,6 +304,10 @@ impl ShardState {
             EntryBody::Standing { .. } => {}
             EntryBody::Blocked { .. } => {}
             EntryBody::Expire { .. } => {}
+            EntryBody::Fact { user, .. } if turn.shards.of_user(user) != turn.shard => {
+                turn.effects.dropped.misrouted += 1;
+            }
+            EntryBody::Fact { user, fact } => presence::fact(entities, &mut turn, *user, fact),
         }
     }
 

@@ -14,7 +14,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use quipu_core::delivery::{DeliveryWindow, Offer, Want};
 use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
-use quipu_core::record::{Command, CommandKind};
+use quipu_core::record::{Command, CommandKind, Fact};
 use quipu_protocol::credentials::{Hello, Jwt};
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
 use quipu_protocol::event::{Change, DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
@@ -27,13 +27,14 @@ use quipu_protocol::wire;
 use tokio::time::Sleep;
 
 use super::admission::Unwelcomed;
+use super::attendance::Attendance;
 use super::lane::Outgoing;
 use super::throttle::{Held, Throttle};
 use super::{Shared, request};
-use crate::accounts::{Admitted, Refusal};
+use crate::accounts::{Admitted, Refusal, now_ms};
 use crate::queries::{InboxPage, QueryError};
 use crate::registry::{Attached, Mailbox, MailboxItem, Taken};
-use crate::router::{NoRoom, Unavailable};
+use crate::router::{NoRoom, Submission, Unavailable};
 
 /// Bytes of S0 read at once.
 const READ_BYTES_MAX: usize = 16 * 1024;
@@ -103,6 +104,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, unwelcome
         Ok(Ok((send, receive))) => {
             let mut driver = Driver::new(shared, connection, session, (send, receive), unwelcomed);
             driver.run().await;
+            // Boxed, so that a connection is no larger while it lives.
+            Box::pin(driver.leave()).await;
         }
         Ok(Err(_lost)) => {}
         Err(_late) => close(
@@ -148,6 +151,7 @@ struct Member {
     user: UserId,
     device: DeviceId,
     window: DeliveryWindow,
+    attendance: Attendance,
     reading: Option<Boxed<Result<InboxPage, QueryError>>>,
     /// Tries in a row that found the next event's history row missing.
     gap_tries: u32,
@@ -206,6 +210,22 @@ impl Driver {
             if self.handle(happened).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Tells the log that the session is over, and up to where its device has come.
+    async fn leave(mut self) {
+        // From here on nothing is pushed to it, so that the log may say so.
+        if let Some(Member {
+            user,
+            window,
+            attendance,
+            ..
+        }) = self.member.take()
+        {
+            let fact = attendance.detached(window.acked());
+            // Without a router the gateway is stopping, and its next life finds out.
+            let _ = carry(&self.shared, Submission::Fact(user, fact)).await;
         }
     }
 
@@ -268,6 +288,7 @@ impl Driver {
                 self.timer = None;
                 self.session.handle_timeout(Instant::now());
                 self.retry_read();
+                self.check_attendance();
             }
             Happened::Done(Work::Admitted(result)) => self.admitted(*result),
             Happened::Done(Work::Submitted(result)) => match result {
@@ -314,6 +335,10 @@ impl Driver {
             return self.end(CloseCode::Busy, "QP-REPLY-3: replies are not being read");
         }
         self.start_reading();
+        if let Some(member) = &mut self.member {
+            let in_flight = member.window.in_flight_events() > 0;
+            member.attendance.sent(in_flight, Instant::now);
+        }
         self.arm_timer();
         Ok(())
     }
@@ -403,10 +428,13 @@ impl Driver {
             .with
             .registry
             .attach(user, device, Arc::clone(&self.mailbox));
+        let attendance = Attendance::new(&self.shared.with.sessions, device);
+        self.announce(user, attendance.attached(cursor));
         self.member = Some(Member {
             user,
             device,
             window: DeliveryWindow::new(cursor),
+            attendance,
             reading: None,
             gap_tries: 0,
             retry_at: None,
@@ -420,6 +448,43 @@ impl Driver {
         self.lane.push(bytes.freeze());
         if self.shared.draining.load(Ordering::SeqCst) {
             self.go_away();
+        }
+    }
+
+    /// Tells the log that the session began; before any command of it.
+    fn announce(&mut self, user: UserId, fact: Fact) {
+        let shared = Arc::clone(&self.shared);
+        match shared.with.router.try_submit(Submission::Fact(user, fact)) {
+            Ok(()) => {
+                shared.with.metrics.facts_submitted.inc();
+            }
+            Err(NoRoom::Full(fact)) => {
+                self.work = Some(Box::pin(async move {
+                    Work::Submitted(carry(&shared, *fact).await)
+                }));
+            }
+            Err(NoRoom::Unavailable(_)) => self.unavailable(),
+        }
+    }
+
+    /// Tells the log when the device has stopped acking, or goes on.
+    fn check_attendance(&mut self) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let now = Instant::now();
+        let cursor = member.window.acked();
+        let Some(fact) = member.attendance.check(now, now_ms(), cursor) else {
+            return;
+        };
+        let with = &self.shared.with;
+        let told = with.router.try_submit(Submission::Fact(member.user, fact));
+        member.attendance.told(told.is_ok(), now);
+        if told.is_ok() {
+            with.metrics.facts_submitted.inc();
+            if member.attendance.is_stalled() {
+                with.metrics.sessions_stalled.inc();
+            }
         }
     }
 
@@ -549,7 +614,13 @@ impl Driver {
             return;
         };
         self.shared.with.metrics.acks_received.inc();
-        if let Err(ahead) = member.window.ack(cursor) {
+        let before = member.window.acked();
+        let acked = member.window.ack(cursor);
+        if member.window.acked() > before {
+            let in_flight = member.window.in_flight_events() > 0;
+            member.attendance.acked(in_flight, Instant::now());
+        }
+        if let Err(ahead) = acked {
             self.shared.with.metrics.acks_ahead.inc();
             let reason = format!("QP-ACK-2: {ahead}");
             self.session.close(CloseCode::ProtocolViolation, &reason);
@@ -690,7 +761,11 @@ impl Driver {
     /// One timer for the session's deadline and the next try to read; none while neither is due.
     fn arm_timer(&mut self) {
         let retry_at = self.member.as_ref().and_then(|member| member.retry_at);
-        let due = [self.session.poll_timeout(), retry_at]
+        let check_at = self
+            .member
+            .as_ref()
+            .and_then(|member| member.attendance.poll_timeout());
+        let due = [self.session.poll_timeout(), retry_at, check_at]
             .into_iter()
             .flatten()
             .min();
@@ -772,10 +847,18 @@ fn command_kind(command: DeviceCommand) -> Result<CommandKind, (RequestId, UserI
     }
 }
 
-/// Hands a command to the router, waiting for room.
-async fn carry(shared: &Shared, command: Command) -> Result<Option<Box<Reply>>, Refused> {
-    shared.with.router.submit(command).await?;
-    shared.with.metrics.commands_accepted.inc();
+/// Hands a command or a fact to the router, waiting for room.
+async fn carry(
+    shared: &Shared,
+    submission: impl Into<Submission>,
+) -> Result<Option<Box<Reply>>, Refused> {
+    let submission = submission.into();
+    let counter = match &submission {
+        Submission::Command(_) => &shared.with.metrics.commands_accepted,
+        Submission::Fact(..) => &shared.with.metrics.facts_submitted,
+    };
+    shared.with.router.submit(submission).await?;
+    counter.inc();
     Ok(None)
 }
 

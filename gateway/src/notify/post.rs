@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::sign::Signer;
+use super::sign::{SecretError, Signer};
 use crate::tls;
 
 /// Bytes of an answer's body that are read so that its connection can be used again; a longer one costs the connection.
@@ -46,6 +46,9 @@ pub enum EndpointError {
         /// What is wrong with it.
         why: String,
     },
+    /// The secrets cannot be used.
+    #[error("notify.secrets: {0}")]
+    Secrets(#[from] SecretError),
     /// rustls refuses the settings.
     #[error("notify: cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),

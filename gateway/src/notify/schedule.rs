@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use quipu_core::record::GivenUp;
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, TimestampMs, UserId};
+
+use super::letters::Letter;
 
 /// Users known to the schedule at once. Further ones stay in the store and are looked for when half of these are done.
 pub const JOBS_MAX: usize = 32 * 1024;
@@ -13,8 +16,18 @@ pub const JOBS_MAX: usize = 32 * 1024;
 pub struct Progress {
     /// The conversations that were tried and are not reported to the log yet.
     pub conversations: BTreeMap<ConversationId, Tries>,
+    /// What of them was given up.
+    pub given_up: Vec<GivenUp>,
     /// Reported to the log: what the store says below this is old.
     pub reported: Cursor,
+}
+
+impl Progress {
+    /// The tries of what a letter is about.
+    pub fn tries(&self, letter: &Letter) -> Tries {
+        let tries = self.conversations.get(&letter.conversation);
+        tries.copied().unwrap_or_default()
+    }
 }
 
 /// The tries of one conversation.
@@ -26,6 +39,16 @@ pub struct Tries {
     pub failed: u32,
     /// Not to be tried before.
     pub not_before: Option<Instant>,
+}
+
+impl Tries {
+    /// Everything up to there was posted or given up; what comes after it begins anew.
+    pub fn settle(&mut self, through: InboxSeq) {
+        *self = Self {
+            settled: Some(through),
+            ..Self::default()
+        };
+    }
 }
 
 /// What comes after a visit to a user.
@@ -70,18 +93,19 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The store has (again) something to tell about a user, which has waited since `since` and is due at `due`.
-    pub fn wake(&mut self, user: UserId, since: TimestampMs, due: Instant) {
+    /// The store has (again) something to tell about a user, which has waited since `since` and is due at `due`. False: there
+    /// is no room for further users, and the store has to be read again when [`wants_more`](Self::wants_more) says so.
+    pub fn wake(&mut self, user: UserId, since: TimestampMs, due: Instant) -> bool {
         let Some(job) = self.jobs.get_mut(&user) else {
             if self.jobs.len() >= JOBS_MAX {
                 self.overflowed = true;
-                return;
+                return false;
             }
             let state = JobState::Due(due, Progress::default());
             self.jobs.insert(user, Job { since, state });
             self.due.insert((due, user));
             self.since.insert((since, user));
-            return;
+            return true;
         };
         self.since.remove(&(job.since, user));
         self.since.insert((since, user));
@@ -96,6 +120,7 @@ impl Schedule {
                 self.due.insert((due, user));
             }
         }
+        true
     }
 
     /// The store has nothing to tell about a user any more.
@@ -183,11 +208,6 @@ impl Schedule {
             self.overflowed = false;
         }
         wants
-    }
-
-    /// Whether no further user has room.
-    pub fn is_full(&self) -> bool {
-        self.jobs.len() >= JOBS_MAX
     }
 
     /// Users that wait.
@@ -321,10 +341,11 @@ mod tests {
     fn beyond_the_bound_users_are_looked_for_again_later() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         for number in 0..=JOBS_MAX {
-            schedule.wake(user(number), at(1), now);
+            let room = schedule.wake(user(number), at(1), now);
+            assert_eq!(room, number < JOBS_MAX);
         }
         assert_eq!(schedule.len(), JOBS_MAX);
-        assert!(schedule.is_full() && !schedule.wants_more());
+        assert!(!schedule.wants_more());
         for number in 0..JOBS_MAX / 2 {
             schedule.forget(&user(number));
         }

@@ -70,7 +70,9 @@ fn conversations(
             IndexKey::Version(..)
             | IndexKey::MediaRef(..)
             | IndexKey::Due(..)
-            | IndexKey::Report(..) => None,
+            | IndexKey::Report(..)
+            | IndexKey::Here(_)
+            | IndexKey::Offline(_) => None,
         })
         .collect();
     let mut rows = read(store, &ids)?;

@@ -175,7 +175,9 @@ impl Store for FjallStore {
                     EntityKey::Account(_)
                     | EntityKey::Inbox(_)
                     | EntityKey::Conversation(_)
-                    | EntityKey::Settings(_) => self.entities.get(keys::entity(key))?,
+                    | EntityKey::Settings(_)
+                    | EntityKey::Presence(_)
+                    | EntityKey::DeadLetters(_) => self.entities.get(keys::entity(key))?,
                 };
                 Ok(value.map(|value| Bytes::copy_from_slice(&value)))
             })

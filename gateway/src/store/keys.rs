@@ -8,6 +8,8 @@ const ACCOUNT: u8 = 1;
 const INBOX: u8 = 2;
 const CONVERSATION: u8 = 3;
 const SETTINGS: u8 = 4;
+const PRESENCE: u8 = 0x10;
+const DEAD_LETTERS: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
 const NAME_END: u8 = 0;
 
@@ -21,14 +23,20 @@ pub(super) fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
     Ok(ShardId(u16::from_be_bytes(bytes)))
 }
 
-/// A tag, then the name or the 16 bytes of the conversation. A message has no key of this kind: it is in the history.
+/// A tag, then the name, the 16 bytes of the conversation, or the two of the shard. A message has no key of this kind: it is in the history.
 pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
+    let shard_key;
     let (tag, rest) = match key {
         EntityKey::Account(user) => (ACCOUNT, user.as_str().as_bytes()),
         EntityKey::Inbox(user) => (INBOX, user.as_str().as_bytes()),
         EntityKey::Conversation(conversation) => (CONVERSATION, &conversation.as_bytes()[..]),
         EntityKey::Message(conversation, seq) => return history(conversation, *seq).to_vec(),
         EntityKey::Settings(user) => (SETTINGS, user.as_str().as_bytes()),
+        EntityKey::Presence(user) => (PRESENCE, user.as_str().as_bytes()),
+        EntityKey::DeadLetters(of) => {
+            shard_key = shard(*of);
+            (DEAD_LETTERS, &shard_key[..])
+        }
     };
     let mut bytes = Vec::with_capacity(1 + rest.len());
     bytes.push(tag);
@@ -45,6 +53,8 @@ pub(super) fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
             let id = ConversationId::from_slice(id).map_err(|error| invalid(&error, key))?;
             Ok(EntityKey::Conversation(id))
         }
+        Some((&PRESENCE, name)) => Ok(EntityKey::Presence(read_user(name, key)?)),
+        Some((&DEAD_LETTERS, shard)) => Ok(EntityKey::DeadLetters(read_shard(shard)?)),
         Some(_) | None => Err(corrupt("a known tag", key)),
     }
 }
@@ -123,6 +133,8 @@ mod tests {
             EntityKey::Inbox(user("a-very.long_name-of-31-characte")),
             EntityKey::Conversation(conversation),
             EntityKey::Settings(user("ann")),
+            EntityKey::Presence(user("ann")),
+            EntityKey::DeadLetters(ShardId(259)),
         ] {
             assert_eq!(read_entity(&entity(&key)), Ok(key));
         }
@@ -149,6 +161,8 @@ mod tests {
         entities.extend(names.map(EntityKey::Account));
         entities.push(EntityKey::Conversation(ConversationId([0; 16])));
         entities.extend(names.map(EntityKey::Settings));
+        entities.extend(names.map(EntityKey::Presence));
+        entities.extend([2, 1, 256].map(|shard| EntityKey::DeadLetters(ShardId(shard))));
         entities.sort_unstable();
         assert!(entities.iter().map(entity).is_sorted());
     }

@@ -76,7 +76,9 @@ impl Rows {
             EntityKey::Account(_)
             | EntityKey::Inbox(_)
             | EntityKey::Conversation(_)
-            | EntityKey::Settings(_) => self.entities.get(key).cloned(),
+            | EntityKey::Settings(_)
+            | EntityKey::Presence(_)
+            | EntityKey::DeadLetters(_) => self.entities.get(key).cloned(),
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row, Settings};
+use quipu_core::row::{
+    Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, Row, Settings,
+};
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
 
 use super::Report;
+use super::attendance::Attendances;
 
 /// Numbers that should be all of 1 to some head, each once.
 #[derive(Debug, Default, Clone, Copy)]
@@ -57,6 +60,7 @@ struct UserTally {
 pub(super) struct Tally {
     conversations: BTreeMap<ConversationId, ConversationTally>,
     users: BTreeMap<UserId, UserTally>,
+    attendances: Attendances,
 }
 
 impl Tally {
@@ -86,7 +90,12 @@ impl Tally {
                     InboxKind::Receipt(_) | InboxKind::Changed(_) | InboxKind::Invitation(_) => {}
                 }
             }
-            Row::Index(_, _) => {}
+            Row::Index(key, value) => {
+                let value = value.as_deref().unwrap_or_default();
+                if let Err(error) = self.attendances.index(key, value) {
+                    report.problem(format!("{key:?}: {error}"));
+                }
+            }
         }
     }
 
@@ -109,6 +118,8 @@ impl Tally {
             // A scan gives it as a history row.
             EntityKey::Message(..) => Ok(()),
             EntityKey::Settings(_) => Settings::decode(value).map(drop),
+            EntityKey::Presence(user) => self.attendances.presence(user, value),
+            EntityKey::DeadLetters(_) => DeadLetters::decode(value).map(drop),
         };
         if let Err(error) = read {
             report.problem(format!("{key:?}: {error}"));
@@ -130,6 +141,8 @@ impl Tally {
         for (id, tally) in &self.conversations {
             self.finish_conversation(id, tally, report);
         }
+        let head_of = |user: &_| self.users.get(user).and_then(|tally| tally.inbox_head);
+        self.attendances.finish(head_of, report);
     }
 
     fn finish_conversation(

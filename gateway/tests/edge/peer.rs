@@ -12,7 +12,7 @@ use quinn::{
 use quipu_core::shard::ShardCount;
 use quipu_gateway::accounts::{self, Accounts};
 use quipu_gateway::config::{ByteCount, Config};
-use quipu_gateway::edge::{Edge, Surroundings};
+use quipu_gateway::edge::{Edge, Sessions, Surroundings};
 use quipu_gateway::external::Issuer;
 use quipu_gateway::log::{Log, MemoryLog};
 use quipu_gateway::processor::{self, Processors};
@@ -65,6 +65,7 @@ impl Gateway {
             log: Arc::clone(&log),
             store: Arc::clone(&store),
             registry: Arc::clone(&registry),
+            topic: Arc::default(),
         };
         let processors = Processors::start(&surroundings, 1, |error| panic!("{error}"));
         let (router, _thread) = Router::start(Arc::clone(&log), || {}).expect("a thread");
@@ -90,6 +91,7 @@ impl Gateway {
             router,
             registry,
             rates,
+            sessions: Sessions::new(1, None),
             metrics: Arc::clone(&metrics),
         };
         let identity = Identity::open(&config.tls, data.path()).expect("a certificate");

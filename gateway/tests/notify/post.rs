@@ -159,6 +159,6 @@ async fn over_tls_only_trusted_receivers_get_webhooks() {
 
     let signer = Signer::new(SECRET).expect("a secret");
     let missing = Client::new(&url, &folder.path().join("none.pem"), signer, LONG, 1);
-    let message = missing.err().expect("no such file").to_string();
+    let message = missing.expect_err("no such file").to_string();
     assert!(message.contains("none.pem"), "{message}");
 }

@@ -30,6 +30,8 @@ pub(crate) enum Behaviour {
     Stall,
     /// Reads the request and closes the connection.
     HangUp,
+    /// Answers 400 if the body holds this, else 200.
+    RefuseIf(&'static str),
 }
 
 /// One request, as it came.
@@ -183,7 +185,13 @@ async fn serve(
             return Ok(());
         };
         // Decided before the test sees it, so that it may tell what comes next.
-        let behaviour = told.borrow().clone();
+        let behaviour = match told.borrow().clone() {
+            Behaviour::RefuseIf(part) => {
+                let body = String::from_utf8_lossy(&webhook.body);
+                Behaviour::Answer(if body.contains(part) { 400 } else { 200 }, "")
+            }
+            behaviour @ (Behaviour::Answer(..) | Behaviour::Stall | Behaviour::HangUp) => behaviour,
+        };
         tell.send(webhook).await.map_err(std::io::Error::other)?;
         match behaviour {
             Behaviour::Answer(status, headers) => {
@@ -196,7 +204,7 @@ async fn serve(
                 while stream.read_buf(&mut bytes).await? > 0 {}
                 return Ok(());
             }
-            Behaviour::HangUp => return Ok(()),
+            Behaviour::HangUp | Behaviour::RefuseIf(_) => return Ok(()),
         }
     }
 }

@@ -8,6 +8,7 @@ use quipu_protocol::event::{
 use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, RequestId, Seq, UserId};
 use quipu_protocol::wire;
 
+use super::fact::{read_fact, write_fact};
 use super::{
     Command, CommandKind, Entry, EntryBody, NewDevice, Position, STATE_MACHINE_VERSION, Source,
     Standing,
@@ -97,6 +98,10 @@ fn write_entry(out: &mut Writer, entry: &Entry) {
             out.conversation(1, conversation);
             out.nested(2, |out| seqs.iter().for_each(|seq| out.varint(seq.get())));
         }),
+        EntryBody::Fact { user, fact } => out.nested(12, |out| {
+            out.user(1, user);
+            write_fact(out, fact);
+        }),
     }
 }
 
@@ -116,6 +121,7 @@ fn read_entry(mut fields: Fields) -> Result<Entry, CorruptRow> {
             6 => body = Some(read_standing(field.nested()?)?),
             7 => body = Some(read_blocked(field.nested()?)?),
             8 => body = Some(read_expire(field.nested()?)?),
+            12 => body = Some(read_user_fact(field.nested()?)?),
             _ => {}
         }
     }
@@ -461,6 +467,21 @@ fn read_expire(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
     Ok(EntryBody::Expire {
         conversation: required(WHAT, "the conversation of an expiry", conversation)?,
         seqs,
+    })
+}
+
+fn read_user_fact(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
+    let (mut user, mut fact) = (None, None);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => user = Some(field.user()?),
+            2..=7 => fact = read_fact(field.number, field.nested()?)?.or(fact),
+            _ => {}
+        }
+    }
+    Ok(EntryBody::Fact {
+        user: required(WHAT, "the user of a fact", user)?,
+        fact: required(WHAT, "a fact that this version knows", fact)?,
     })
 }
 

@@ -12,21 +12,24 @@ use crate::codec::{Fields, Writer, required};
 impl Inbox {
     /// The value of its row.
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::with_capacity(12);
+        let mut out = Writer::with_capacity(24);
         out.uint(1, self.head.map_or(0, InboxSeq::get));
+        out.uint(2, self.incoming.map_or(0, InboxSeq::get));
         out.into_bytes()
     }
 
     /// Reads the value of its row.
     pub fn decode(value: &[u8]) -> Result<Self, CorruptRow> {
         let mut fields = Fields::new("inbox", value);
-        let mut head = None;
+        let (mut head, mut incoming) = (None, None);
         while let Some(field) = fields.next()? {
-            if field.number == 1 {
-                head = InboxSeq::new(field.uint()?).ok();
+            match field.number {
+                1 => head = InboxSeq::new(field.uint()?).ok(),
+                2 => incoming = InboxSeq::new(field.uint()?).ok(),
+                _ => {}
             }
         }
-        Ok(Self { head })
+        Ok(Self { head, incoming })
     }
 }
 

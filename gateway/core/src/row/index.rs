@@ -18,6 +18,11 @@ pub enum IndexKey {
     Due(TimestampMs, ConversationId, Seq),
     /// A complaint: when it came, about what, and from whom.
     Report(TimestampMs, ConversationId, UserId),
+    /// A device of the user has a session, as far as the log knows.
+    Here(UserId),
+    /// The offline topic: messages wait for the user, and no device takes them. Its value is an
+    /// [`OfflineRow`](super::OfflineRow).
+    Offline(UserId),
 }
 
 /// Keys that follow each other.
@@ -33,6 +38,10 @@ pub enum IndexRange {
     Due(TimestampMs),
     /// All complaints, the oldest first.
     Reports,
+    /// The users with sessions that come after this one.
+    Here(Option<UserId>),
+    /// The users in the offline topic that come after this one.
+    Offline(Option<UserId>),
 }
 
 const LISTED: u8 = 1;
@@ -40,6 +49,8 @@ const VERSION: u8 = 2;
 const MEDIA_REF: u8 = 3;
 const DUE: u8 = 4;
 const REPORT: u8 = 5;
+const HERE: u8 = 0x10;
+const OFFLINE: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
 const NAME_END: u8 = 0;
 
@@ -75,6 +86,14 @@ impl IndexKey {
                 key.extend_from_slice(conversation.as_bytes());
                 push_user(&mut key, user);
             }
+            Self::Here(user) => {
+                key.push(HERE);
+                push_user(&mut key, user);
+            }
+            Self::Offline(user) => {
+                key.push(OFFLINE);
+                push_user(&mut key, user);
+            }
         }
         key
     }
@@ -93,6 +112,8 @@ impl IndexKey {
             MEDIA_REF => Self::MediaRef(rest.conversation()?, rest.array()?, rest.seq()?),
             DUE => Self::Due(rest.time()?, rest.conversation()?, rest.seq()?),
             REPORT => Self::Report(rest.time()?, rest.conversation()?, rest.user()?),
+            HERE => Self::Here(rest.user()?),
+            OFFLINE => Self::Offline(rest.user()?),
             _ => return Err(rest.lacks("a known tag")),
         };
         if !rest.rest.is_empty() {
@@ -139,8 +160,20 @@ impl IndexRange {
                 (vec![DUE], end)
             }
             Self::Reports => (vec![REPORT], vec![REPORT + 1]),
+            Self::Here(after) => users_after(HERE, after.as_ref()),
+            Self::Offline(after) => users_after(OFFLINE, after.as_ref()),
         }
     }
+}
+
+/// The keys of a tag and a name that come after this name.
+fn users_after(tag: u8, after: Option<&UserId>) -> (Vec<u8>, Vec<u8>) {
+    let mut start = vec![tag];
+    if let Some(after) = after {
+        push_user(&mut start, after);
+        start.push(0);
+    }
+    (start, vec![tag + 1])
 }
 
 fn push_user(key: &mut Vec<u8>, user: &UserId) {

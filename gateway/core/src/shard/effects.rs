@@ -1,7 +1,7 @@
 //! What applying records asks of the shell.
 
 use quipu_protocol::event::{Event, Reply};
-use quipu_protocol::id::{DeviceId, UserId};
+use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
 
 use super::ShardId;
 use crate::record::Entry;
@@ -16,7 +16,7 @@ use crate::row::Row;
 pub struct Effects {
     /// Entries for the logs of other shards, or of this one, numbered; those for one shard are to be appended in this order.
     pub outgoing: Vec<(ShardId, Entry)>,
-    /// [`Row::History`] and [`Row::Inbox`].
+    /// [`Row::History`], [`Row::Inbox`] and [`Row::Index`].
     pub rows: Vec<Row>,
     /// To be done after the commit. After a crash they may be done again, which receivers notice by their numbers.
     pub actions: Vec<Action>,
@@ -42,6 +42,13 @@ pub enum Action {
         device: DeviceId,
         /// What to tell it.
         reply: Reply,
+    },
+    /// What the offline topic says of a user has changed, or was reported to be done.
+    Offline {
+        /// Whose messages.
+        user: UserId,
+        /// Since when they wait; `None`: none does, or a session listens.
+        since: Option<TimestampMs>,
     },
 }
 

@@ -8,7 +8,10 @@ use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use super::{ShardCount, ShardId};
 use crate::record::Position;
-use crate::row::{Account, Conversation, CorruptRow, EntityKey, HistoryRow, Inbox, Row, Settings};
+use crate::row::{
+    Account, Conversation, CorruptRow, DeadLetters, EntityKey, HistoryRow, Inbox, Presence, Row,
+    Settings,
+};
 
 /// A conversation in memory: its row, and whom its events go to.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub(super) struct Entities {
     conversations: Table<ConversationId, OpenConversation>,
     messages: Table<(ConversationId, Seq), Message>,
     settings: Table<UserId, Settings>,
+    presences: Table<UserId, Presence>,
+    dead_letters: Table<ShardId, DeadLetters>,
 }
 
 impl Entities {
@@ -57,6 +62,18 @@ impl Entities {
         at: Position,
     ) -> Entity<'_, ConversationId, OpenConversation> {
         self.conversations.entity(id, at)
+    }
+
+    pub(super) fn presence(&mut self, user: UserId, at: Position) -> Entity<'_, UserId, Presence> {
+        self.presences.entity(user, at)
+    }
+
+    pub(super) fn dead_letters(
+        &mut self,
+        shard: ShardId,
+        at: Position,
+    ) -> Entity<'_, ShardId, DeadLetters> {
+        self.dead_letters.entity(shard, at)
     }
 
     #[allow(dead_code, reason = "changes of messages use it, which come next")]
@@ -84,6 +101,8 @@ impl Entities {
             EntityKey::Conversation(id) => self.conversations.slots.contains_key(id),
             EntityKey::Message(id, seq) => self.messages.slots.contains_key(&(*id, *seq)),
             EntityKey::Settings(user) => self.settings.slots.contains_key(user),
+            EntityKey::Presence(user) => self.presences.slots.contains_key(user),
+            EntityKey::DeadLetters(shard) => self.dead_letters.slots.contains_key(shard),
         }
     }
 
@@ -93,6 +112,8 @@ impl Entities {
             + self.conversations.slots.len()
             + self.messages.slots.len()
             + self.settings.slots.len()
+            + self.presences.slots.len()
+            + self.dead_letters.slots.len()
     }
 
     pub(super) fn load(
@@ -123,6 +144,14 @@ impl Entities {
                 let row = row.map(Settings::decode).transpose()?;
                 self.settings.load(user, row);
             }
+            EntityKey::Presence(user) => {
+                self.presences
+                    .load(user, row.map(Presence::decode).transpose()?);
+            }
+            EntityKey::DeadLetters(shard) => {
+                self.dead_letters
+                    .load(shard, row.map(DeadLetters::decode).transpose()?);
+            }
         }
         Ok(())
     }
@@ -138,6 +167,10 @@ impl Entities {
             .drain(|_, message| rows.push(Row::History(HistoryRow(message.clone()))));
         self.settings
             .drain(|user, settings| rows.push(row(EntityKey::Settings(user), settings.encode())));
+        self.presences
+            .drain(|user, presence| rows.push(row(EntityKey::Presence(user), presence.encode())));
+        self.dead_letters
+            .drain(|shard, dead| rows.push(row(EntityKey::DeadLetters(shard), dead.encode())));
     }
 
     pub(super) fn evict(&mut self, keep: usize) {
@@ -156,6 +189,10 @@ impl Entities {
         oldest_first.extend(messages.map(|(at, (id, seq))| (at, EntityKey::Message(id, seq))));
         let users = self.settings.clean();
         oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Settings(user))));
+        let users = self.presences.clean();
+        oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Presence(user))));
+        let shards = self.dead_letters.clean();
+        oldest_first.extend(shards.map(|(at, shard)| (at, EntityKey::DeadLetters(shard))));
         oldest_first.sort_unstable();
         for (_, key) in oldest_first.into_iter().take(len - keep) {
             match key {
@@ -164,6 +201,8 @@ impl Entities {
                 EntityKey::Conversation(id) => drop(self.conversations.slots.remove(&id)),
                 EntityKey::Message(id, seq) => drop(self.messages.slots.remove(&(id, seq))),
                 EntityKey::Settings(user) => drop(self.settings.slots.remove(&user)),
+                EntityKey::Presence(user) => drop(self.presences.slots.remove(&user)),
+                EntityKey::DeadLetters(shard) => drop(self.dead_letters.slots.remove(&shard)),
             }
         }
     }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 
+use bytes::Bytes;
 use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Rejection, Reply, ReplyTo};
 use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
 use siphasher::sip::SipHasher13;
 
 use super::{Action, Effects, ShardCount, ShardId};
 use crate::record::{Entry, EntryBody, Position, Source};
-use crate::row::{HistoryRow, Row};
+use crate::row::{HistoryRow, IndexKey, Presence, Row};
 
 /// How many entries a record has sent to each shard.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +51,7 @@ mod decision {
     pub(super) const ANSWER: u8 = 3;
     pub(super) const INBOX: u8 = 4;
     pub(super) const ACCOUNT: u8 = 5;
+    pub(super) const PRESENCE: u8 = 0x10;
 }
 
 impl Turn<'_> {
@@ -121,6 +123,38 @@ impl Turn<'_> {
         self.digest(decision::ACCOUNT, |hasher| {
             hasher.write(user.as_str().as_bytes());
             hasher.write_u64(device.get());
+        });
+    }
+
+    /// Notes what is known of a user's devices from now on, and what follows for the offline topic.
+    pub(super) fn presence(&mut self, user: UserId, before: Option<&Presence>, after: &Presence) {
+        self.digest(decision::PRESENCE, |hasher| {
+            hasher.write(user.as_str().as_bytes());
+            hasher.write(&after.encode());
+        });
+        let here = after.is_here();
+        if here != before.is_some_and(Presence::is_here) {
+            let value = here.then(Bytes::new);
+            self.effects
+                .rows
+                .push(Row::Index(IndexKey::Here(user), value));
+        }
+        let offline = after.offline();
+        if offline != before.and_then(Presence::offline) {
+            let value = offline.map(|row| row.encode());
+            self.effects
+                .rows
+                .push(Row::Index(IndexKey::Offline(user), value));
+            self.offline(user, Some(after));
+        }
+    }
+
+    /// Tells whoever tells about messages what waits for a user.
+    pub(super) fn offline(&mut self, user: UserId, presence: Option<&Presence>) {
+        let offline = presence.and_then(Presence::offline);
+        self.effects.actions.push(Action::Offline {
+            user,
+            since: offline.map(|row| row.since),
         });
     }
 

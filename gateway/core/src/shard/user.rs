@@ -7,6 +7,7 @@ use quipu_protocol::event::{
 use quipu_protocol::id::{InboxSeq, RequestId, UserId};
 
 use super::entities::Entities;
+use super::presence;
 use super::turn::{Turn, rejected};
 use crate::limits::DEVICES_PER_ACCOUNT_MAX;
 use crate::record::{Command, NewDevice};
@@ -122,6 +123,10 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
         };
         let inbox_seq = inbox.head.map_or(InboxSeq::FIRST, InboxSeq::next);
         inbox.head = Some(inbox_seq);
+        let incoming = is_incoming_for(event, user);
+        if incoming {
+            inbox.incoming = Some(inbox_seq);
+        }
         let kind = match event {
             EventBody::Message(message) => InboxKind::Message {
                 conversation: message.conversation,
@@ -137,5 +142,25 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
             kind,
         };
         turn.inbox(row, event.clone());
+        if incoming {
+            presence::came(entities, turn, *user, inbox_seq);
+        }
     }
+}
+
+/// Whether somebody could miss this event: a message that says something. Whoever delivers it has to have loaded
+/// [`EntityKey::Presence`](crate::row::EntityKey::Presence) of everybody.
+pub(super) fn is_incoming(event: &EventBody) -> bool {
+    match event {
+        EventBody::Message(message) => match message.content {
+            Content::Text(_) | Content::Rich(_) => true,
+            Content::Note(_) | Content::Gone(_) => false,
+        },
+        EventBody::Receipt(_) | EventBody::Changed(_) | EventBody::Invitation(_) => false,
+    }
+}
+
+fn is_incoming_for(event: &EventBody, user: &UserId) -> bool {
+    let own = matches!(event, EventBody::Message(message) if message.from == *user);
+    is_incoming(event) && !own
 }

@@ -1,12 +1,12 @@
 //! What happens at the named limits, and what never does.
 
-use quipu_core::limits::DEVICES_PER_ACCOUNT_MAX;
-use quipu_core::record::{CommandKind, Entry, Position, Record};
-use quipu_core::row::{Account, EntityKey};
+use quipu_core::limits::{DEAD_LETTERS_PER_SHARD_MAX, DEVICES_PER_ACCOUNT_MAX};
+use quipu_core::record::{CommandKind, Entry, Fact, GivenUp, Position, Record, SessionId};
+use quipu_core::row::{Account, DeadLetters, EntityKey, Presence};
 use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Outcome, Rejection};
-use quipu_protocol::id::{ConversationId, RequestId, TimestampMs};
+use quipu_protocol::id::{ConversationId, Cursor, RequestId, Seq, TimestampMs};
 use quipu_protocol::limits::DEDUP_WINDOW;
 
 use crate::support::{self, Store};
@@ -42,7 +42,7 @@ impl Shard {
 fn outcomes(effects: &Effects) -> Vec<&Outcome> {
     let answers = effects.actions.iter().filter_map(|action| match action {
         Action::Answer { reply, .. } => Some(&reply.outcome),
-        Action::Push { .. } => None,
+        Action::Push { .. } | Action::Offline { .. } => None,
     });
     answers.collect()
 }
@@ -53,6 +53,71 @@ fn add_device(number: u64) -> Entry {
         device: support::new_device(number as u8),
     };
     support::command(support::user("alice"), support::device(number), kind)
+}
+
+#[test]
+fn dead_letters_beyond_the_limit_push_out_the_oldest() {
+    let mut shard = Shard::new();
+    let alice = support::user("alice");
+    shard.apply(vec![support::register(alice, support::device(1), 1, 1)]);
+    let given_up = |number: usize| GivenUp {
+        conversation: ConversationId([1; 16]),
+        first: Seq::FIRST,
+        last: Seq::FIRST,
+        count: 1,
+        after: Cursor(number as u64),
+        tries: 1,
+        why: "w".repeat(128),
+    };
+    for number in 0..DEAD_LETTERS_PER_SHARD_MAX + 3 {
+        let told = Fact::Told {
+            through: Cursor(0),
+            given_up: vec![given_up(number)],
+        };
+        shard.apply(vec![support::fact(alice, told)]);
+    }
+    let row = &shard.store.entities[&EntityKey::DeadLetters(ShardId(0))];
+    let dead = DeadLetters::decode(row).unwrap();
+    assert_eq!(dead.letters.len(), DEAD_LETTERS_PER_SHARD_MAX);
+    assert_eq!(dead.dropped, 3);
+    assert_eq!(dead.letters[0].given_up, given_up(3));
+    shard.apply(vec![support::fact(
+        alice,
+        Fact::TellAgain { after: Cursor(5) },
+    )]);
+    let row = &shard.store.entities[&EntityKey::DeadLetters(ShardId(0))];
+    let left = DeadLetters::decode(row).unwrap().letters;
+    assert_eq!(left, dead.letters[..2], "those from 5 on are told again");
+}
+
+#[test]
+fn more_devices_than_an_account_may_have_push_out_those_not_seen_for_longest() {
+    let mut shard = Shard::new();
+    let alice = support::user("alice");
+    shard.apply(vec![support::register(alice, support::device(1), 1, 1)]);
+    let attached = |number: u64| Fact::Attached {
+        device: support::device(number),
+        session: SessionId { boot: 1, number },
+        cursor: Cursor(0),
+    };
+    let many = DEVICES_PER_ACCOUNT_MAX as u64 + 5;
+    for number in 1..=many {
+        shard.apply(vec![support::fact(alice, attached(number))]);
+        // The first one stays.
+        if number > 1 {
+            let left = Fact::Detached {
+                device: support::device(number),
+                session: SessionId { boot: 1, number },
+                cursor: Cursor(0),
+            };
+            shard.apply(vec![support::fact(alice, left)]);
+        }
+    }
+    let presence = Presence::decode(&shard.store.entities[&EntityKey::Presence(alice)]).unwrap();
+    assert_eq!(presence.devices.len(), DEVICES_PER_ACCOUNT_MAX);
+    assert!(presence.is_listening());
+    assert!(presence.device(support::device(1)).is_some());
+    assert!(presence.device(support::device(many)).is_some());
 }
 
 #[test]

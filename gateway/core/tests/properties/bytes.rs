@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use quipu_core::record::{Position, Record};
-use quipu_core::row::{Account, Conversation, EntityKey, HistoryRow, Inbox, InboxRow};
+use quipu_core::row::{
+    Account, Conversation, DeadLetters, EntityKey, HistoryRow, Inbox, InboxRow, OfflineRow,
+    Presence,
+};
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, TimestampMs};
 
@@ -27,6 +30,15 @@ fn read_as_everything(bytes: &[u8]) {
     if let Ok(inbox) = Inbox::decode(bytes) {
         assert_eq!(Inbox::decode(&inbox.encode()), Ok(inbox));
     }
+    if let Ok(presence) = Presence::decode(bytes) {
+        assert_eq!(Presence::decode(&presence.encode()), Ok(presence));
+    }
+    if let Ok(dead) = DeadLetters::decode(bytes) {
+        assert_eq!(DeadLetters::decode(&dead.encode()), Ok(dead));
+    }
+    if let Ok(row) = OfflineRow::decode(bytes) {
+        assert_eq!(OfflineRow::decode(&row.encode()), Ok(row));
+    }
     let conversation = ConversationId([0; 16]);
     if let Ok(row) = HistoryRow::decode_value(conversation, Seq::FIRST, bytes) {
         let again = HistoryRow::decode_value(conversation, Seq::FIRST, &row.encode_value());
@@ -44,6 +56,8 @@ fn read_as_everything(bytes: &[u8]) {
             EntityKey::Inbox(user),
             EntityKey::Conversation(conversation),
             EntityKey::Settings(user),
+            EntityKey::Presence(user),
+            EntityKey::DeadLetters(ShardId(0)),
         ] {
             let _ = state.load(key, Some(bytes));
         }

@@ -11,7 +11,7 @@ use quipu_protocol::event::EventBody;
 use quipu_protocol::id::{ConversationId, MessageId, TimestampMs, UserId};
 
 use crate::story::{self, Story, steps};
-use crate::support::Store;
+use crate::support::{self, Store};
 
 /// How far a processor comes in a turn.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,7 @@ impl Cluster {
     fn route(&mut self, entries: &[Entry]) {
         let mut records: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
         for entry in entries {
-            let shard = story::command(entry).shard(self.count);
+            let shard = support::routed(entry, self.count);
             records.entry(shard).or_default().push(entry.clone());
         }
         for (shard, entries) in records {

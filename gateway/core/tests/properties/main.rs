@@ -7,6 +7,7 @@ mod bounds;
 mod bytes;
 mod cluster;
 mod delivery;
+mod offline;
 mod shard;
 mod story;
 

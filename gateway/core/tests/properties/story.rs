@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use quipu_core::record::{CommandKind, Entry, EntryBody};
-use quipu_protocol::id::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use quipu_core::record::{CommandKind, Entry, Fact, GivenUp, SessionId};
+use quipu_protocol::id::{ConversationId, Cursor, DeviceId, MessageId, Seq, TimestampMs, UserId};
 
 use crate::support;
 
@@ -37,7 +37,36 @@ pub(crate) enum Step {
     Intrude {
         from: usize,
     },
+    /// A gateway tells something about a user.
+    Tell {
+        user: usize,
+        device: u64,
+        what: Event,
+        cursor: u64,
+    },
 }
+
+/// What a gateway tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    Attached,
+    Stalled,
+    Detached,
+    Vanished,
+    Posted,
+    GivenUp,
+    Again,
+}
+
+const EVENTS: [Event; 7] = [
+    Event::Attached,
+    Event::Stalled,
+    Event::Detached,
+    Event::Vanished,
+    Event::Posted,
+    Event::GivenUp,
+    Event::Again,
+];
 
 pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let user = 0..NAMES.len();
@@ -49,7 +78,9 @@ pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
             Step::Receipt { from, to, delivered, read }
         }),
         1 => (user.clone(), user.clone()).prop_map(|(from, to)| Step::Open { from, to }),
-        1 => user.prop_map(|from| Step::Intrude { from }),
+        1 => user.clone().prop_map(|from| Step::Intrude { from }),
+        4 => (user, 1..=DEVICES, prop::sample::select(EVENTS.to_vec()), 0..30u64)
+            .prop_map(|(user, device, what, cursor)| Step::Tell { user, device, what, cursor }),
     ];
     prop::collection::vec(step, 1..most)
 }
@@ -122,9 +153,68 @@ pub(crate) fn story(steps: &[Step]) -> Story {
                 let entry = send(users[from], 9, conversation, 1);
                 story.entries.push(entry);
             }
+            Step::Tell {
+                user,
+                device,
+                what,
+                cursor,
+            } => {
+                let fact = fact(what, device, cursor);
+                story.entries.push(support::fact(users[user], fact));
+            }
         }
     }
     story
+}
+
+/// Sessions are few, so that ends and beginnings of the same and of others meet.
+fn fact(what: Event, device: u64, cursor: u64) -> Fact {
+    let session = SessionId {
+        boot: cursor % 2,
+        number: cursor % 3,
+    };
+    let (device, cursor) = (support::device(device), Cursor(cursor));
+    let since = TimestampMs(cursor.0 * 50);
+    let given_up = GivenUp {
+        conversation: ConversationId([7; 16]),
+        first: Seq::FIRST,
+        last: Seq::FIRST,
+        count: 1,
+        after: Cursor(cursor.0 / 2),
+        tries: 3,
+        why: "no answer in time".to_owned(),
+    };
+    match what {
+        Event::Attached => Fact::Attached {
+            device,
+            session,
+            cursor,
+        },
+        Event::Stalled => Fact::Stalled {
+            device,
+            session,
+            cursor,
+            since,
+        },
+        Event::Detached => Fact::Detached {
+            device,
+            session,
+            cursor,
+        },
+        Event::Vanished => Fact::Vanished {
+            boot: session.boot,
+            since,
+        },
+        Event::Posted => Fact::Told {
+            through: cursor,
+            given_up: Vec::new(),
+        },
+        Event::GivenUp => Fact::Told {
+            through: cursor,
+            given_up: vec![given_up],
+        },
+        Event::Again => Fact::TellAgain { after: cursor },
+    }
 }
 
 fn send(from: UserId, device: u64, conversation: ConversationId, number: u64) -> Entry {
@@ -136,17 +226,4 @@ fn send(from: UserId, device: u64, conversation: ConversationId, number: u64) ->
         number,
         &format!("message {number}"),
     )
-}
-
-/// The command of an entry that a router appends.
-pub(crate) fn command(entry: &Entry) -> &quipu_core::record::Command {
-    match &entry.body {
-        EntryBody::Command(command) => command,
-        EntryBody::Deliver { .. }
-        | EntryBody::Answer { .. }
-        | EntryBody::Spread { .. }
-        | EntryBody::Standing { .. }
-        | EntryBody::Blocked { .. }
-        | EntryBody::Expire { .. } => panic!("a story has commands only"),
-    }
 }

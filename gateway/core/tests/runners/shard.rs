@@ -5,14 +5,23 @@
 //!
 //! Entries: `alice/1 registers [secret N]` · `alice/2 joins [secret N]` · `alice/1 opens bob` · `alice/1 sends N to
 //! alice+bob: TEXT` · `alice/1 has alice+bob delivered N read N [quietly 1]`
+//!
+//! Of gateways: `bob/1 attaches BOOT.NUMBER [at N]` · `bob/1 stalls BOOT.NUMBER at N since MS` · `bob/1 leaves BOOT.NUMBER
+//! [at N]` · `bob/1 vanishes BOOT since MS` · `bob/1 is told through N` · `bob/1 is not told through N of alice+bob FIRST LAST:
+//! WHY` · `bob/1 is told again after N`
 
 use std::collections::BTreeMap;
 
-use quipu_core::record::{CommandKind, Entry, EntryBody, Record};
-use quipu_core::row::{Account, Conversation, EntityKey, Inbox, InboxKind, Row, Settings};
+use quipu_core::record::{CommandKind, Entry, EntryBody, Fact, GivenUp, Record, SessionId};
+use quipu_core::row::{
+    Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, OfflineRow,
+    Presence, Row, Settings,
+};
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Reply, ReplyTo};
-use quipu_protocol::id::{ConversationId, DeviceId, RequestId, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{
+    ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
+};
 
 use crate::support::{self, Store};
 
@@ -130,13 +139,8 @@ impl Cluster {
         let mut records: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
         for text in text.split("; ") {
             let entry = self.entry(text)?;
-            let EntryBody::Command(command) = &entry.body else {
-                continue;
-            };
-            records
-                .entry(command.shard(self.count))
-                .or_default()
-                .push(entry);
+            let shard = support::routed(&entry, self.count);
+            records.entry(shard).or_default().push(entry);
         }
         Ok(records)
     }
@@ -192,6 +196,73 @@ impl Cluster {
                 };
                 support::command(user, device, kind)
             }
+            ["attaches", session, rest @ ..] => support::fact(
+                user,
+                Fact::Attached {
+                    device,
+                    session: session_id(session)?,
+                    cursor: cursor(rest)?,
+                },
+            ),
+            ["stalls", session, at, n, "since", since] => support::fact(
+                user,
+                Fact::Stalled {
+                    device,
+                    session: session_id(session)?,
+                    cursor: cursor(&[at, n])?,
+                    since: TimestampMs(parse(since)?),
+                },
+            ),
+            ["leaves", session, rest @ ..] => support::fact(
+                user,
+                Fact::Detached {
+                    device,
+                    session: session_id(session)?,
+                    cursor: cursor(rest)?,
+                },
+            ),
+            ["vanishes", boot, "since", since] => support::fact(
+                user,
+                Fact::Vanished {
+                    boot: parse(boot)?,
+                    since: TimestampMs(parse(since)?),
+                },
+            ),
+            ["is", "told", "through", n] => support::fact(
+                user,
+                Fact::Told {
+                    through: Cursor(parse(n)?),
+                    given_up: Vec::new(),
+                },
+            ),
+            [
+                "is",
+                "not",
+                "told",
+                "through",
+                n,
+                "of",
+                conversation,
+                first,
+                last,
+            ] => {
+                let given_up = GivenUp {
+                    conversation: self.conversation(conversation)?,
+                    first: support::seq(parse(first)?),
+                    last: support::seq(parse(last)?),
+                    count: 1,
+                    after: Cursor(parse(n)? - 1),
+                    tries: 10,
+                    why: message.to_owned(),
+                };
+                let through = Cursor(parse(n)?);
+                let given_up = vec![given_up];
+                support::fact(user, Fact::Told { through, given_up })
+            }
+            ["is", "told", "again", "after", n] => {
+                let after = Cursor(parse(n)?);
+                support::fact(user, Fact::TellAgain { after })
+            }
             _ => return Err(format!("`{text}` is no entry")),
         })
     }
@@ -228,6 +299,10 @@ impl Cluster {
                         self.event(&event.body)
                     )
                 }
+                Action::Offline { user, since } => match since {
+                    Some(since) => format!("notes that {user} misses messages since {}", since.0),
+                    None => format!("notes that {user} misses nothing"),
+                },
                 Action::Answer {
                     user,
                     device,
@@ -256,6 +331,7 @@ impl Cluster {
     fn body(&self, body: &EntryBody) -> String {
         match body {
             EntryBody::Command(command) => format!("{command:?}"),
+            EntryBody::Fact { user, fact } => format!("{user} {fact:?}"),
             EntryBody::Deliver { to, event } => {
                 let to: Vec<&str> = to.iter().map(UserId::as_str).collect();
                 format!("for {}: {}", to.join(" "), self.event(event))
@@ -357,7 +433,39 @@ impl Cluster {
                 };
                 format!("row inbox of {} {}: {kind}", row.user, row.inbox_seq)
             }
+            Row::Index(IndexKey::Here(user), value) => {
+                format!("row here {user}: {}", value.is_some())
+            }
+            Row::Index(IndexKey::Offline(user), None) => format!("row offline {user}: none"),
+            Row::Index(IndexKey::Offline(user), Some(value)) => {
+                let row = OfflineRow::decode(value).unwrap();
+                format!(
+                    "row offline {user}: after {}, since {}",
+                    row.after, row.since.0
+                )
+            }
             Row::Index(key, value) => format!("row index {key:?}: {value:?}"),
+            Row::Entity(EntityKey::Presence(user), value) => self.presence(user, value),
+            Row::Entity(EntityKey::DeadLetters(shard), value) => {
+                let dead = DeadLetters::decode(value).unwrap();
+                let letters = dead.letters.iter().map(|letter| {
+                    let GivenUp {
+                        conversation,
+                        first,
+                        last,
+                        why,
+                        ..
+                    } = &letter.given_up;
+                    let conversation = self.name(conversation);
+                    format!("{} {conversation} {first} to {last}: {why}", letter.user)
+                });
+                let letters: Vec<String> = letters.collect();
+                format!(
+                    "row dead letters of shard {}: {}",
+                    shard.0,
+                    letters.join(", ")
+                )
+            }
             Row::Entity(EntityKey::Message(..), _) => {
                 panic!("a message is written as a history row")
             }
@@ -382,10 +490,14 @@ impl Cluster {
                 )
             }
             Row::Entity(EntityKey::Inbox(user), value) => {
-                let head = Inbox::decode(value).unwrap().head;
+                let Inbox { head, incoming } = Inbox::decode(value).unwrap();
+                let number = |seq: Option<InboxSeq>| {
+                    seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
+                };
                 format!(
-                    "row inbox {user}: head {}",
-                    head.map_or_else(|| "none".to_owned(), |h| h.to_string())
+                    "row inbox {user}: head {}, incoming {}",
+                    number(head),
+                    number(incoming)
                 )
             }
             Row::Entity(EntityKey::Settings(user), value) => {
@@ -430,11 +542,57 @@ impl Cluster {
         }
     }
 
+    fn presence(&self, user: &UserId, value: &[u8]) -> String {
+        let presence = Presence::decode(value).unwrap();
+        let devices: Vec<String> = presence
+            .devices
+            .iter()
+            .map(|device| {
+                let state = match (device.session, device.stalled) {
+                    (None, _) => format!("last seen {}", device.seen_at.0),
+                    (Some(session), false) => format!("here ({}.{})", session.boot, session.number),
+                    (Some(session), true) => {
+                        format!("stalled ({}.{})", session.boot, session.number)
+                    }
+                };
+                format!(", {} {state} at {}", device.id.get(), device.cursor)
+            })
+            .collect();
+        let waiting = presence.waiting.map_or_else(
+            || "nothing waits".to_owned(),
+            |waiting| format!("{} waits since {}", waiting.on, waiting.since.0),
+        );
+        format!(
+            "row presence {user}: acked {} told {}, {waiting}{}",
+            presence.acked,
+            presence.told,
+            devices.concat()
+        )
+    }
+
     fn name(&self, id: &ConversationId) -> String {
         self.names
             .get(id)
             .cloned()
             .unwrap_or_else(|| "a conversation".to_owned())
+    }
+}
+
+/// BOOT.NUMBER
+fn session_id(text: &str) -> Result<SessionId, String> {
+    let (boot, number) = text.split_once('.').ok_or("a session is BOOT.NUMBER")?;
+    Ok(SessionId {
+        boot: parse(boot)?,
+        number: parse(number)?,
+    })
+}
+
+/// `at N`, or nothing
+fn cursor(words: &[&str]) -> Result<Cursor, String> {
+    match words {
+        [] => Ok(Cursor::START),
+        ["at", n] => Ok(Cursor(parse(n)?)),
+        _ => Err("a cursor is `at N`".to_owned()),
     }
 }
 

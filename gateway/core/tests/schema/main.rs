@@ -13,11 +13,12 @@ mod wire;
 
 use prost::Message as _;
 use quipu_core::record::{
-    Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record, STATE_MACHINE_VERSION,
-    Source, Standing,
+    Command, CommandKind, Entry, EntryBody, Fact, GivenUp, NewDevice, Position, Record,
+    STATE_MACHINE_VERSION, SessionId, Source, Standing,
 };
 use quipu_core::row::{
-    Account, Conversation, Device, HistoryRow, Inbox, InboxKind, InboxRow, Settings,
+    Account, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind, InboxRow,
+    OfflineRow, Presence, PresentDevice, Settings, Waiting,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
@@ -26,7 +27,8 @@ use quipu_protocol::event::{
     Note, Outcome, Privacy, Reaction, Receipt, Rejection, Reply, ReplyTo, Rich, Role,
 };
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
+    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
+    UserId,
 };
 
 #[test]
@@ -72,8 +74,10 @@ fn rows_are_what_the_schema_says() {
 
     let inbox = Inbox {
         head: InboxSeq::new(300).ok(),
+        incoming: InboxSeq::new(299).ok(),
     };
-    assert_eq!(wire::Inbox::decode(inbox.encode()).unwrap().head, 300);
+    let read = wire::Inbox::decode(inbox.encode()).unwrap();
+    assert_eq!((read.head, read.incoming), (300, 299));
     assert_eq!(Inbox::decode(&inbox.encode()).unwrap(), inbox);
 
     let settings = Settings {
@@ -170,6 +174,69 @@ fn conversation_is_what_the_schema_says() {
     assert_eq!((bob.blocks, bob.read), (false, Some(seq(9))));
     assert_eq!(bob.shown_read, None);
     assert_eq!(row.encode(), written.encode_to_vec());
+}
+
+#[test]
+fn attendance_is_what_the_schema_says() {
+    let presence = Presence {
+        devices: vec![
+            PresentDevice {
+                id: DeviceId::new(3).unwrap(),
+                session: Some(session()),
+                stalled: true,
+                cursor: Cursor(7),
+                seen_at: TimestampMs(8),
+            },
+            PresentDevice {
+                id: device_id(),
+                session: None,
+                stalled: false,
+                cursor: Cursor(0),
+                seen_at: TimestampMs(9),
+            },
+        ],
+        acked: Cursor(10),
+        told: Cursor(11),
+        waiting: Some(Waiting {
+            on: InboxSeq::new(12).unwrap(),
+            since: TimestampMs(13),
+        }),
+    };
+    let read = wire::Presence::decode(presence.encode()).unwrap();
+    assert_eq!((read.acked, read.told), (10, 11));
+    let device = &read.devices[0];
+    assert_eq!(
+        (device.stalled, device.cursor, device.seen_at_ms),
+        (true, 7, 8)
+    );
+    assert_eq!(device.session.as_ref().map(|s| s.number), Some(300));
+    assert_eq!(
+        read.waiting.as_ref().map(|w| (w.on, w.since_ms)),
+        Some((12, 13))
+    );
+    assert_eq!(read.encode_to_vec(), presence.encode());
+    assert_eq!(Presence::decode(&presence.encode()).unwrap(), presence);
+
+    let row = OfflineRow {
+        after: Cursor(1),
+        since: TimestampMs(2),
+    };
+    let read = wire::OfflineRow::decode(row.encode()).unwrap();
+    assert_eq!((read.after, read.since_ms), (1, 2));
+    assert_eq!(OfflineRow::decode(&row.encode()).unwrap(), row);
+
+    let dead = DeadLetters {
+        letters: vec![DeadLetter {
+            user: user("bob"),
+            died_at: TimestampMs(4),
+            given_up: given_up(),
+        }],
+        dropped: 5,
+    };
+    let read = wire::DeadLetters::decode(dead.encode()).unwrap();
+    assert_eq!((read.dropped, read.letters[0].died_at_ms), (5, 4));
+    assert_eq!(read.encode_to_vec(), dead.encode());
+    assert_eq!(DeadLetters::decode(&dead.encode()).unwrap(), dead);
 }
 
 #[test]
@@ -322,6 +389,10 @@ fn every_entry() -> Vec<Entry> {
             seqs: vec![seq(1), seq(300)],
         },
     ];
+    let facts = facts().map(|fact| EntryBody::Fact {
+        user: user("bob"),
+        fact,
+    });
     let deliveries = events.clone().map(|event| EntryBody::Deliver {
         to: vec![user("alice"), user("bob")],
         event,
@@ -345,6 +416,7 @@ fn every_entry() -> Vec<Entry> {
     });
     let bodies = commands.into_iter().chain(deliveries).chain(answers);
     let bodies = bodies.chain(spread).chain(standings).chain(others);
+    let bodies = bodies.chain(facts);
     let mut sources = [None, source].into_iter().cycle();
     bodies
         .map(|body| Entry {
@@ -352,6 +424,57 @@ fn every_entry() -> Vec<Entry> {
             body,
         })
         .collect()
+}
+
+fn session() -> SessionId {
+    SessionId {
+        boot: u64::MAX,
+        number: 300,
+    }
+}
+
+fn given_up() -> GivenUp {
+    GivenUp {
+        conversation: conversation(),
+        first: seq(1),
+        last: seq(300),
+        count: 299,
+        after: Cursor(77),
+        tries: 10,
+        why: "HTTP status 500".into(),
+    }
+}
+
+fn facts() -> [Fact; 6] {
+    let (device, session, cursor) = (device_id(), session(), Cursor(1 << 40));
+    let since = TimestampMs(1 << 41);
+    [
+        Fact::Attached {
+            device,
+            session,
+            cursor,
+        },
+        Fact::Stalled {
+            device,
+            session,
+            cursor,
+            since,
+        },
+        Fact::Detached {
+            device,
+            session,
+            cursor,
+        },
+        Fact::Vanished {
+            boot: session.boot,
+            since,
+        },
+        Fact::Told {
+            through: cursor,
+            given_up: vec![given_up(), given_up()],
+        },
+        Fact::TellAgain { after: cursor },
+    ]
 }
 
 fn message() -> Message {

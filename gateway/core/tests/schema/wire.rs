@@ -12,17 +12,17 @@ pub struct Record {
     #[prost(message, repeated, tag = "2")]
     pub entries: ::prost::alloc::vec::Vec<Entry>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Entry {
     /// absent: a router appended it for a device
     #[prost(message, optional, tag = "1")]
     pub source: ::core::option::Option<Source>,
-    #[prost(oneof = "entry::Body", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "entry::Body", tags = "2, 3, 4, 5, 6, 7, 8, 12")]
     pub body: ::core::option::Option<entry::Body>,
 }
 /// Nested message and enum types in `Entry`.
 pub mod entry {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         #[prost(message, tag = "2")]
         Command(super::Command),
@@ -38,6 +38,8 @@ pub mod entry {
         Blocked(super::Blocked),
         #[prost(message, tag = "8")]
         Expire(super::Expire),
+        #[prost(message, tag = "12")]
+        Fact(super::UserFact),
     }
 }
 /// Which record of which shard made a processor send the entry.
@@ -259,6 +261,99 @@ pub struct Expire {
     #[prost(uint64, repeated, tag = "2")]
     pub seqs: ::prost::alloc::vec::Vec<u64>,
 }
+/// Something that happened at a gateway to a user of the receiving shard.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UserFact {
+    /// user id
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(oneof = "user_fact::Fact", tags = "2, 3, 4, 5, 6, 7")]
+    pub fact: ::core::option::Option<user_fact::Fact>,
+}
+/// Nested message and enum types in `UserFact`.
+pub mod user_fact {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Fact {
+        #[prost(message, tag = "2")]
+        Attached(super::SessionFact),
+        #[prost(message, tag = "3")]
+        Stalled(super::SessionFact),
+        #[prost(message, tag = "4")]
+        Detached(super::SessionFact),
+        #[prost(message, tag = "5")]
+        Vanished(super::Vanished),
+        #[prost(message, tag = "6")]
+        Told(super::Told),
+        #[prost(message, tag = "7")]
+        TellAgain(super::TellAgain),
+    }
+}
+/// A session began, stalled, goes on or ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionFact {
+    /// not 0
+    #[prost(fixed64, tag = "1")]
+    pub device: u64,
+    /// of the gateway process, drawn at its start
+    #[prost(fixed64, tag = "2")]
+    pub boot: u64,
+    /// of the session, counted by that process
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    /// inbox seq that the device has everything up to
+    #[prost(uint64, tag = "4")]
+    pub cursor: u64,
+    /// Unix time; only of a stall
+    #[prost(uint64, tag = "5")]
+    pub since_ms: u64,
+}
+/// A gateway process is gone, and its sessions with it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Vanished {
+    #[prost(fixed64, tag = "1")]
+    pub boot: u64,
+    /// Unix time
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+}
+/// Webhooks about what waited in an inbox were posted, or given up.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Told {
+    /// inbox seq, inclusive
+    #[prost(uint64, tag = "1")]
+    pub through: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub given_up: ::prost::alloc::vec::Vec<GivenUp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GivenUp {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// seq
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// seq
+    #[prost(uint64, tag = "3")]
+    pub last: u64,
+    /// messages, without the user's own
+    #[prost(uint32, tag = "4")]
+    pub count: u32,
+    /// inbox seq of the event before the first; 0: none
+    #[prost(uint64, tag = "5")]
+    pub after: u64,
+    #[prost(uint32, tag = "6")]
+    pub tries: u32,
+    #[prost(string, tag = "7")]
+    pub why: ::prost::alloc::string::String,
+}
+/// What was given up is to be posted after all.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TellAgain {
+    /// inbox seq
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Message {
     /// 16 bytes; absent in a history row, whose key has it
@@ -439,6 +534,86 @@ pub struct Inbox {
     /// inbox seq of the last event; 0: none
     #[prost(uint64, tag = "1")]
     pub head: u64,
+    /// inbox seq of the last message of somebody else; 0: none
+    #[prost(uint64, tag = "2")]
+    pub incoming: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Presence {
+    /// ascending by id
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<PresentDevice>,
+    /// inbox seq that some device has everything up to
+    #[prost(uint64, tag = "2")]
+    pub acked: u64,
+    /// inbox seq up to which somebody else was told
+    #[prost(uint64, tag = "3")]
+    pub told: u64,
+    /// absent: nothing waits
+    #[prost(message, optional, tag = "4")]
+    pub waiting: ::core::option::Option<Waiting>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresentDevice {
+    /// not 0
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    /// absent: it is not here
+    #[prost(message, optional, tag = "2")]
+    pub session: ::core::option::Option<Session>,
+    #[prost(bool, tag = "3")]
+    pub stalled: bool,
+    /// inbox seq
+    #[prost(uint64, tag = "4")]
+    pub cursor: u64,
+    /// Unix time
+    #[prost(uint64, tag = "5")]
+    pub seen_at_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Session {
+    #[prost(fixed64, tag = "1")]
+    pub boot: u64,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Waiting {
+    /// inbox seq of a message
+    #[prost(uint64, tag = "1")]
+    pub on: u64,
+    /// Unix time
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+}
+/// Value of a row of the offline topic.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfflineRow {
+    /// inbox seq
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+    /// Unix time
+    #[prost(uint64, tag = "2")]
+    pub since_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeadLetters {
+    /// oldest first
+    #[prost(message, repeated, tag = "1")]
+    pub letters: ::prost::alloc::vec::Vec<DeadLetter>,
+    #[prost(uint64, tag = "2")]
+    pub dropped: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeadLetter {
+    /// user id
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    /// Unix time
+    #[prost(uint64, tag = "2")]
+    pub died_at_ms: u64,
+    #[prost(message, optional, tag = "3")]
+    pub given_up: ::core::option::Option<GivenUp>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Conversation {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Record};
+use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Fact, NewDevice, Record};
 use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, Row};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::Content;
@@ -107,6 +107,28 @@ pub(crate) fn command(user: UserId, device: DeviceId, kind: CommandKind) -> Entr
     Entry {
         source: None,
         body: EntryBody::Command(Command { user, device, kind }),
+    }
+}
+
+/// What a gateway would append about a user.
+pub(crate) fn fact(user: UserId, fact: Fact) -> Entry {
+    Entry {
+        source: None,
+        body: EntryBody::Fact { user, fact },
+    }
+}
+
+/// The shard of an entry that a router appends.
+pub(crate) fn routed(entry: &Entry, shards: ShardCount) -> ShardId {
+    match &entry.body {
+        EntryBody::Command(command) => command.shard(shards),
+        EntryBody::Fact { user, .. } => shards.of_user(user),
+        EntryBody::Deliver { .. }
+        | EntryBody::Answer { .. }
+        | EntryBody::Spread { .. }
+        | EntryBody::Standing { .. }
+        | EntryBody::Blocked { .. }
+        | EntryBody::Expire { .. } => panic!("no router appends this: {entry:?}"),
     }
 }
 
