@@ -30,10 +30,12 @@ use crate::router::Router;
 use crate::telemetry::Metrics;
 use crate::tls::Identity;
 
-/// Connection attempts that quinn holds for us; further ones are dropped unanswered and come again.
-const INCOMING_MAX: usize = 16_384;
-/// Bytes that one attempt may send before it is accepted, and all of them together.
-const INCOMING_BYTES_MAX: u64 = 64 << 10;
+/// Connection attempts that quinn holds until they are accepted or ignored; it refuses further ones. Never reached: the
+/// waiting line is shorter.
+const INCOMING_MAX: usize = admission::WAITING_MAX * 2;
+/// Bytes that one attempt may send before it is accepted, and all of them together. A first flight has one datagram, or two;
+/// what a waiting client sends again is the same once more.
+const INCOMING_BYTES_MAX: u64 = 4 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 32 << 20;
 /// Flow-control window of a connection: S0, and some request streams at once.
 const CONNECTION_WINDOW_BYTES: usize = STREAM_WINDOW_BYTES * 4;

@@ -55,11 +55,11 @@ macro_rules! metrics {
 
 metrics! {
     counters {
-        incoming_retried: "Connection attempts answered with a QUIC Retry because handshakes were near their limit";
-        incoming_ignored_handshakes: "Connection attempts ignored because too many handshakes were running";
+        incoming_retried: "Connection attempts answered with a QUIC Retry because places were scarce or their address came often";
+        incoming_ignored_waiting: "Connection attempts ignored because too many waited for a place";
+        incoming_ignored_late: "Connection attempts ignored because they had waited too long for a place";
         incoming_ignored_connections: "Connection attempts ignored because edge.max_connections was reached";
         incoming_ignored_draining: "Connection attempts ignored because the gateway was stopping";
-        incoming_ignored_unwelcomed: "Connection attempts ignored because too many connections were not let in yet";
         incoming_refused_rate: "Connection attempts refused because their proven address connects too often";
         rate_limited_connections: "Connections closed or refused with RATE_LIMITED because their address connects too often";
         rate_limited_registrations: "Registrations refused because their address registers too often";
@@ -112,6 +112,7 @@ metrics! {
     }
     gauges {
         connections: "QUIC connections open or being made";
+        incoming_waiting: "Connection attempts that wait for a place among the log-ins";
         handshakes_running: "QUIC handshakes in progress";
         connections_unwelcomed: "QUIC connections whose device is not let in yet";
         sessions: "Sessions past WELCOME";

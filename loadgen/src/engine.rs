@@ -18,6 +18,7 @@ use quipu_protocol::event::{Event, EventBody, Message, Outcome, Rejection, Reply
 use quipu_protocol::id::{ClientSeq, ConversationId, Seq, TimestampMs, UserId};
 use quipu_protocol::welcome::Welcome;
 pub(crate) use sampler::Look;
+use tokio::sync::Semaphore;
 
 use self::seat::{Arrival, Leave, Line, Order, Seat};
 use crate::account::Account;
@@ -42,6 +43,8 @@ pub(crate) struct World {
     engine: RefCell<Engine>,
     ports: Ports,
     accounts: Vec<Account>,
+    /// Of devices that connect.
+    turns: Semaphore,
     /// For reading: one buffer serves all devices in turn.
     buffer: RefCell<Box<[u8]>>,
 }

@@ -155,7 +155,7 @@ settings! {
         #[doc = "QUIC connections open at once."]
         max_connections: u32 = "120000",
             "Too small: clients are ignored and try again. Too large: each idle one takes about 32 KiB of memory.", since "0.1.0";
-        #[doc = "QUIC handshakes in progress at once; from half of it on, strangers must prove their address by a Retry."]
+        #[doc = "QUIC handshakes in progress at once; a few thousand more wait for their turn. From half of it on, strangers must prove their address by a Retry."]
         max_handshakes: u32 = "1024",
             "Too small: log-ins are slower than the machine allows. Too large: a storm of log-ins delays everybody's messages.", since "0.1.0";
         #[doc = "Connections whose device is not let in yet, at once, handshakes included; from half of it on, strangers must prove their address by a Retry."]

@@ -108,7 +108,7 @@ async fn connections_that_are_not_let_in_have_places_of_their_own() {
     assert_eq!(metrics.connections_unwelcomed.get(), 2);
     let third = gateway.register("carol");
     let letting_in = async {
-        while metrics.incoming_ignored_unwelcomed.get() == 0 {
+        while metrics.incoming_waiting.get() == 0 {
             tokio::task::yield_now().await;
         }
         // One is let in, which makes a place; it stays connected.

@@ -11,6 +11,9 @@ use super::pump::{End, Pump};
 use super::seat::{Leave, Line};
 use crate::stop::Stop;
 
+/// Attempts of a process that are under way at once. Devices have a processor each and the generator has one for all of them:
+/// if it began a hundred thousand handshakes at once, none would be answered in time. Whoever waits for its turn is away.
+pub(super) const ATTEMPTS_AT_ONCE: usize = 2_048;
 /// How long one attempt may take.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
 
@@ -42,13 +45,17 @@ async fn attempts(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        // Never closed.
+        let turn = world.turns.acquire().await;
         if world.engine.borrow().is_over() {
             return;
         }
         world.engine.borrow_mut().attempted(device);
         // In a box, so that the crowd that waits between attempts holds no room for one.
         let attempt = Box::pin(Pump::connect(world.clone(), device));
-        let error = match tokio::time::timeout(ATTEMPT_MAX, attempt).await {
+        let attempted = tokio::time::timeout(ATTEMPT_MAX, attempt).await;
+        drop(turn);
+        let error = match attempted {
             Ok(Ok(pump)) => {
                 tokio::task::spawn_local(pump.work());
                 return;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::sync::Semaphore;
 
 use super::sampler::{self, Look, MemoryPoints};
 use super::seat::{Leave, Line};
@@ -86,6 +87,7 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
             Seed(scenario.seed),
         )?,
         accounts,
+        turns: Semaphore::new(connect::ATTEMPTS_AT_ONCE),
         buffer: RefCell::new(vec![0; READ_BYTES].into()),
     });
     let stage = Stage {
