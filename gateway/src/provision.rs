@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Record};
 use quipu_core::row::EntityKey;
@@ -16,10 +15,9 @@ use quipu_protocol::id::{InvalidId, UserId};
 
 use crate::accounts::NewCredentials;
 use crate::folder::{DataFolder, FolderError};
-use crate::log::embedded::{EmbeddedLog, OpenLogError};
-use crate::log::{Log, LogError};
-use crate::store::fjall::{CACHE_BYTES_DEFAULT, FjallStore, OpenStoreError};
-use crate::store::{Store as _, StoreError};
+use crate::log::{EmbeddedLog, Log as _};
+use crate::offline::{self, DataError};
+use crate::store::{FjallStore, Store as _};
 
 /// Accounts in one append to the log.
 const BATCH_ACCOUNTS: usize = 4096;
@@ -27,21 +25,9 @@ const BATCH_ACCOUNTS: usize = 4096;
 /// Why no accounts were made, or only some: an append that failed may have left the accounts before it.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
-    /// The data folder cannot be used.
+    /// The data folder, its log or its store cannot be used.
     #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// Its log cannot be opened.
-    #[error(transparent)]
-    OpenLog(#[from] OpenLogError),
-    /// Its store cannot be opened.
-    #[error(transparent)]
-    OpenStore(#[from] OpenStoreError),
-    /// The log did not take the accounts.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    Data(#[from] DataError),
     /// The prefix and a number make no user name.
     #[error("{0:?} is no user name: {1}")]
     Name(String, InvalidId),
@@ -69,11 +55,11 @@ pub fn run(
 ) -> Result<(), ProvisionError> {
     let names = names(prefix, count)?;
     let folder = match DataFolder::open_existing(data) {
-        Err(FolderError::Missing(_)) => DataFolder::open_or_create(data, shards)?,
-        other => other?,
+        Err(FolderError::Missing(_)) => DataFolder::open_or_create(data, shards),
+        other => other,
     };
-    refuse_taken(&folder, &names)?;
-    let log = EmbeddedLog::open(&folder)?;
+    let (log, store) = offline::open(&folder.map_err(DataError::from)?)?;
+    refuse_taken(&store, &names)?;
     let shards = log.identity().shards;
     let unwritten = |why| ProvisionError::Tokens {
         path: tokens.into(),
@@ -104,11 +90,10 @@ fn names(prefix: &str, count: u32) -> Result<Vec<UserId>, ProvisionError> {
 }
 
 /// An account that the log holds and the store does not yet is not seen here; its registration wins over the new one.
-fn refuse_taken(folder: &DataFolder, names: &[UserId]) -> Result<(), ProvisionError> {
-    let store = FjallStore::open(folder, CACHE_BYTES_DEFAULT)?;
+fn refuse_taken(store: &FjallStore, names: &[UserId]) -> Result<(), ProvisionError> {
     for batch in names.chunks(BATCH_ACCOUNTS) {
         let keys: Vec<EntityKey> = batch.iter().copied().map(EntityKey::Account).collect();
-        let rows = store.entities(&keys)?;
+        let rows = store.entities(&keys).map_err(DataError::from)?;
         if let Some((name, _)) = batch.iter().zip(rows).find(|(_, row)| row.is_some()) {
             return Err(ProvisionError::Taken(*name));
         }
@@ -136,21 +121,12 @@ fn registration(user: UserId) -> (Command, String) {
     (command, line)
 }
 
-fn append(log: &EmbeddedLog, entries: BTreeMap<ShardId, Vec<Entry>>) -> Result<(), ProvisionError> {
+fn append(log: &EmbeddedLog, entries: BTreeMap<ShardId, Vec<Entry>>) -> Result<(), DataError> {
     let batch = entries
         .into_iter()
         .map(|(shard, entries)| (shard, Record::encode_entries(&entries)))
         .collect();
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let done = Box::new(move |result: Result<_, LogError>| {
-        // The receiver waits below.
-        let _ = sender.send(result);
-    });
-    log.append(batch, done)?;
-    match receiver.recv() {
-        Ok(result) => Ok(result.map(drop)?),
-        Err(_) => Err(LogError::Closed("it ended without an answer".into()).into()),
-    }
+    Ok(log.append_and_wait(batch).map(drop)?)
 }
 
 fn create_secret(path: &Path) -> std::io::Result<std::fs::File> {

@@ -8,11 +8,10 @@ use quipu_core::row::Row;
 
 use self::replay::Replay;
 use self::tally::Tally;
-use crate::folder::{DataFolder, FolderError};
-use crate::log::embedded::OpenLogError;
-use crate::log::{EmbeddedLog, Log, LogError};
-use crate::store::fjall::{CACHE_BYTES_DEFAULT, OpenStoreError};
-use crate::store::{FjallStore, Store, StoreError};
+use crate::folder::DataFolder;
+use crate::log::Log;
+use crate::offline::{self, DataError};
+use crate::store::{Store, StoreError};
 
 mod attendance;
 mod replay;
@@ -20,26 +19,6 @@ mod tally;
 
 /// Problems that a report names; those beyond are only counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
-
-/// Why a check could not be made. What is wrong with the data itself is in the [`Report`].
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The log cannot be opened.
-    #[error(transparent)]
-    OpenLog(#[from] OpenLogError),
-    /// The store cannot be opened.
-    #[error(transparent)]
-    OpenStore(#[from] OpenStoreError),
-    /// The log cannot be read.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,12 +78,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Checks the data folder of a gateway that does not run. Opening the engines may finish what a crash interrupted (cut a torn
+/// Checks the data folder of a gateway that does not run; what is wrong with the data itself is in the [`Report`]. Opening the engines may finish what a crash interrupted (cut a torn
 /// end, replay the store's journal), as the next start of the gateway would; otherwise nothing is written.
-pub fn run(data: &Path) -> Result<Report, VerifyError> {
+pub fn run(data: &Path) -> Result<Report, DataError> {
     let folder = DataFolder::open_existing(data)?;
-    let log = EmbeddedLog::open(&folder)?;
-    let store = FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?;
+    let (log, store) = offline::open(&folder)?;
     verify(&log, &store)
 }
 
@@ -118,7 +96,7 @@ pub fn run(data: &Path) -> Result<Report, VerifyError> {
 ///    every message of a conversation is in the inbox of each of its members exactly once.
 /// 4. No device has events that its user's inbox has not; and, unless the log has more, who is said to be here and who is in
 ///    the offline topic are those who should be.
-pub fn verify(log: &dyn Log, store: &dyn Store) -> Result<Report, VerifyError> {
+pub fn verify(log: &dyn Log, store: &dyn Store) -> Result<Report, DataError> {
     let mut report = Report::default();
     let mut replay = Replay::new(log, store);
     replay.run(&mut report)?;

@@ -7,8 +7,9 @@ use quipu_core::row::{CorruptRow, HistoryRow, Row};
 use quipu_core::shard::{Effects, ShardId, ShardState};
 use quipu_protocol::id::{Cursor, TimestampMs};
 
-use super::{Report, VerifyError};
+use super::Report;
 use crate::log::{Log, StoredRecord};
+use crate::offline::DataError;
 use crate::store::{HistoryRange, MemoryStore, Store, StoreError};
 
 /// Records read at once.
@@ -50,7 +51,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Checks the shards' positions and applies what the store lacks.
-    pub(super) fn run(&mut self, report: &mut Report) -> Result<(), VerifyError> {
+    pub(super) fn run(&mut self, report: &mut Report) -> Result<(), DataError> {
         for shard in self.log.identity().shards.iter() {
             report.shards += 1;
             let (first, last) = (self.log.first(shard)?, self.log.last(shard)?);
@@ -81,7 +82,7 @@ impl<'a> Replay<'a> {
         first: Position,
         last: Position,
         report: &mut Report,
-    ) -> Result<Option<ShardState>, VerifyError> {
+    ) -> Result<Option<ShardState>, DataError> {
         let shards = self.log.identity().shards;
         let row = self.store.shard(shard)?;
         let state = match ShardState::restore(shard, shards, row.as_deref()) {
@@ -115,7 +116,7 @@ impl<'a> Replay<'a> {
         Ok(possible.then_some(state))
     }
 
-    fn apply_log(&mut self, shard: ShardId) -> Result<Result<(), CorruptRow>, VerifyError> {
+    fn apply_log(&mut self, shard: ShardId) -> Result<Result<(), CorruptRow>, DataError> {
         loop {
             let applied = self.states[&shard].applied();
             let records = self.log.read(shard, applied, READ_RECORDS, READ_BYTES)?;
@@ -171,7 +172,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Applies what replayed records have sent, as if it had been appended; shards drop what they have.
-    fn apply_pending(&mut self, report: &mut Report) -> Result<(), VerifyError> {
+    fn apply_pending(&mut self, report: &mut Report) -> Result<(), DataError> {
         for _ in 0..ROUNDS_MAX {
             let pending = std::mem::take(&mut self.pending);
             if pending.is_empty() {

@@ -338,13 +338,10 @@ fn problems_beyond_the_limit_are_counted() {
 fn a_folder_is_checked_once_its_gateway_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let missing = run(dir.path());
-    assert!(
-        matches!(missing, Err(VerifyError::Folder(_))),
-        "{missing:?}"
-    );
+    assert!(matches!(missing, Err(DataError::Folder(_))), "{missing:?}");
     let folder = DataFolder::open_or_create(dir.path(), SHARDS).unwrap();
     let in_use = run(dir.path());
-    assert!(matches!(in_use, Err(VerifyError::Folder(_))), "{in_use:?}");
+    assert!(matches!(in_use, Err(DataError::Folder(_))), "{in_use:?}");
     drop(folder);
     let report = run(dir.path()).unwrap();
     assert!(report.is_sound(), "{report}");
