@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use quipu_core::shard::ShardCount;
 use quipu_protocol::error::CloseCode;
@@ -88,6 +89,7 @@ struct Backbone {
     processors: Option<Processors>,
     checkpointer: Option<Checkpointer>,
     router: Router,
+    router_thread: Option<JoinHandle<()>>,
     registry: Arc<Registry>,
     topic: Arc<Topic>,
     store: Arc<dyn Store>,
@@ -272,7 +274,7 @@ impl Backbone {
         if let Some(why) = failures.borrow().clone() {
             return Err(StartError::Failed(why));
         }
-        let (router, _thread) = Router::start(Arc::clone(&log), move || {
+        let (router, router_thread) = Router::start(Arc::clone(&log), move || {
             fail.all("the log takes no commands any more")
         })?;
         counters::router(metrics, router.stats());
@@ -282,6 +284,7 @@ impl Backbone {
             processors: Some(processors),
             checkpointer: Some(checkpointer),
             router,
+            router_thread: Some(router_thread),
             registry,
             topic,
             store,
@@ -294,20 +297,28 @@ impl Backbone {
 
     /// Applies what is left and makes it durable.
     fn finish(mut self) -> Result<(), StoreError> {
-        if let Some(processors) = self.processors.take() {
-            processors.stop();
-        }
+        self.stop();
         // Makes a last checkpoint.
         drop(self.checkpointer.take());
         self.store.sync().map(drop)
+    }
+
+    /// Ends the threads that hold the log, the one that feeds it first.
+    fn stop(&mut self) {
+        self.router.stop();
+        if let Some(thread) = self.router_thread.take() {
+            // A thread that panicked has said so; there is nothing left to stop.
+            let _ = thread.join();
+        }
+        if let Some(processors) = self.processors.take() {
+            processors.stop();
+        }
     }
 }
 
 impl Drop for Backbone {
     fn drop(&mut self) {
-        if let Some(processors) = self.processors.take() {
-            processors.stop();
-        }
+        self.stop();
     }
 }
 

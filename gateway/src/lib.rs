@@ -14,6 +14,8 @@ pub mod folder;
 mod gateway;
 pub mod log;
 pub mod notify;
+pub mod offline;
+mod pace;
 pub mod password;
 pub mod processor;
 pub mod provision;

@@ -1,6 +1,6 @@
 //! The contract of the log: per shard an ordered, durable sequence of records, numbered gap-free from 1.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use quipu_core::record::Position;
@@ -86,7 +86,7 @@ pub type Wake = Arc<dyn Fn(ShardId) + Send + Sync>;
 
 /// The ordered, durable log of every shard. `contract.rs` is the proof of what is written here.
 ///
-/// Every method blocks at most for a disk read; callers are threads of their own or `spawn_blocking`.
+/// Every method but the one that waits blocks at most for a disk read; callers are threads of their own or `spawn_blocking`.
 pub trait Log: Send + Sync + 'static {
     /// What this log is.
     fn identity(&self) -> LogIdentity;
@@ -94,10 +94,23 @@ pub trait Log: Send + Sync + 'static {
     /// Appends one record per `(shard, payload)`, in order.
     ///
     /// An error here means that nothing was appended and that `done` is never called. After `Ok`, `done` is called exactly
-    /// once, from the log's thread, when ALL are durable and readable, or when the log has failed. It must be quick and must
+    /// once, from the thread that writes, when ALL are durable and readable, or when the log has failed. It must be quick and must
     /// not wait for the log. Appends of one thread come to stand in the order of its calls; one batch is contiguous within
     /// each shard, but a crash may keep a prefix of a batch that was not answered.
     fn append(&self, batch: Vec<(ShardId, Bytes)>, done: AppendDone) -> Result<(), LogError>;
+
+    /// The same, and returns when all are durable and readable. Appends of both kinds share one order. A log may do the
+    /// work in the thread of the caller, who is then told of the appends of others as well.
+    fn append_and_wait(&self, batch: Vec<(ShardId, Bytes)>) -> Result<Vec<Position>, LogError> {
+        let (tell, told) = mpsc::sync_channel(1);
+        let done = move |result| {
+            // Holds one result, and there is only one.
+            let _ = tell.send(result);
+        };
+        self.append(batch, Box::new(done))?;
+        let unanswered = |_| Err(LogError::Closed("an append was not answered".into()));
+        told.recv().unwrap_or_else(unanswered)
+    }
 
     /// Durable records after `after`, ascending, at most `max_records` with at most `max_bytes` of payload in all; the
     /// first always goes, however long (0 records count as 1). It may give less than it could; only an empty answer says that
@@ -121,7 +134,7 @@ pub trait Log: Send + Sync + 'static {
     fn trim(&self, shard: ShardId, up_to: Position) -> Result<(), LogError>;
 
     /// Calls `wake` whenever a shard has new durable records, after they are readable and after the append was told. It is
-    /// called from the log's thread and must be quick. There is no way back: subscribers live as long as the log.
+    /// called from the thread that writes and must be quick. There is no way back: subscribers live as long as the log.
     fn on_durable(&self, wake: Wake);
 }
 

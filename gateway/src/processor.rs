@@ -17,9 +17,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use quipu_core::record::{Position, Record};
@@ -29,6 +28,7 @@ use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 use crate::batch::Batch;
 use crate::log::{Log, LogError};
 use crate::notify::Topic;
+use crate::pace::Pace;
 use crate::registry::Registry;
 use crate::store::{Store, StoreError};
 
@@ -36,7 +36,7 @@ use crate::store::{Store, StoreError};
 pub const TURN_RECORDS_MAX: usize = 1_024;
 /// Bytes of records in one turn, shared evenly by the shards that have some; a shard's first record always goes.
 pub const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Least time between the beginnings of two turns of a thread. A lone record is applied at once; many share a turn.
+/// Least time between the beginnings of two turns of a thread.
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// Bytes that one append sends to other shards; a turn that sends more makes several, one after the other.
 const APPEND_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -306,7 +306,7 @@ impl Processor {
 
     fn run(mut self, replayed: &Replay) -> Result<(), ProcessorError> {
         let mut replaying = self.end_of_log()?;
-        let mut last: Option<Instant> = None;
+        let mut pace = Pace::new(TURN_TIME);
         loop {
             if replaying.as_ref().is_some_and(|end| self.has_reached(end)) {
                 replaying = None;
@@ -315,10 +315,7 @@ impl Processor {
             if !self.wake.wait() {
                 return Ok(());
             }
-            if let Some(left) = last.and_then(|last| TURN_TIME.checked_sub(last.elapsed())) {
-                thread::sleep(left);
-            }
-            last = Some(Instant::now());
+            pace.begin();
             let ready = self.wake.take();
             self.turn(&ready)?;
         }
@@ -451,14 +448,19 @@ impl Processor {
         self.stats
             .outgoing
             .fetch_add(self.effects.outgoing.len() as u64, Ordering::Relaxed);
+        let log = &self.surroundings.log;
+        let append = |batch: Batch| {
+            let appended = log.append_and_wait(batch.into_records());
+            appended.map(drop).map_err(ProcessorError::Append)
+        };
         let mut batch = Batch::default();
         for (shard, entry) in self.effects.outgoing.drain(..) {
             if batch.bytes() >= APPEND_BYTES_MAX {
-                append_and_wait(self.surroundings.log.as_ref(), std::mem::take(&mut batch))?;
+                append(std::mem::take(&mut batch))?;
             }
             batch.push(shard, entry);
         }
-        append_and_wait(self.surroundings.log.as_ref(), batch)
+        append(batch)
     }
 
     /// Writes what the turn changed and how far it came, in one batch.
@@ -509,19 +511,4 @@ impl ProcessorStats {
         add(&self.misrouted, effects.dropped.misrouted);
         add(&self.without_inbox, effects.dropped.without_inbox);
     }
-}
-
-/// Returns when every record of the batch is durable.
-fn append_and_wait(log: &dyn Log, batch: Batch) -> Result<(), ProcessorError> {
-    let (done, finished) = mpsc::sync_channel(1);
-    let tell = move |result: Result<Vec<Position>, LogError>| {
-        // Holds one result, and there is only one; a processor that is gone needs none.
-        let _ = done.send(result.map(|_| ()));
-    };
-    log.append(batch.into_records(), Box::new(tell))
-        .map_err(ProcessorError::Append)?;
-    finished
-        .recv()
-        .unwrap_or_else(|_| Err(LogError::Closed("the log's thread is gone".into())))
-        .map_err(ProcessorError::Append)
 }

@@ -5,19 +5,20 @@
 //! a later command of a device must never enter the log when an earlier one did not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc as std_mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quipu_core::record::{Command, Entry, EntryBody, Fact};
 use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::id::UserId;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::batch::Batch;
 use crate::log::Log;
+use crate::pace::Pace;
 
 /// Commands that wait for the router; a session that finds it full waits, and its client's stream stops being read.
 pub const ROUTER_QUEUE_MAX: usize = 8_192;
@@ -25,10 +26,7 @@ pub const ROUTER_QUEUE_MAX: usize = 8_192;
 pub const GATHER_COMMANDS_MAX: usize = 4_096;
 /// Bytes of commands gathered into the records of one append; passed by the last command at the most.
 pub const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Appends under way at once: one being made durable, one being gathered behind it.
-const APPENDS_IN_FLIGHT_MAX: usize = 2;
-/// Least time between two appends. A lone command goes at once; many share an append, its wait for the disk, and all that
-/// follows from it.
+/// Least time between two appends.
 const GATHER_TIME: Duration = Duration::from_millis(1);
 
 /// The log takes nothing any more. The device must connect again, later or elsewhere.
@@ -88,26 +86,37 @@ pub struct RouterStats {
     pub waits: AtomicU64,
 }
 
+/// What goes through the queue.
+#[derive(Debug)]
+enum Item {
+    Submission(Submission),
+    /// The router ends behind what came before.
+    Stop,
+}
+
 /// A handle to the router; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Router {
-    queue: mpsc::Sender<Submission>,
+    queue: mpsc::Sender<Item>,
+    stopping: Arc<AtomicBool>,
     stats: Arc<RouterStats>,
 }
 
 impl Router {
-    /// Starts the router's thread. It ends when every handle is gone, or with the log; `failed` is called once in the
-    /// latter case, and must end every session.
+    /// Starts the router's thread. It ends when it is stopped, when every handle is gone, or with the log; `failed` is called
+    /// once in the last case, and must end every session.
     pub fn start(
         log: Arc<dyn Log>,
         failed: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (queue, commands) = mpsc::channel(ROUTER_QUEUE_MAX);
         let stats = Arc::new(RouterStats::default());
+        let stopping = Arc::new(AtomicBool::new(false));
         let gatherer = Gatherer {
             shards: log.identity().shards,
             log,
             commands,
+            stopping: Arc::clone(&stopping),
             stats: stats.clone(),
         };
         let thread = thread::Builder::new()
@@ -117,7 +126,19 @@ impl Router {
                     failed();
                 }
             })?;
-        Ok((Self { queue, stats }, thread))
+        let router = Self {
+            queue,
+            stopping,
+            stats,
+        };
+        Ok((router, thread))
+    }
+
+    /// Ends the router's thread behind what waits, or after the next append if the queue is full: nobody was promised the rest.
+    pub fn stop(&self) {
+        if self.queue.try_send(Item::Stop).is_err() {
+            self.stopping.store(true, Ordering::Release);
+        }
     }
 
     /// What it has counted.
@@ -134,71 +155,57 @@ impl Router {
             Err(NoRoom::Full(command)) => command,
         };
         self.stats.waits.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(*command).await.map_err(|_| Unavailable)
+        let item = Item::Submission(*command);
+        self.queue.send(item).await.map_err(|_| Unavailable)
     }
 
     /// Queues a command if there is room for it now; otherwise gives it back, for [`Router::submit`].
     pub fn try_submit(&self, command: impl Into<Submission>) -> Result<(), NoRoom> {
-        self.queue
-            .try_send(command.into())
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Closed(_) => NoRoom::Unavailable(Unavailable),
-                mpsc::error::TrySendError::Full(command) => NoRoom::Full(Box::new(command)),
-            })
+        let queued = self.queue.try_send(Item::Submission(command.into()));
+        queued.map_err(|error| match error {
+            TrySendError::Full(Item::Submission(command)) => NoRoom::Full(Box::new(command)),
+            TrySendError::Full(Item::Stop) | TrySendError::Closed(_) => {
+                NoRoom::Unavailable(Unavailable)
+            }
+        })
     }
 }
 
 struct Gatherer {
     shards: ShardCount,
     log: Arc<dyn Log>,
-    commands: mpsc::Receiver<Submission>,
+    commands: mpsc::Receiver<Item>,
+    stopping: Arc<AtomicBool>,
     stats: Arc<RouterStats>,
 }
 
 impl Gatherer {
-    /// Returns when every handle is gone; an error when the log failed.
+    /// Returns when it is stopped or every handle is gone; an error when the log failed.
     fn run(mut self) -> Result<(), Unavailable> {
-        let (done, finished) = std_mpsc::sync_channel(APPENDS_IN_FLIGHT_MAX);
-        let mut in_flight = 0;
-        let mut last: Option<Instant> = None;
+        let mut pace = Pace::new(GATHER_TIME);
         while let Some(first) = self.commands.blocking_recv() {
-            if let Some(left) = last.and_then(|last| GATHER_TIME.checked_sub(last.elapsed())) {
-                thread::sleep(left);
-            }
-            last = Some(Instant::now());
+            pace.begin();
             let batch = self.gather(first);
-            if in_flight == APPENDS_IN_FLIGHT_MAX {
-                finished.recv().map_err(|_| Unavailable)??;
-                in_flight -= 1;
+            // What comes meanwhile makes the next append.
+            self.log.append_and_wait(batch).map_err(|_| Unavailable)?;
+            if self.stopping.load(Ordering::Acquire) {
+                break;
             }
-            let done = done.clone();
-            self.log
-                .append(
-                    batch,
-                    Box::new(move |result| {
-                        // The channel holds as many results as there are appends, so this never waits.
-                        let _ = done.send(result.map(|_| ()).map_err(|_| Unavailable));
-                    }),
-                )
-                .map_err(|_| Unavailable)?;
-            in_flight += 1;
-            while let Ok(result) = finished.try_recv() {
-                result?;
-                in_flight -= 1;
-            }
-        }
-        for _ in 0..in_flight {
-            finished.recv().map_err(|_| Unavailable)??;
         }
         Ok(())
     }
 
     /// Takes what has collected behind `first` and makes records of it.
-    fn gather(&mut self, first: Submission) -> Vec<(ShardId, Bytes)> {
+    fn gather(&mut self, first: Item) -> Vec<(ShardId, Bytes)> {
         let mut batch = Batch::default();
         let mut next = Some(first);
-        while let Some(command) = next {
-            batch.push(command.shard(self.shards), command.into_entry());
+        while let Some(item) = next {
+            match item {
+                Item::Submission(command) => {
+                    batch.push(command.shard(self.shards), command.into_entry());
+                }
+                Item::Stop => self.stopping.store(true, Ordering::Release),
+            }
             next = if batch.entries() < GATHER_COMMANDS_MAX && batch.bytes() < GATHER_BYTES_MAX {
                 self.commands.try_recv().ok()
             } else {

@@ -14,6 +14,8 @@ use crate::log::{Log, LogError, QUEUE_BYTES_MAX, RECORD_BYTES_MAX, StoredRecord}
 
 /// The shard count that a suite's logs are made with.
 pub const SHARDS: ShardCount = ShardCount(4);
+/// One behind the last shard.
+const SHARDS_END: ShardId = ShardId(SHARDS.0);
 /// Longer than any append takes; running into it is a failure, never a way to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,6 +67,7 @@ pub fn suite(fresh: &mut dyn FnMut() -> Box<dyn Log>) {
     a_record_is_readable_when_its_append_is_answered(fresh().into());
     subscribers_hear_of_every_shard_that_grew(&*fresh());
     appends_of_one_thread_keep_their_order(fresh().into());
+    appends_that_wait_stand_in_the_same_order(fresh().into());
     what_the_log_does_not_take_leaves_no_trace(&*fresh());
     trimming_forgets_the_old_and_keeps_the_numbering(&*fresh());
     waiting_appends_are_answered_when_the_log_goes(fresh());
@@ -217,6 +220,49 @@ fn appends_of_one_thread_keep_their_order(log: Arc<dyn Log>) {
             assert_eq!(numbers, order, "shard {shard}, thread {thread}");
         }
     }
+}
+
+fn appends_that_wait_stand_in_the_same_order(log: Arc<dyn Log>) {
+    const THREADS: u16 = 4;
+    const APPENDS: u32 = 100;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let log = Arc::clone(&log);
+            scope.spawn(move || {
+                for number in 0..APPENDS {
+                    let payload = Bytes::from(format!("{thread} {number}"));
+                    let batch = vec![(ShardId(0), payload.clone()), (ShardId(thread), payload)];
+                    if number % 3 == 0 {
+                        // Nobody waits for this one; the next one of the thread comes after it.
+                        log.append(batch, Box::new(|answer| drop(answer.expect("an append"))))
+                            .expect("room in the queue");
+                        continue;
+                    }
+                    let positions = log.append_and_wait(batch.clone()).expect("an append");
+                    for ((shard, payload), position) in batch.into_iter().zip(positions) {
+                        let found = log.read(shard, Position(position.0 - 1), 1, 0);
+                        assert_eq!(found.expect("readable")[0].payload, payload);
+                    }
+                }
+            });
+        }
+    });
+    append(&*log, &[(3, b"end")]).expect("an append");
+    let records = read_all(&*log, 0, 97);
+    for thread in 0..THREADS {
+        let prefix = format!("{thread} ");
+        let mut numbers: Vec<u32> = payloads(&records)
+            .into_iter()
+            .filter_map(|payload| std::str::from_utf8(payload).ok()?.strip_prefix(&prefix))
+            .map(|number| number.parse().expect("a number"))
+            .collect();
+        // Shard 0 has both records of thread 0.
+        numbers.dedup();
+        assert_eq!(numbers, (0..APPENDS).collect::<Vec<_>>(), "thread {thread}");
+    }
+    let unknown = log.append_and_wait(vec![(SHARDS_END, Bytes::new())]);
+    assert_eq!(unknown, Err(LogError::UnknownShard(SHARDS_END)));
+    assert_eq!(log.append_and_wait(Vec::new()), Ok(Vec::new()));
 }
 
 fn what_the_log_does_not_take_leaves_no_trace(log: &dyn Log) {

@@ -1,4 +1,7 @@
-//! The log in one process, on raft-engine: one group per shard, one writer thread, one fsync per gathered batch.
+//! The log in one process, on raft-engine: one group per shard, one fsync per gathered batch.
+//!
+//! Whoever waits for its append writes all that waits, in its own thread: the hand-over to a writer's thread and back would
+//! cost two changes of thread for each append. The log's own thread serves those who do not wait, and deletes old files.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use quipu_core::record::Position;
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::TimestampMs;
@@ -16,7 +19,7 @@ use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize, RecoveryMode}
 
 use self::entry::{Entries, Entry};
 use self::tail::{Found, Tail};
-use super::queue::{Append, AppendQueue, Taken};
+use super::queue::{Append, AppendQueue};
 use super::stats::{LogStats, count};
 use super::{
     AppendDone, Log, LogError, LogIdentity, StoredRecord, Wake, check_batch, check_shard,
@@ -65,6 +68,8 @@ struct Shared<F: FileSystem + 'static> {
     identity: LogIdentity,
     engine: Engine<F>,
     queue: AppendQueue,
+    /// Held by whoever writes. Appends leave the queue under it only, so that they come to stand in its order.
+    writing: Mutex<()>,
     tails: Vec<Mutex<Tail>>,
     wakes: Mutex<Vec<Wake>>,
     /// Read: somebody reads files. Write: the engine deletes files.
@@ -119,6 +124,7 @@ impl<F: FileSystem + 'static> EmbeddedLog<F> {
             identity,
             engine,
             queue: AppendQueue::default(),
+            writing: Mutex::default(),
             tails,
             wakes: Mutex::default(),
             files: RwLock::default(),
@@ -230,10 +236,27 @@ impl<F: FileSystem + 'static> Log for EmbeddedLog<F> {
     fn append(&self, batch: Vec<(ShardId, Bytes)>, done: AppendDone) -> Result<(), LogError> {
         check_batch(self.shared.identity.shards, &batch)?;
         let pushed = self.shared.queue.push(Append { batch, done });
-        if matches!(pushed, Err(LogError::Full)) {
-            count(&self.shared.stats.refused_full, 1);
+        self.shared.count_refusal(pushed)
+    }
+
+    fn append_and_wait(&self, batch: Vec<(ShardId, Bytes)>) -> Result<Vec<Position>, LogError> {
+        check_batch(self.shared.identity.shards, &batch)?;
+        let answer: Arc<Mutex<Option<_>>> = Arc::default();
+        let tell = Arc::clone(&answer);
+        let done = Box::new(move |result| *tell.lock() = Some(result));
+        let pushed = self.shared.queue.push_quietly(Append { batch, done });
+        self.shared.count_refusal(pushed)?;
+        let writing = self.shared.writing.lock();
+        loop {
+            let told = answer.lock().take();
+            if let Some(told) = told {
+                return told;
+            }
+            if !self.shared.write_waiting(&writing) {
+                // Somebody took it and panicked.
+                return Err(LogError::Closed("an append was not answered".into()));
+            }
         }
-        pushed
     }
 
     fn read(
@@ -286,10 +309,7 @@ struct Writer<'a, F: FileSystem + 'static> {
 impl<F: FileSystem + 'static> Drop for Writer<'_, F> {
     /// However the thread ends, nobody waits for it in vain.
     fn drop(&mut self) {
-        let (waiting, why) = self.shared.queue.fail("the log's thread has ended");
-        for append in waiting {
-            (append.done)(Err(LogError::Closed(Arc::clone(&why))));
-        }
+        self.shared.fail("the log's thread has ended");
     }
 }
 
@@ -302,23 +322,83 @@ impl<'a, F: FileSystem + 'static> Writer<'a, F> {
     }
 
     fn run(&mut self) {
-        let queue = &self.shared.queue;
-        while let Taken::Work { appends, nudged } = queue.take(GATHER_RECORDS_MAX, GATHER_BYTES_MAX)
-        {
-            let written = match appends.is_empty() {
-                true => Ok(()),
-                false => self.write(appends),
-            };
-            let turned = written.and_then(|()| match nudged {
-                true => self.trim_and_purge(),
-                false => Ok(()),
-            });
-            if let Err(why) = turned {
-                tracing::error!(%why, "the log cannot be written; the gateway must restart");
-                queue.close(&format!("writing failed: {why}"));
-                return;
+        while let Some(nudged) = self.shared.queue.wait() {
+            let writing = self.shared.writing.lock();
+            while self.shared.write_waiting(&writing) {}
+            drop(writing);
+            if nudged && let Err(why) = self.trim_and_purge() {
+                self.shared.fail(&format!("writing failed: {why}"));
             }
         }
+    }
+
+    /// Tells the engine what may go, and now and then has it delete files. Appends go on meanwhile.
+    fn trim_and_purge(&mut self) -> Result<(), String> {
+        let mut batch = LogBatch::default();
+        for shard in self.shared.identity.shards.iter() {
+            let first = self.shared.tails[usize::from(shard.0)].lock().take_trim();
+            if let Some(first) = first {
+                let index = first.0;
+                batch.add_command(group(shard), Command::Compact { index });
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // Not synced: if a crash undoes it, the log merely keeps more.
+        let shared = self.shared;
+        shared.guarded(|engine| engine.write(&mut batch, false).map(drop))?;
+        if self.purged_at.elapsed() < PURGE_INTERVAL {
+            return Ok(());
+        }
+        self.purged_at = Instant::now();
+        count(&shared.stats.purges, 1);
+        let _files = shared.files.write();
+        shared.guarded(|engine| engine.purge_expired_files().map(drop))
+    }
+}
+
+/// Closes the log when a turn of writing does not come to its end: a `done` panicked, and those behind it were dropped.
+struct FailOnPanic<'a, F: FileSystem + 'static>(&'a Shared<F>);
+
+impl<F: FileSystem + 'static> Drop for FailOnPanic<'_, F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("whoever wrote the log has panicked");
+        }
+    }
+}
+
+impl<F: FileSystem + 'static> Shared<F> {
+    fn count_refusal(&self, pushed: Result<(), LogError>) -> Result<(), LogError> {
+        if matches!(pushed, Err(LogError::Full)) {
+            count(&self.stats.refused_full, 1);
+        }
+        pushed
+    }
+
+    /// Takes nothing more, and tells those that wait.
+    fn fail(&self, why: &str) {
+        let (waiting, why) = self.queue.fail(why);
+        for append in waiting {
+            (append.done)(Err(LogError::Closed(Arc::clone(&why))));
+        }
+    }
+
+    /// Writes a batch of what waits; false if nothing does. A failure is final.
+    fn write_waiting(&self, _writing: &MutexGuard<'_, ()>) -> bool {
+        let appends = self
+            .queue
+            .take_waiting(GATHER_RECORDS_MAX, GATHER_BYTES_MAX);
+        if appends.is_empty() {
+            return false;
+        }
+        let _guard = FailOnPanic(self);
+        if let Err(why) = self.write(appends) {
+            tracing::error!(%why, "the log cannot be written; the gateway must restart");
+            self.fail(&format!("writing failed: {why}"));
+        }
+        true
     }
 
     /// Numbers, writes, publishes and answers a gathered batch.
@@ -336,7 +416,7 @@ impl<'a, F: FileSystem + 'static> Writer<'a, F> {
         if let Err(why) = self.write_records(&records) {
             let closed: Arc<str> = format!("writing failed: {why}").into();
             // Nothing more may be taken before the first caller hears of it.
-            self.shared.queue.close(&closed);
+            self.queue.close(&closed);
             for (done, _) in answers {
                 done(Err(LogError::Closed(Arc::clone(&closed))));
             }
@@ -344,14 +424,14 @@ impl<'a, F: FileSystem + 'static> Writer<'a, F> {
         }
         let shards: Vec<ShardId> = records.keys().copied().collect();
         for (shard, records) in records {
-            let mut tail = self.shared.tails[usize::from(shard.0)].lock();
+            let mut tail = self.tails[usize::from(shard.0)].lock();
             records.into_iter().for_each(|record| tail.push(record));
         }
-        count(&self.shared.stats.appends, answers.len() as u64);
+        count(&self.stats.appends, answers.len() as u64);
         for (done, positions) in answers {
             done(Ok(positions));
         }
-        let wakes = self.shared.wakes.lock().clone();
+        let wakes = self.wakes.lock().clone();
         for shard in shards {
             wakes.iter().for_each(|wake| wake(shard));
         }
@@ -371,7 +451,7 @@ impl<'a, F: FileSystem + 'static> Writer<'a, F> {
             Some(record) => (record.position, record.time),
             None => {
                 // `append` has checked the shard.
-                let tail = self.shared.tails[usize::from(shard.0)].lock();
+                let tail = self.tails[usize::from(shard.0)].lock();
                 (tail.last(), tail.time())
             }
         };
@@ -386,7 +466,7 @@ impl<'a, F: FileSystem + 'static> Writer<'a, F> {
     /// Returns when all of it is on the disk.
     fn write_records(&self, records: &BTreeMap<ShardId, Vec<StoredRecord>>) -> Result<(), String> {
         let started = Instant::now();
-        let stats = &self.shared.stats;
+        let stats = &self.stats;
         let mut batch = LogBatch::with_capacity(records.len());
         for (shard, records) in records {
             let entries: Vec<Entry> = records.iter().map(Entry::from).collect();
@@ -403,36 +483,12 @@ impl<'a, F: FileSystem + 'static> Writer<'a, F> {
         Ok(())
     }
 
-    /// Tells the engine what may go, and now and then has it delete files.
-    fn trim_and_purge(&mut self) -> Result<(), String> {
-        let mut batch = LogBatch::default();
-        for shard in self.shared.identity.shards.iter() {
-            let first = self.shared.tails[usize::from(shard.0)].lock().take_trim();
-            if let Some(first) = first {
-                let index = first.0;
-                batch.add_command(group(shard), Command::Compact { index });
-            }
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        // Not synced: if a crash undoes it, the log merely keeps more.
-        self.guarded(|engine| engine.write(&mut batch, false).map(drop))?;
-        if self.purged_at.elapsed() < PURGE_INTERVAL {
-            return Ok(());
-        }
-        self.purged_at = Instant::now();
-        count(&self.shared.stats.purges, 1);
-        let _files = self.shared.files.write();
-        self.guarded(|engine| engine.purge_expired_files().map(drop))
-    }
-
     /// Runs the engine; it panics when an fsync fails, which is as final as an error.
     fn guarded(
         &self,
         work: impl FnOnce(&Engine<F>) -> Result<(), raft_engine::Error>,
     ) -> Result<(), String> {
-        match catch_unwind(AssertUnwindSafe(|| work(&self.shared.engine))) {
+        match catch_unwind(AssertUnwindSafe(|| work(&self.engine))) {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(panic) => Err(panic_text(&*panic)),
         }

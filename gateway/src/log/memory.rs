@@ -10,7 +10,7 @@ use quipu_core::record::Position;
 use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::id::TimestampMs;
 
-use super::queue::{Append, AppendQueue, Taken};
+use super::queue::{Append, AppendQueue};
 use super::{
     AppendDone, Log, LogError, LogIdentity, StoredRecord, Wake, check_batch, check_shard,
     unix_time_now,
@@ -87,8 +87,8 @@ impl Drop for MemoryLog {
 }
 
 fn write_until_closed(shared: &Shared) {
-    while let Taken::Work { appends, nudged: _ } = shared.queue.take(usize::MAX, usize::MAX) {
-        for Append { batch, done } in appends {
+    while shared.queue.wait().is_some() {
+        for Append { batch, done } in shared.queue.take_waiting(usize::MAX, usize::MAX) {
             let time = unix_time_now();
             let (positions, touched) = store_batch(shared, batch, time);
             done(Ok(positions));

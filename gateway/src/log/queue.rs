@@ -1,4 +1,4 @@
-//! The bounded queue of appends between the callers of a log and its one writer thread.
+//! The bounded queue of appends between the callers of a log and whoever writes them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,22 +32,35 @@ struct State {
     nudged: bool,
 }
 
-/// What the writer has to do next.
-pub(super) enum Taken {
-    /// Work for one turn.
-    Work {
-        /// Appends to write together; none only if nudged.
-        appends: Vec<Append>,
-        /// Whether somebody asked for the other work since the last turn.
-        nudged: bool,
-    },
-    /// Closed and empty: the writer ends.
-    End,
+impl State {
+    fn take(&mut self, records_max: usize, bytes_max: usize) -> Vec<Append> {
+        let mut taken = Vec::new();
+        let (mut records, mut bytes) = (0, 0);
+        while let Some((append, append_bytes)) = self.waiting.front() {
+            records += append.batch.len();
+            bytes += append_bytes;
+            if !taken.is_empty() && (records > records_max || bytes > bytes_max) {
+                break;
+            }
+            if let Some((append, append_bytes)) = self.waiting.pop_front() {
+                self.bytes -= append_bytes;
+                taken.push(append);
+            }
+        }
+        taken
+    }
 }
 
 impl AppendQueue {
-    /// Adds an append, or gives the reason why not.
+    /// Adds an append and wakes the writer, or gives the reason why not.
     pub(super) fn push(&self, append: Append) -> Result<(), LogError> {
+        self.push_quietly(append)?;
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Adds an append that its caller sees to itself.
+    pub(super) fn push_quietly(&self, append: Append) -> Result<(), LogError> {
         let bytes = append.batch.iter().map(|(_, payload)| payload.len()).sum();
         let mut state = self.state.lock();
         if let Some(why) = &state.closed {
@@ -60,39 +73,26 @@ impl AppendQueue {
         }
         state.bytes += bytes;
         state.waiting.push_back((append, bytes));
-        drop(state);
-        self.filled.notify_one();
         Ok(())
     }
 
-    /// Waits for work and takes what has gathered: at most `records_max` records with `bytes_max` payload bytes, but one
-    /// append at least.
-    pub(super) fn take(&self, records_max: usize, bytes_max: usize) -> Taken {
+    /// Waits until there is something to do, and takes nothing but the nudge: says whether there was one. `None`: closed and
+    /// empty, the writer ends.
+    pub(super) fn wait(&self) -> Option<bool> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() && !state.nudged {
             if state.closed.is_some() {
-                return Taken::End;
+                return None;
             }
             self.filled.wait(&mut state);
         }
-        let nudged = std::mem::take(&mut state.nudged);
-        let mut taken = Vec::new();
-        let (mut records, mut bytes) = (0, 0);
-        while let Some((append, append_bytes)) = state.waiting.front() {
-            records += append.batch.len();
-            bytes += append_bytes;
-            if !taken.is_empty() && (records > records_max || bytes > bytes_max) {
-                break;
-            }
-            if let Some((append, append_bytes)) = state.waiting.pop_front() {
-                state.bytes -= append_bytes;
-                taken.push(append);
-            }
-        }
-        Taken::Work {
-            appends: taken,
-            nudged,
-        }
+        Some(std::mem::take(&mut state.nudged))
+    }
+
+    /// Takes what has gathered: at most `records_max` records with `bytes_max` payload bytes, but one append at least if there
+    /// is one.
+    pub(super) fn take_waiting(&self, records_max: usize, bytes_max: usize) -> Vec<Append> {
+        self.state.lock().take(records_max, bytes_max)
     }
 
     /// Wakes the writer for work that is not an append.
@@ -131,10 +131,7 @@ mod tests {
     }
 
     fn taken(queue: &AppendQueue, records: usize, bytes: usize) -> usize {
-        match queue.take(records, bytes) {
-            Taken::Work { appends, .. } => appends.len(),
-            Taken::End => panic!("not closed"),
-        }
+        queue.take_waiting(records, bytes).len()
     }
 
     #[test]
@@ -170,7 +167,8 @@ mod tests {
         queue.close("first");
         queue.close("second");
         assert_eq!(queue.push(one(1)), Err(LogError::Closed("first".into())));
+        assert_eq!(queue.wait(), Some(false));
         assert_eq!(taken(&queue, 9, 9), 1);
-        assert!(matches!(queue.take(9, 9), Taken::End));
+        assert_eq!(queue.wait(), None);
     }
 }

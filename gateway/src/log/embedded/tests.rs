@@ -188,6 +188,24 @@ impl FileSystem for FailingDisk {
 }
 
 #[test]
+fn a_panic_of_whoever_is_told_closes_the_log_and_leaves_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let told = log.append(
+        vec![(ShardId(0), Bytes::from_static(b"a"))],
+        Box::new(|_| panic!("the test panics in a done")),
+    );
+    assert_eq!(told, Ok(()));
+    // Written by this thread or the log's own, whoever comes first; the panic may thus be ours.
+    let next = catch_unwind(AssertUnwindSafe(|| append(&log, &[(0, b"b")])));
+    let last = catch_unwind(AssertUnwindSafe(|| append(&log, &[(0, b"c")])));
+    assert!(
+        matches!(last, Ok(Err(LogError::Closed(_)))),
+        "{next:?} {last:?}"
+    );
+}
+
+#[test]
 fn after_a_failed_fsync_nothing_is_ever_acked_again() {
     let dir = tempfile::tempdir().unwrap();
     let folder = DataFolder::open_or_create(dir.path(), SHARDS).unwrap();
@@ -206,6 +224,8 @@ fn after_a_failed_fsync_nothing_is_ever_acked_again() {
     disk.syncs_fail.store(false, Ordering::SeqCst);
     let after = append(&log, &[(0, b"never")]);
     assert!(matches!(after, Err(LogError::Closed(_))), "{after:?}");
+    let waiting = log.append_and_wait(vec![(ShardId(0), Bytes::from_static(b"never"))]);
+    assert!(matches!(waiting, Err(LogError::Closed(_))), "{waiting:?}");
     drop(log);
 
     let log = EmbeddedLog::open(&folder).unwrap();
