@@ -16,9 +16,9 @@ const SUM_DIGITS: usize = 16;
 pub(crate) struct Label {
     /// Random number of the run, so that a message of an earlier one is known for a ghost.
     pub(crate) run: u64,
-    /// Which pair of users.
+    /// Which conversation.
     pub(crate) pair: u32,
-    /// Which of the two sent it: 0 or 1.
+    /// Which of its members sent it, from 0.
     pub(crate) side: u8,
     /// From 0, in the order in which this side sent to this pair's conversation.
     pub(crate) counter: u64,
@@ -32,7 +32,7 @@ impl Label {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "{MARK} {:016x} {:08x} {} {:012x} ",
+            "{MARK} {:016x} {:08x} {:x} {:012x} ",
             self.run, self.pair, self.side, self.counter
         );
         while text.len() + SUM_DIGITS < bytes {
@@ -57,7 +57,7 @@ impl Label {
         Some(Self {
             run: number()?,
             pair: u32::try_from(number()?).ok()?,
-            side: u8::try_from(number()?).ok().filter(|side| *side < 2)?,
+            side: u8::try_from(number()?).ok()?,
             counter: number()?,
         })
     }

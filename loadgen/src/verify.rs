@@ -1,126 +1,24 @@
 //! The ledger of a run: what was sent, what each member saw, and the verdict on every difference.
 
-use std::collections::{BTreeSet, VecDeque};
+mod conversation;
+
 use std::time::Instant;
 
 use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, MessageId, UserId};
 
+use self::conversation::{Conversation, Member, Seen};
 use crate::measure::Verdicts;
 use crate::payload::Label;
-
-/// Gaps that one view remembers; what is missing beyond them is counted as lost without being told apart.
-const GAPS_MAX: usize = 4_096;
-
-/// A number that must come once and in order, and what happened to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    InOrder,
-    /// Later ones came first; the ones between are missing for now.
-    Ahead,
-    /// Was missing until now.
-    Late,
-    Again,
-}
-
-/// Which numbers of a gap-free sequence one observer has seen.
-#[derive(Debug)]
-struct View {
-    next: u64,
-    missing: BTreeSet<u64>,
-}
-
-impl View {
-    fn from(next: u64) -> Self {
-        Self {
-            next,
-            missing: BTreeSet::new(),
-        }
-    }
-
-    fn see(&mut self, number: u64) -> Seen {
-        if number < self.next {
-            return match self.missing.remove(&number) {
-                true => Seen::Late,
-                false => Seen::Again,
-            };
-        }
-        let skipped = self.next..number;
-        self.next = number + 1;
-        if skipped.is_empty() {
-            return Seen::InOrder;
-        }
-        let room = GAPS_MAX - self.missing.len();
-        self.missing.extend(skipped.take(room));
-        Seen::Ahead
-    }
-}
-
-/// Where a sent message stands.
-#[derive(Debug, Clone, Copy)]
-struct Progress {
-    due: Instant,
-    phase: Option<u16>,
-    written: Option<Instant>,
-    acked: Option<Instant>,
-    /// The seq that a reply named.
-    accepted: Option<u64>,
-    /// The sender saw it in its own inbox.
-    own: bool,
-    delivered: bool,
-    refused: bool,
-    /// A member got something else in its place.
-    corrupted: bool,
-}
-
-impl Progress {
-    fn done(&self) -> bool {
-        self.refused || (self.own && self.delivered)
-    }
-}
-
-/// One member of a pair.
-#[derive(Debug)]
-struct Member {
-    user: UserId,
-    sent: u64,
-    /// Messages of this member that are not finished, the first of them number `finished`, except for holes.
-    in_flight: VecDeque<Progress>,
-    finished: u64,
-    /// The conversation's seqs as this member saw them.
-    seqs: View,
-    /// The counters of both senders as this member saw them.
-    counters: [View; 2],
-}
-
-/// What the members saw at one seq.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Unseen,
-    /// One of them saw this side's message with this counter.
-    Once(u8, u64),
-    /// Both were there.
-    Both,
-}
-
-/// One conversation of two users.
-#[derive(Debug)]
-struct Pair {
-    conversation: ConversationId,
-    members: [Member; 2],
-    /// What was seen at seq `order_base` and after.
-    order: VecDeque<Place>,
-    order_base: u64,
-}
 
 /// What an observation means to the one who drives the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Observation {
     /// Acked now, and not before.
     pub(crate) is_ack: bool,
-    /// Its receiver saw it now.
+    /// A receiver saw it now.
     pub(crate) is_delivery: bool,
-    /// Seen by both members now, and not before: one message of the measurement.
+    /// Seen by all members now, and not before: one message of the measurement.
     pub(crate) finished: bool,
     /// When it was acked.
     pub(crate) acked: Option<Instant>,
@@ -145,7 +43,7 @@ pub(crate) struct RunId {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     run: RunId,
-    pairs: Vec<Pair>,
+    conversations: Vec<Conversation>,
     verdicts: Verdicts,
     under_way: u64,
 }
@@ -155,36 +53,29 @@ impl Ledger {
     pub(crate) fn new(run: RunId) -> Self {
         Self {
             run,
-            pairs: Vec::new(),
+            conversations: Vec::new(),
             verdicts: Verdicts::default(),
             under_way: 0,
         }
     }
 
-    /// Adds a pair whose conversation's last message is `head` (0: none). Its number is the count of pairs before it.
+    /// Adds a conversation whose last message is `head` (0: none). Its number is the count of those before it; its members, at
+    /// most 256, are numbered in their order.
+    pub(crate) fn add(&mut self, id: ConversationId, users: &[UserId], head: u64) {
+        self.conversations.push(Conversation::new(id, users, head));
+    }
+
+    /// Adds the direct conversation of two users.
     pub(crate) fn add_pair(&mut self, users: [UserId; 2], head: u64) {
-        let member = |user| Member {
-            user,
-            sent: 0,
-            in_flight: VecDeque::new(),
-            finished: 0,
-            seqs: View::from(head + 1),
-            counters: [View::from(0), View::from(0)],
-        };
-        self.pairs.push(Pair {
-            conversation: ConversationId::direct(&users[0], &users[1]),
-            members: users.map(member),
-            order: VecDeque::new(),
-            order_base: head + 1,
-        });
+        self.add(ConversationId::direct(&users[0], &users[1]), &users, head);
     }
 
     /// The pair's conversation.
     pub(crate) fn conversation(&self, pair: usize) -> ConversationId {
-        self.pairs[pair].conversation
+        self.conversations[pair].id
     }
 
-    /// Notes that `side` of `pair` has its next message to send, due at `due` in `phase`, and says which one that is.
+    /// Notes that member `side` of `pair` has its next message to send, due at `due` in `phase`, and says which one that is.
     pub(crate) fn send(
         &mut self,
         pair: usize,
@@ -193,25 +84,11 @@ impl Ledger {
         phase: Option<u16>,
     ) -> Label {
         self.under_way += 1;
-        let member = &mut self.pairs[pair].members[usize::from(side)];
-        let counter = member.sent;
-        member.sent += 1;
-        member.in_flight.push_back(Progress {
-            due,
-            phase,
-            written: None,
-            acked: None,
-            accepted: None,
-            own: false,
-            delivered: false,
-            refused: false,
-            corrupted: false,
-        });
         Label {
             run: self.run.number,
             pair: self.run.first_pair + pair as u32,
             side,
-            counter,
+            counter: self.conversations[pair].send(side, due, phase),
         }
     }
 
@@ -228,7 +105,7 @@ impl Ledger {
     /// The sender of a message that this ledger has given out.
     fn sender(&mut self, label: &Label) -> &mut Member {
         let place = self.place(label);
-        &mut self.pairs[place].members[usize::from(label.side)]
+        &mut self.conversations[place].members[usize::from(label.side)]
     }
 
     /// The name of a message: a function of its label, so that a receiver can check it.
@@ -236,7 +113,7 @@ impl Ledger {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&label.run.to_be_bytes());
         bytes[8..].copy_from_slice(
-            &(u64::from(label.pair) << 40 | u64::from(label.side) << 39 | label.counter)
+            &(u64::from(label.pair) << 40 | u64::from(label.side) << 32 | label.counter)
                 .to_be_bytes(),
         );
         MessageId(bytes)
@@ -253,8 +130,8 @@ impl Ledger {
         Label {
             run,
             pair: (rest >> 40) as u32,
-            side: (rest >> 39 & 1) as u8,
-            counter: rest & ((1 << 39) - 1),
+            side: (rest >> 32) as u8,
+            counter: rest & u64::from(u32::MAX),
         }
     }
 
@@ -265,8 +142,10 @@ impl Ledger {
         if label.run != self.run.number || !self.is_of(label, pair) {
             return;
         }
-        let sender = &mut self.pairs[pair].members[usize::from(label.side)];
-        if let Some(progress) = sender.progress(label.counter) {
+        let sender = self.conversations[pair]
+            .members
+            .get_mut(usize::from(label.side));
+        if let Some(progress) = sender.and_then(|sender| sender.progress(label.counter)) {
             progress.corrupted = true;
         }
     }
@@ -301,7 +180,7 @@ impl Ledger {
     /// that it was due in.
     pub(crate) fn withdraw(&mut self, label: &Label) -> Option<u16> {
         let place = self.place(label);
-        let sender = &mut self.pairs[place].members[usize::from(label.side)];
+        let sender = &mut self.conversations[place].members[usize::from(label.side)];
         let progress = sender.progress(label.counter).filter(|it| !it.done())?;
         progress.refused = true;
         let phase = progress.phase;
@@ -348,14 +227,17 @@ impl Ledger {
             self.corrupted(pair, &Self::label_of(&message.id));
             return None;
         };
-        let known = self.pairs[pair].members[usize::from(label.side)].sent;
         let is_of = self.is_of(&label, pair);
-        if label.run != self.run.number || (is_of && label.counter >= known) {
+        let sender = self.conversations[pair]
+            .members
+            .get(usize::from(label.side));
+        let is_sent = sender.is_some_and(|sender| label.counter < sender.sent);
+        if label.run != self.run.number || (is_of && !is_sent) {
             self.verdicts.ghosts += 1;
             return None;
         }
-        let this = &mut self.pairs[pair];
-        if !is_of || message.conversation != this.conversation {
+        let this = &mut self.conversations[pair];
+        if !is_of || message.conversation != this.id {
             self.verdicts.misdelivered += 1;
             return None;
         }
@@ -365,8 +247,7 @@ impl Ledger {
             return None;
         }
         let member = &mut this.members[usize::from(observer)];
-        let by_seq = member.seqs.see(message.seq.get());
-        let by_counter = member.counters[usize::from(label.side)].see(label.counter);
+        let (by_seq, by_counter) = member.see(message.seq.get(), label.side, label.counter);
         if by_seq == Seen::Again || by_counter == Seen::Again {
             self.verdicts.duplicated += 1;
             return None;
@@ -395,7 +276,7 @@ impl Ledger {
         now: Instant,
     ) -> Option<Observation> {
         let place = self.place(label);
-        let sender = &mut self.pairs[place].members[usize::from(label.side)];
+        let sender = &mut self.conversations[place].members[usize::from(label.side)];
         let progress = sender.progress(label.counter)?;
         let is_ack = by_sender && progress.acked.is_none();
         match by_sender {
@@ -406,7 +287,10 @@ impl Ledger {
                     self.verdicts.disagreed += 1;
                 }
             }
-            false => progress.delivered = true,
+            false => {
+                progress.delivered = true;
+                progress.expected = progress.expected.saturating_sub(1);
+            }
         }
         let observation = Observation {
             is_ack,
@@ -441,8 +325,8 @@ impl Ledger {
 
     /// Reconciles: what is still missing now is lost.
     pub(crate) fn finish(mut self) -> Verdicts {
-        for pair in &self.pairs {
-            for sender in &pair.members {
+        for conversation in &self.conversations {
+            for sender in &conversation.members {
                 for progress in &sender.in_flight {
                     if progress.done() || progress.corrupted {
                         continue;
@@ -456,67 +340,6 @@ impl Ledger {
             }
         }
         self.verdicts
-    }
-}
-
-impl Member {
-    /// Where message `counter` stands; `None`: it is done, and so are all before it.
-    fn progress(&mut self, counter: u64) -> Option<&mut Progress> {
-        let at = usize::try_from(counter.checked_sub(self.finished)?).ok()?;
-        self.in_flight.get_mut(at)
-    }
-
-    /// Forgets what is done, as far as nothing before it is missing.
-    fn sweep(&mut self) {
-        while self.in_flight.front().is_some_and(Progress::done) {
-            self.in_flight.pop_front();
-            self.finished += 1;
-        }
-    }
-}
-
-impl Progress {
-    fn observation(&self) -> Observation {
-        Observation {
-            is_ack: false,
-            is_delivery: false,
-            finished: false,
-            acked: self.acked,
-            due: self.due,
-            written: self.written,
-            phase: self.phase,
-        }
-    }
-}
-
-impl Pair {
-    /// Notes what one member saw at `seq`; false when the other saw something else there.
-    fn agree(&mut self, seq: u64, what: (u8, u64)) -> bool {
-        let Some(at) = seq.checked_sub(self.order_base) else {
-            // Both had agreed on this place already.
-            return false;
-        };
-        let Ok(at) = usize::try_from(at) else {
-            return false;
-        };
-        if at >= self.order.len() {
-            // A seq far ahead is a gap that the views count; the table of places stays bounded.
-            if at > self.order.len() + GAPS_MAX {
-                return true;
-            }
-            self.order.resize(at + 1, Place::Unseen);
-        }
-        let (place, agreed) = match self.order[at] {
-            Place::Unseen => (Place::Once(what.0, what.1), true),
-            Place::Once(side, counter) => (Place::Both, (side, counter) == what),
-            Place::Both => (Place::Both, false),
-        };
-        self.order[at] = place;
-        while self.order.front() == Some(&Place::Both) {
-            self.order.pop_front();
-            self.order_base += 1;
-        }
-        agreed
     }
 }
 
@@ -643,6 +466,55 @@ mod tests {
         ledger.observe(0, 1, &message(&labels[0], 1), Instant::now());
         ledger.observe(0, 1, &message(&labels[0], 2), Instant::now());
         assert_eq!(ledger.finish(), verdicts(|v| v.duplicated = 2));
+    }
+
+    #[test]
+    fn a_group_message_is_done_when_every_member_has_seen_it() {
+        let users: Vec<UserId> = (0..4)
+            .map(|n| UserId::new(&format!("member-{n}")).unwrap())
+            .collect();
+        let id = ConversationId::direct(&users[0], &users[1]);
+        let mut ledger = Ledger::new(RunId::default());
+        ledger.add(id, &users, 0);
+        let labels: Vec<Label> = (0..2)
+            .map(|_| ledger.send(0, 3, Instant::now(), None))
+            .collect();
+        // As one of a pair would be shown it, but for what makes it a group's.
+        let of_a_pair = Label {
+            run: 0,
+            pair: FIRST,
+            side: 0,
+            counter: 0,
+        };
+        let seen = |label: &Label, seq: u64| Message {
+            conversation: id,
+            id: Ledger::message_id(label),
+            from: users[3],
+            to: None,
+            content: Content::Text(label.text(120)),
+            ..message(&of_a_pair, seq)
+        };
+        let now = Instant::now();
+        for observer in [3, 0, 2, 1] {
+            let first = ledger
+                .observe(0, observer, &seen(&labels[0], 1), now)
+                .unwrap();
+            assert_eq!(first.is_ack, observer == 3);
+            assert_eq!(first.finished, observer == 1);
+        }
+        // One of them sees it twice, and one of them never sees the second message.
+        ledger.observe(0, 0, &seen(&labels[0], 1), now);
+        for observer in [3, 0, 2] {
+            ledger.observe(0, observer, &seen(&labels[1], 2), now);
+        }
+        assert_eq!(ledger.under_way(), 1);
+        assert_eq!(
+            ledger.finish(),
+            verdicts(|v| {
+                v.duplicated = 1;
+                v.acked_but_lost = 1;
+            })
+        );
     }
 
     #[test]
