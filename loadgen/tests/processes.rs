@@ -156,6 +156,48 @@ fn a_process_that_is_killed_is_missed_and_nothing_hangs() {
 }
 
 #[test]
+fn a_second_interrupt_ends_a_run_at_once_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Command::new(LOADGEN)
+        .args(["run", "smoke", "--no-tui", "--processes", "2"])
+        .args(["--connections", "20", "--seconds", "600"])
+        .arg("--gateway")
+        .arg(support::gateway_program())
+        .arg("--data-in")
+        .arg(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while agents(&run).len() < 2 {
+        assert!(began.elapsed() < PATIENCE, "there are no two processes");
+        // A look at the run's children, up to the deadline above.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let agents = agents(&run);
+    let code = loop {
+        if let Some(status) = run.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(began.elapsed() < PATIENCE, "the run does not end");
+        let pid = run.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
+        // The kernel joins signals that come before the first was taken: they are sent until one is taken as the second.
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(code, Some(130));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    for agent in agents {
+        assert!(
+            !Path::new(&format!("/proc/{agent}")).exists(),
+            "{agent} is still there"
+        );
+    }
+}
+
+#[test]
 fn more_processes_than_pairs_are_refused() {
     let gateway = Gateway::start(DEVICES);
     let json = gateway.file("report.json");
