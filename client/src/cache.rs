@@ -2,8 +2,9 @@
 //!
 //! Every change is one transaction. In WAL mode with `synchronous=NORMAL` a commit survives the kill of the process at any
 //! moment, but the last ones may be undone by a power loss. That is safe: the cursor goes back together with the messages,
-//! the gateway sends the events again, and a message is stored under (conversation, seq) once. Two things must never go back,
-//! because the gateway remembers them too: the session token, and which client seqs were used. These are synced to disk.
+//! the gateway sends the events again, and a message is stored under (conversation, seq) once. Some things must not go
+//! back, because the gateway remembers them too: the session token, which client seqs were used, and the answers to more
+//! messages than the gateway would answer again. These are synced to disk.
 
 mod account;
 mod inbox;

@@ -82,6 +82,8 @@ pub const STREAM_WINDOW_BYTES: usize = 64 * 1024;
 pub const SENDS_IN_FLIGHT_MAX: usize = 64;
 /// SENDs of one connection that may be unanswered at once, over all conversations. At it the client's machine refuses more.
 pub const SENDS_IN_FLIGHT_TOTAL_MAX: usize = 1024;
+/// Accepted SENDs after which a client syncs its disk before it sends more: what it may forget in a loss of power.
+pub const SENDS_UNSYNCED_MAX: usize = SENDS_IN_FLIGHT_MAX / 2;
 /// How many accepted SENDs per device a conversation remembers with their seq.
 pub const DEDUP_WINDOW: usize = 64;
 

@@ -175,6 +175,7 @@ macro_rules! limit_values {
 const INTERNAL: &[&str] = &[
     "MESSAGE_OVERHEAD_BYTES_MAX",
     "SENDS_IN_FLIGHT_TOTAL_MAX",
+    "SENDS_UNSYNCED_MAX",
     "SESSION_OUTPUTS_MAX",
     "SESSION_TRANSMIT_BYTES_MAX",
 ];

@@ -191,6 +191,11 @@ impl Tables {
             .collect()
     }
 
+    /// Puts everything that was committed on the disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.synced(|db| db.execute("UPDATE account SET cursor = cursor", []))
+    }
+
     /// One write that is on the disk when it returns, and with it all that were made before.
     fn synced(
         &self,

@@ -201,6 +201,8 @@ impl Tables {
                 .execute(params![id.as_bytes(), client_seq.get().cast_signed()])?;
         }
         tx.commit()?;
+        // The old numbers must not come back: under them the gateway would not know the messages again (QP-SEND-9).
+        self.sync()?;
         let renumbered: Vec<_> = ids.into_iter().zip(client_seqs).collect();
         // Also what the driver has not taken yet.
         self.outbound.push(|news| {

@@ -461,6 +461,14 @@ impl<'a> Link<'a> {
             .is_none_or(|leaving| leaving.at.is_some());
         while takes_more && self.streams.has_room() {
             let pumped = self.outbox.pump(now, &mut self.session, &mut self.requests);
+            if pumped.sync {
+                // What was answered, and only then more.
+                self.commit().await?;
+                let synced = self.driver.shared.cache.run(|cache| cache.sync()).await;
+                synced.map_err(|error| Ended::storage(&error))?;
+                self.outbox.synced();
+                continue;
+            }
             self.turn.settled.extend(pumped.settled);
             let wrote = self.drain_transmit();
             for conversation in &pumped.renumber {

@@ -15,7 +15,7 @@ use super::{ClientSession, SendBlocked};
 use crate::error::{RejectCode, Retry};
 use crate::event::{Content, Rejection};
 use crate::id::{ClientSeq, ConversationId, MessageId, RequestId, Seq, UserId};
-use crate::limits::SENDS_IN_FLIGHT_MAX;
+use crate::limits::{SENDS_IN_FLIGHT_MAX, SENDS_UNSYNCED_MAX};
 
 /// Pause after a rejection that names no time.
 const REJECTED_PAUSE: Duration = Duration::from_secs(1);
@@ -71,7 +71,12 @@ pub enum Settled {
 
 /// The unanswered messages of one connection, as a machine without a clock. Made anew for each connection from what the
 /// client keeps, and as bounded as that is.
-#[derive(Debug, Default)]
+///
+/// A client whose machine loses power may forget answers that it had written down but not synced. It asks again, and the
+/// gateway remembers only so many answers. So what is in flight and what is answered but perhaps not durable count together,
+/// and together stay within [`SENDS_IN_FLIGHT_MAX`] (QP-SEND-9); now and then the outbox asks its client to
+/// [sync](Pumped::sync).
+#[derive(Debug)]
 pub struct Outbox {
     lanes: BTreeMap<ConversationId, Lane>,
     /// Lanes that may have something to send, in the order of their turns.
@@ -79,6 +84,21 @@ pub struct Outbox {
     /// Lanes that wait for a time.
     paused: BTreeMap<ConversationId, Instant>,
     opening: BTreeMap<RequestId, ConversationId>,
+    /// Accepted messages whose end may not be on the client's disk.
+    unsynced: usize,
+}
+
+impl Default for Outbox {
+    /// Holds nothing, and does not know what the connection before it left unsynced.
+    fn default() -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            ready: VecDeque::new(),
+            paused: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            unsynced: SENDS_IN_FLIGHT_MAX,
+        }
+    }
 }
 
 /// The messages of one conversation.
@@ -132,6 +152,8 @@ pub struct Pumped {
     pub settled: Vec<Settled>,
     /// Conversations whose messages need new client seqs before they go on: [`Outbox::renumbered`].
     pub renumber: Vec<ConversationId>,
+    /// Nothing more is sent until everything that the client was told is on its disk: [`Outbox::synced`].
+    pub sync: bool,
 }
 
 impl Outbox {
@@ -170,6 +192,10 @@ impl Outbox {
         for conversation in over {
             self.paused.remove(&conversation);
             self.make_ready(conversation);
+        }
+        if self.unsynced >= SENDS_UNSYNCED_MAX && !self.ready.is_empty() {
+            pumped.sync = true;
+            return pumped;
         }
         while let Some(conversation) = self.ready.pop_front() {
             if self
@@ -224,12 +250,19 @@ impl Outbox {
                 lane.state = State::Opening;
                 Ok(())
             }
-            (State::Unopened, None) | (State::Open, _) => lane.send(session, pumped),
+            (State::Unopened, None) | (State::Open, _) => {
+                lane.send(session, SENDS_IN_FLIGHT_MAX - self.unsynced, pumped)
+            }
             (State::Opening | State::Settling { .. }, _) => Ok(()),
         }
     }
 
-    /// Messages of a conversation have new client seqs; they go out from the first on.
+    /// Everything that the gateway has answered so far is durable.
+    pub fn synced(&mut self) {
+        self.unsynced = 0;
+    }
+
+    /// Messages of a conversation have new client seqs, durably; they go out from the first on.
     pub fn renumbered(
         &mut self,
         conversation: ConversationId,
@@ -254,6 +287,9 @@ impl Outbox {
             return false;
         };
         let waited = lane.remove(client_seq);
+        if waited {
+            self.unsynced += 1;
+        }
         self.make_ready(conversation);
         waited
     }
@@ -339,9 +375,10 @@ impl Lane {
     fn send(
         &mut self,
         session: &mut ClientSession,
+        in_flight_max: usize,
         pumped: &mut Pumped,
     ) -> Result<(), SendBlocked> {
-        while self.in_flight < SENDS_IN_FLIGHT_MAX
+        while self.in_flight < in_flight_max
             && let Some(entry) = self.messages.get_mut(self.in_flight)
         {
             let Waiting {

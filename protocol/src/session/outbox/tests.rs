@@ -17,6 +17,8 @@ struct Bench {
     session: ClientSession,
     gateway: FrameDecoder,
     requests: u64,
+    /// How often the disk was synced.
+    syncs: usize,
 }
 
 impl Bench {
@@ -60,6 +62,7 @@ impl Bench {
             session,
             gateway,
             requests: 0,
+            syncs: 0,
         };
         assert!(bench.read().is_empty());
         bench
@@ -67,9 +70,16 @@ impl Bench {
 
     /// What goes out now, written as `open` or as the client seq of a message.
     fn pump(&mut self) -> Vec<String> {
-        let pumped = self
+        let mut pumped = self
             .outbox
             .pump(self.now, &mut self.session, &mut self.requests);
+        if pumped.sync {
+            self.outbox.synced();
+            self.syncs += 1;
+            pumped = self
+                .outbox
+                .pump(self.now, &mut self.session, &mut self.requests);
+        }
         assert!(pumped.settled.is_empty(), "{pumped:?}");
         let mut sent = self.read();
         sent.extend(pumped.renumber.iter().map(|_| "renumber".to_owned()));
@@ -194,8 +204,28 @@ fn no_more_than_the_window_is_in_flight() {
     let mut bench = Bench::new();
     bench.outbox.add(waiting(1..=100, true));
     assert_eq!(bench.pump().len(), SENDS_IN_FLIGHT_MAX);
+    bench.outbox.synced();
     bench.accept(1);
+    assert!(bench.pump().is_empty(), "1 is not durable yet");
+    bench.outbox.synced();
+    bench.accept(2);
     assert_eq!(bench.pump(), [(SENDS_IN_FLIGHT_MAX + 1).to_string()]);
+}
+
+#[test]
+fn what_is_answered_and_not_durable_counts_as_in_flight() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=200, true));
+    assert_eq!(bench.pump().len(), SENDS_IN_FLIGHT_MAX);
+    assert_eq!(bench.syncs, 1, "an earlier connection may have left some");
+    for client_seq in 1..SENDS_UNSYNCED_MAX as u64 {
+        bench.accept(client_seq);
+        assert!(bench.pump().is_empty(), "{client_seq} may be forgotten");
+    }
+    assert_eq!(bench.syncs, 1);
+    bench.accept(SENDS_UNSYNCED_MAX as u64);
+    assert_eq!(bench.pump().len(), SENDS_UNSYNCED_MAX);
+    assert_eq!(bench.syncs, 2);
 }
 
 #[test]
