@@ -65,8 +65,15 @@ impl Taken {
 }
 
 /// Where one session receives. Allocates nothing while empty; any thread puts, one task takes.
-#[derive(Debug, Default)]
-pub struct Mailbox(Mutex<MailboxState>);
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Mailboxes are made when connections begin, so this says which connection is the newer one.
+    number: u64,
+    state: Mutex<MailboxState>,
+}
+
+/// The number of the next mailbox.
+static NEXT_MAILBOX: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Default)]
 struct MailboxState {
@@ -77,13 +84,16 @@ struct MailboxState {
 impl Mailbox {
     /// An empty one.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Arc::new(Self {
+            number: NEXT_MAILBOX.fetch_add(1, Ordering::Relaxed),
+            state: Mutex::default(),
+        })
     }
 
     /// Waits until there is something to take. One task at a time; cancelling is harmless.
     pub async fn ready(&self) {
         poll_fn(|context| {
-            let mut state = self.0.lock();
+            let mut state = self.state.lock();
             if !state.content.is_empty() {
                 return Poll::Ready(());
             }
@@ -98,7 +108,7 @@ impl Mailbox {
 
     /// Takes all there is.
     pub fn take(&self) -> Taken {
-        std::mem::take(&mut self.0.lock().content)
+        std::mem::take(&mut self.state.lock().content)
     }
 
     /// Ends the session with `code`; the first call wins.
@@ -142,7 +152,7 @@ impl Mailbox {
     }
 
     fn put<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let result = change(&mut state.content);
         let waker = state.waker.take();
         drop(state);
@@ -218,7 +228,9 @@ impl Registry {
             .sum()
     }
 
-    /// Lets a session receive from now on. An older session of the same device is ended with REPLACED.
+    /// Lets a session receive from now on. Of two sessions of one device the one on the older connection is ended with
+    /// REPLACED, also when that is the one that attaches: checking credentials takes its time, and a device that was told
+    /// that it was replaced does not come back by itself.
     pub fn attach(
         self: &Arc<Self>,
         user: UserId,
@@ -230,16 +242,20 @@ impl Registry {
             .sessions
             .entry(user)
             .or_insert_with(|| Vec::with_capacity(1));
-        let older = attachments
+        let present = attachments
             .iter_mut()
-            .find(|attachment| attachment.device == device)
-            .map(|attachment| std::mem::replace(&mut attachment.mailbox, mailbox.clone()));
-        if older.is_none() {
-            attachments.push(Attachment {
-                device,
-                mailbox: mailbox.clone(),
-            });
-        }
+            .find(|attachment| attachment.device == device);
+        let older = match present {
+            Some(present) if present.mailbox.number > mailbox.number => Some(mailbox.clone()),
+            Some(present) => Some(std::mem::replace(&mut present.mailbox, mailbox.clone())),
+            None => {
+                attachments.push(Attachment {
+                    device,
+                    mailbox: mailbox.clone(),
+                });
+                None
+            }
+        };
         drop(stripe);
         if let Some(older) = older {
             self.stats.replaced.fetch_add(1, Ordering::Relaxed);
@@ -489,6 +505,22 @@ mod tests {
         assert_eq!(numbers(&newer.take()), [1]);
         drop(newer_place);
         assert_eq!(registry.sessions(), 0);
+    }
+
+    #[test]
+    fn log_ins_that_overtake_each_other_leave_the_newer_connection() {
+        let registry = Registry::new();
+        let (older, newer) = (Mailbox::new(), Mailbox::new());
+        let _newer = registry.attach(user("alice"), device(1), newer.clone());
+        let late = registry.attach(user("alice"), device(1), older.clone());
+        assert_eq!(
+            older.take().close.map(|(code, _)| code),
+            Some(CloseCode::Replaced)
+        );
+        drop(late);
+        registry.push(&user("alice"), event(1));
+        assert_eq!(numbers(&newer.take()), [1]);
+        assert_eq!(registry.sessions(), 1);
     }
 
     #[test]
