@@ -4,6 +4,7 @@
 
 mod codegen;
 mod shell;
+mod simulate;
 mod test;
 mod tmux;
 mod trials;
@@ -37,6 +38,13 @@ enum Command {
     },
     /// Use the gateway and the terminal client as people and scripts do: real processes in real terminals.
     E2e,
+    /// Whole clusters in virtual time: one seed chooses a world and its faults, and a checker judges what people saw.
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// `--seeds N`, `--seed S`, `--trace`, `--sabotage X`, `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Install what the tests need, then run all of them, the long ones in their short form.
     Test,
 }
@@ -52,6 +60,7 @@ fn main() -> anyhow::Result<()> {
             tmux::ensure_installed()?;
             trials::build_and_run(Profile::Debug, "e2e", &[])
         }
+        Command::Simulate { arguments } => simulate::build_and_run(&arguments),
         Command::Test => test::run(),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::trials::Profile;
-use crate::{codegen, shell, tmux, trials};
+use crate::{codegen, shell, simulate, tmux, trials};
 
 /// Runs everything, in the order in which a failure is cheapest to see.
 pub(crate) fn run() -> Result<()> {
@@ -32,6 +32,7 @@ pub(crate) fn run() -> Result<()> {
 
     let end_to_end = trial("e2e", &[]).passes()?;
     let crash = trial("crash", &["--kills", "5", "--users", "6"]).passes()?;
+    let simulated = simulate(&["--seeds", SIMULATED_SEEDS]).passes()?;
     // A judge that never condemns proves nothing.
     for (sabotage, figures) in [
         ("lose", "lost=1 doubled=0 reordered=0"),
@@ -43,13 +44,16 @@ pub(crate) fn run() -> Result<()> {
     }
 
     println!(
-        "\nxtask test: {} passed, {} ignored; {end_to_end}; {crash}; {} s",
+        "\nxtask test: {} passed, {} ignored; {end_to_end}; {crash}; {simulated}; {} s",
         counts.passed,
         counts.ignored,
         started.elapsed().as_secs()
     );
     Ok(())
 }
+
+/// Seeds that the simulator runs.
+const SIMULATED_SEEDS: &str = "300";
 
 /// How a trial of whole processes ended.
 struct Trial {
@@ -63,6 +67,18 @@ fn trial(name: &str, arguments: &[&str]) -> Trial {
     let result = trials::command(Profile::Debug, name, &arguments).and_then(|mut command| {
         shell::run_watched(&mut command, |line| line.clone_into(&mut last_line))
     });
+    Trial { result, last_line }
+}
+
+/// Runs the simulator.
+fn simulate(arguments: &[&str]) -> Trial {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let mut last_line = String::new();
+    let result = simulate::build()
+        .and_then(|()| simulate::command(&arguments))
+        .and_then(|mut command| {
+            shell::run_watched(&mut command, |line| line.clone_into(&mut last_line))
+        });
     Trial { result, last_line }
 }
 

@@ -60,6 +60,12 @@ const CRATES: &[Crate] = &[
         others: None,
     },
     Crate {
+        manifest: "sim/Cargo.toml",
+        ours: &["quipu-core", "quipu-protocol"],
+        ours_in_tests: &[],
+        others: None,
+    },
+    Crate {
         manifest: "xtask/trials/Cargo.toml",
         ours: &["quipu-client"],
         ours_in_tests: &[],

@@ -1,0 +1,422 @@
+//! A client's data folder: what the SDK's cache keeps, in transactions, and what a loss of power takes back.
+
+use std::collections::BTreeMap;
+
+use quipu_protocol::credentials::{Resume, Token};
+use quipu_protocol::event::{Event, EventBody, Message};
+use quipu_protocol::id::{ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, UserId};
+use quipu_protocol::session::{Positions, Settled, Waiting};
+use quipu_protocol::welcome::Welcome;
+
+use crate::checker::Note;
+use crate::sabotage::Sabotage;
+
+/// Client seqs that are reserved with one synced write; fewer than the SDK's, so that it happens often.
+const CLIENT_SEQ_RESERVE: u64 = 8;
+
+/// One message that this device wrote and that is not in its timeline yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) note: Note,
+    pub(crate) id: MessageId,
+    pub(crate) conversation: ConversationId,
+    pub(crate) peer: Option<UserId>,
+    pub(crate) text: String,
+    pub(crate) client_seq: ClientSeq,
+    pub(crate) state: OutgoingState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutgoingState {
+    Queued,
+    Acked,
+    Refused,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Conversation {
+    opened: bool,
+    head: Option<Seq>,
+    wanted: Positions,
+    own: Positions,
+}
+
+/// Who the device is, and where it stopped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Session {
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+    pub(crate) token: Token,
+    pub(crate) resume: Resume,
+}
+
+/// The tables.
+#[derive(Debug, Clone, Default)]
+struct Tables {
+    session: Option<Session>,
+    client_seq_free: u64,
+    outbox: Vec<Outgoing>,
+    conversations: BTreeMap<ConversationId, Conversation>,
+    /// Entries of the timeline.
+    shown: usize,
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    tables: Tables,
+    /// What a loss of power leaves.
+    synced: Tables,
+    /// In memory only: the next client seq to give out.
+    next_client_seq: u64,
+    sabotage: Option<Sabotage>,
+}
+
+/// What a device tells its owner after a transaction.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Acked { note: Note, seq: Seq },
+    Refused { note: Note, why: String },
+    Shown(Event),
+}
+
+impl Disk {
+    pub(crate) fn new(sabotage: Option<Sabotage>) -> Self {
+        Self {
+            tables: Tables::default(),
+            synced: Tables::default(),
+            next_client_seq: 1,
+            sabotage,
+        }
+    }
+
+    pub(crate) fn session(&self) -> Option<Session> {
+        self.tables.session
+    }
+
+    /// The process died: what is in memory is gone, every transaction is there.
+    pub(crate) fn reopen(&mut self) {
+        self.next_client_seq = self.tables.client_seq_free.max(1);
+    }
+
+    /// The machine lost power: only what was synced is there. Says how long the timeline is now, what still
+    /// waits, and what is known to be read.
+    pub(crate) fn lose_power(&mut self) -> (usize, Vec<Note>, Vec<(ConversationId, u64)>) {
+        self.tables = self.synced.clone();
+        self.reopen();
+        let tables = &self.tables;
+        let queued = |out: &&Outgoing| out.state == OutgoingState::Queued;
+        let waiting = tables.outbox.iter().filter(queued);
+        let waiting = waiting.map(|out| out.note).collect();
+        let read = |row: &Conversation| row.wanted.read.map_or(0, Seq::get);
+        let read = tables
+            .conversations
+            .iter()
+            .map(|(id, row)| (*id, read(row)));
+        (tables.shown, waiting, read.collect())
+    }
+
+    /// Everything so far is on the disk: a synced write, or a checkpoint that the database makes now and then.
+    pub(crate) fn sync(&mut self) {
+        self.synced = self.tables.clone();
+    }
+
+    /// Takes over what WELCOME said. True: the timeline was dropped.
+    pub(crate) fn welcome(&mut self, welcome: &Welcome) -> bool {
+        let resume = Resume {
+            life: welcome.life,
+            cursor: welcome.cursor,
+        };
+        match (&mut self.tables.session, welcome.token) {
+            (Some(session), None) => {
+                if welcome.resumed && session.resume == resume {
+                    return false;
+                }
+                session.resume = resume;
+                self.tables.conversations.clear();
+                self.tables
+                    .outbox
+                    .retain(|out| out.state != OutgoingState::Acked);
+                self.tables.shown = 0;
+                true
+            }
+            (session, Some(token)) => {
+                *session = Some(Session {
+                    user: welcome.user,
+                    device: welcome.device,
+                    token,
+                    resume,
+                });
+                self.tables.client_seq_free = 1;
+                self.next_client_seq = 1;
+                self.sync();
+                false
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// Puts a message into the outbox.
+    pub(crate) fn enqueue(
+        &mut self,
+        note: Note,
+        id: MessageId,
+        (conversation, peer): (ConversationId, UserId),
+        text: String,
+    ) -> Waiting {
+        let client_seq = self.take_client_seq();
+        let opened = {
+            let row = self.tables.conversations.entry(conversation).or_default();
+            row.opened
+        };
+        self.tables.outbox.push(Outgoing {
+            note,
+            id,
+            conversation,
+            peer: Some(peer),
+            text: text.clone(),
+            client_seq,
+            state: OutgoingState::Queued,
+        });
+        Waiting {
+            conversation,
+            peer: Some(peer),
+            opened,
+            client_seq,
+            id,
+            text,
+        }
+    }
+
+    fn take_client_seq(&mut self) -> ClientSeq {
+        if self.next_client_seq >= self.tables.client_seq_free {
+            self.tables.client_seq_free = self.next_client_seq + 1 + CLIENT_SEQ_RESERVE;
+            if self.sabotage != Some(Sabotage::ReuseClientSeq) {
+                self.sync();
+            }
+        }
+        let client_seq = ClientSeq::new(self.next_client_seq).unwrap_or(ClientSeq::FIRST);
+        self.next_client_seq += 1;
+        client_seq
+    }
+
+    /// Everything that the gateway has not answered, in the order in which it was written.
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        let queued = self
+            .tables
+            .outbox
+            .iter()
+            .filter(|out| out.state == OutgoingState::Queued);
+        queued
+            .map(|out| Waiting {
+                conversation: out.conversation,
+                peer: out.peer,
+                opened: self
+                    .tables
+                    .conversations
+                    .get(&out.conversation)
+                    .is_some_and(|row| row.opened),
+                client_seq: out.client_seq,
+                id: out.id,
+                text: out.text.clone(),
+            })
+            .collect()
+    }
+
+    /// Gives every message that waits for a conversation a new client seq, in their order.
+    pub(crate) fn renumber(&mut self, conversation: ConversationId) -> Vec<(MessageId, ClientSeq)> {
+        let of =
+            |out: &Outgoing| out.conversation == conversation && out.state == OutgoingState::Queued;
+        let waiting: Vec<usize> = (0..self.tables.outbox.len())
+            .filter(|at| of(&self.tables.outbox[*at]))
+            .collect();
+        let mut renumbered = Vec::with_capacity(waiting.len());
+        for at in waiting {
+            let client_seq = self.take_client_seq();
+            self.tables.outbox[at].client_seq = client_seq;
+            renumbered.push((self.tables.outbox[at].id, client_seq));
+        }
+        self.sync();
+        renumbered
+    }
+
+    /// Raises what the user has read of a conversation. Says what to report, if that is news.
+    pub(crate) fn mark_read(
+        &mut self,
+        conversation: ConversationId,
+        seq: Seq,
+    ) -> Option<Positions> {
+        let row = self.tables.conversations.get_mut(&conversation)?;
+        let seq = Some(seq).min(row.head);
+        if seq <= row.wanted.read.max(row.own.read) {
+            return None;
+        }
+        row.wanted.raise(Positions {
+            delivered: seq,
+            read: seq,
+        });
+        Some(row.wanted)
+    }
+
+    /// Positions that the gateway has not confirmed.
+    pub(crate) fn unreported(&self) -> Vec<(ConversationId, Positions)> {
+        let rows = self.tables.conversations.iter();
+        rows.filter(|(_, row)| {
+            row.wanted.delivered > row.own.delivered || row.wanted.read > row.own.read
+        })
+        .map(|(id, row)| (*id, row.wanted))
+        .collect()
+    }
+
+    /// Writes what has come in one transaction. Says what to show, what to report, and the cursor that is kept.
+    pub(crate) fn apply(
+        &mut self,
+        events: Vec<Event>,
+        settled: Vec<Settled>,
+    ) -> (Vec<Told>, Vec<(ConversationId, Positions)>, Cursor) {
+        let mut told = Vec::new();
+        for settled in settled {
+            self.settle(settled, &mut told);
+        }
+        let Some(session) = self.tables.session else {
+            return (told, Vec::new(), Cursor::START);
+        };
+        let mut cursor = session.resume.cursor;
+        let mut raised: BTreeMap<ConversationId, Positions> = BTreeMap::new();
+        if self.sabotage == Some(Sabotage::CursorBeforeEvents) {
+            // Two transactions where there must be one: a loss of power may come in between.
+            let last = events.last().map(|event| event.inbox_seq.cursor());
+            if let (Some(session), Some(last)) = (&mut self.tables.session, last) {
+                session.resume.cursor = last;
+            }
+            self.sync();
+        }
+        for event in events {
+            if event.inbox_seq.cursor() <= cursor {
+                continue;
+            }
+            cursor = event.inbox_seq.cursor();
+            match &event.body {
+                EventBody::Message(message) => {
+                    self.keep_message(&session, message, &mut raised, &mut told);
+                }
+                EventBody::Receipt(receipt) => {
+                    if receipt.user == session.user {
+                        let row = self.tables.conversations.entry(receipt.conversation);
+                        row.or_default().own.raise(Positions {
+                            delivered: receipt.delivered,
+                            read: receipt.read,
+                        });
+                    }
+                }
+                EventBody::Changed(_) | EventBody::Invitation(_) => {}
+            }
+            self.tables.shown += 1;
+            told.push(Told::Shown(event));
+        }
+        if let Some(session) = &mut self.tables.session {
+            session.resume.cursor = cursor;
+        }
+        (told, raised.into_iter().collect(), cursor)
+    }
+
+    fn settle(&mut self, settled: Settled, told: &mut Vec<Told>) {
+        match settled {
+            Settled::Accepted {
+                conversation,
+                client_seq,
+                seq,
+            } => {
+                for out in self.queued(conversation, Some(client_seq)) {
+                    out.state = OutgoingState::Acked;
+                    told.push(Told::Acked {
+                        note: out.note,
+                        seq,
+                    });
+                }
+            }
+            Settled::Refused {
+                conversation,
+                client_seq,
+                rejection,
+            } => {
+                for out in self.queued(conversation, client_seq) {
+                    out.state = OutgoingState::Refused;
+                    told.push(Told::Refused {
+                        note: out.note,
+                        why: rejection.code.name().to_owned(),
+                    });
+                }
+            }
+            Settled::Opened {
+                conversation, head, ..
+            } => {
+                let row = self.tables.conversations.entry(conversation).or_default();
+                row.opened = true;
+                row.head = row.head.max(head);
+            }
+        }
+    }
+
+    fn queued(
+        &mut self,
+        conversation: ConversationId,
+        client_seq: Option<ClientSeq>,
+    ) -> impl Iterator<Item = &mut Outgoing> {
+        self.tables.outbox.iter_mut().filter(move |out| {
+            out.conversation == conversation
+                && client_seq.is_none_or(|client_seq| out.client_seq == client_seq)
+                && out.state == OutgoingState::Queued
+        })
+    }
+
+    fn keep_message(
+        &mut self,
+        session: &Session,
+        message: &Message,
+        raised: &mut BTreeMap<ConversationId, Positions>,
+        told: &mut Vec<Told>,
+    ) {
+        let row = self
+            .tables
+            .conversations
+            .entry(message.conversation)
+            .or_default();
+        row.opened = true;
+        row.head = row.head.max(Some(message.seq));
+        if message.from != session.user {
+            row.wanted.raise(Positions {
+                delivered: Some(message.seq),
+                read: None,
+            });
+            raised
+                .entry(message.conversation)
+                .or_default()
+                .raise(Positions {
+                    delivered: Some(message.seq),
+                    read: None,
+                });
+        }
+        if message.from == session.user && message.from_device == session.device {
+            let sent = self
+                .tables
+                .outbox
+                .iter()
+                .position(|out| out.id == message.id);
+            if let Some(at) = sent {
+                let out = self.tables.outbox.remove(at);
+                if out.state != OutgoingState::Acked {
+                    told.push(Told::Acked {
+                        note: out.note,
+                        seq: message.seq,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The head of a conversation, as far as this device knows.
+    pub(crate) fn head(&self, conversation: ConversationId) -> Option<Seq> {
+        self.tables.conversations.get(&conversation)?.head
+    }
+}

@@ -1,0 +1,29 @@
+//! Whole clusters in virtual time: one seed chooses a world and what goes wrong in it, and a checker judges what people saw.
+//!
+//! The machines are the real ones: [`ShardState`](quipu_core::shard::ShardState) with the processor's turn around it,
+//! [`DeliveryWindow`](quipu_core::delivery::DeliveryWindow), both halves of a session, the client's outbox and receipts. The
+//! log, the store, the network, the disks and the clock are simulated, so that everything can fail at any moment. One
+//! thread runs one seed, and a seed always gives the same run.
+
+mod checker;
+mod device;
+mod disk;
+mod faults;
+mod gateway;
+mod link;
+mod log;
+mod plan;
+mod processor;
+mod rng;
+mod run;
+mod sabotage;
+mod session;
+mod spoil;
+mod store;
+mod story;
+mod trace;
+mod world;
+
+pub use checker::Violation;
+pub use run::{Outcome, run};
+pub use sabotage::Sabotage;

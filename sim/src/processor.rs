@@ -1,0 +1,363 @@
+//! The processor's turn, step by step, so that anything can happen between any two: read, load, apply, append, commit, act.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quipu_core::record::{Entry, Position, Record};
+use quipu_core::row::Row;
+use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
+use quipu_protocol::error::CloseCode;
+
+use crate::gateway::records;
+use crate::log::Appender;
+use crate::sabotage::Sabotage;
+use crate::spoil;
+use crate::world::{AtGateway, World};
+
+/// One processor thread of a gateway.
+#[derive(Debug, Default)]
+pub(crate) struct Processor {
+    shards: BTreeMap<ShardId, Owned>,
+    ready: BTreeSet<ShardId>,
+    turn: Option<Turn>,
+    scheduled: bool,
+}
+
+#[derive(Debug)]
+struct Owned {
+    state: ShardState,
+    /// Where the log ended when the shard was restored: until then it only replays.
+    replay_until: Position,
+    /// It belongs to another gateway now; the turn that is under way is its last.
+    leaving: bool,
+}
+
+/// A turn between two of its steps.
+#[derive(Debug)]
+struct Turn {
+    /// Where each of its shards stood when it began.
+    shards: Vec<(ShardId, Position)>,
+    effects: Effects,
+}
+
+impl Processor {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.turn.is_none() && self.ready.is_empty()
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.shards.keys().copied()
+    }
+
+    /// Gives a shard up, after the turn that is under way.
+    pub(crate) fn drop_shard(&mut self, shard: ShardId) {
+        self.ready.remove(&shard);
+        let busy = self
+            .turn
+            .as_ref()
+            .is_some_and(|turn| turn.shards.iter().any(|(of, _)| *of == shard));
+        match self.shards.get_mut(&shard) {
+            Some(owned) if busy => owned.leaving = true,
+            Some(_) | None => drop(self.shards.remove(&shard)),
+        }
+    }
+
+    /// Where the log of a shard that is owned here ended when it was restored.
+    pub(crate) fn replay_until(&self, shard: ShardId) -> Option<Position> {
+        let owned = self.shards.get(&shard).filter(|owned| !owned.leaving)?;
+        Some(owned.replay_until)
+    }
+}
+
+impl World {
+    pub(crate) fn store_shards(&self) -> ShardCount {
+        ShardCount(self.plan.shards)
+    }
+
+    /// Whether the store has what the log of a shard held when this gateway took it over. Before that nobody is let in: a
+    /// cursor could be ahead of the inbox.
+    pub(crate) fn has_replayed(&self, gateway: usize, shard: ShardId) -> bool {
+        let gateway = &self.gateways[gateway];
+        gateway.processors[gateway.processor_of(shard)]
+            .replay_until(shard)
+            .is_some_and(|until| self.store.applied(shard) >= until)
+    }
+
+    /// Takes a shard over from what the store holds; one that is owned already goes on.
+    pub(crate) fn restore_shard(&mut self, gateway: usize, shard: ShardId) {
+        let number = self.gateways[gateway].processor_of(shard);
+        if let Some(owned) = self.gateways[gateway].processors[number]
+            .shards
+            .get_mut(&shard)
+        {
+            owned.leaving = false;
+            return;
+        }
+        let row = self.store.shard(shard).cloned();
+        let state = match ShardState::restore(shard, self.store_shards(), row.as_deref()) {
+            Ok(state) => state,
+            Err(error) => return self.checker.condemn("corrupt row", error.to_string()),
+        };
+        let last = self.log.last(shard);
+        if state.applied() > last {
+            let what = format!("shard {}: the store is ahead of its log", shard.0);
+            self.checker.condemn("gap in a log", what);
+        }
+        let owned = Owned {
+            state,
+            replay_until: last,
+            leaving: false,
+        };
+        self.gateways[gateway].processors[number]
+            .shards
+            .insert(shard, owned);
+        self.wake(gateway, shard);
+    }
+
+    /// A shard has news.
+    pub(crate) fn wake(&mut self, gateway: usize, shard: ShardId) {
+        let number = self.gateways[gateway].processor_of(shard);
+        let processor = &mut self.gateways[gateway].processors[number];
+        if processor.shards.contains_key(&shard) {
+            processor.ready.insert(shard);
+            self.start_turn(gateway, number);
+        }
+    }
+
+    fn start_turn(&mut self, gateway: usize, number: usize) {
+        let processor = &mut self.gateways[gateway].processors[number];
+        if processor.scheduled || processor.turn.is_some() || processor.ready.is_empty() {
+            return;
+        }
+        processor.scheduled = true;
+        let after = self.step_time();
+        self.tell_gateway(gateway, after, AtGateway::Turn(number));
+    }
+
+    fn step_time(&mut self) -> u64 {
+        let step = self.plan.step;
+        self.moment() + self.rng.below(step + 1)
+    }
+
+    /// Reads, loads, applies and appends.
+    pub(crate) fn turn(&mut self, gateway: usize, number: usize) {
+        let processor = &mut self.gateways[gateway].processors[number];
+        processor.scheduled = false;
+        let ready = std::mem::take(&mut processor.ready);
+        let mut turn = Turn {
+            shards: Vec::new(),
+            effects: Effects::default(),
+        };
+        for shard in ready {
+            if let Some(began) = self.apply(gateway, number, shard, &mut turn.effects) {
+                turn.shards.push((shard, began));
+            }
+        }
+        if turn.shards.is_empty() {
+            return;
+        }
+        let dropped = turn.effects.dropped;
+        if dropped.misrouted > 0 {
+            let what = format!(
+                "{} entries came to a shard that is not theirs",
+                dropped.misrouted
+            );
+            self.checker.condemn("misrouted", what);
+        }
+        let mut by_shard: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
+        for (to, entry) in turn.effects.outgoing.drain(..) {
+            by_shard.entry(to).or_default().push(entry);
+        }
+        self.note(
+            "turn",
+            &[
+                ("gateway", gateway as u64),
+                ("shards", turn.shards.len() as u64),
+                ("sends-to", by_shard.len() as u64),
+                ("acts", turn.effects.actions.len() as u64),
+            ],
+        );
+        let processor = &mut self.gateways[gateway].processors[number];
+        processor.turn = Some(turn);
+        match self.sabotage {
+            Some(Sabotage::CommitBeforeAppend) => {
+                // The rows first, then what the others have to know.
+                if self.commit_rows(gateway, number) {
+                    self.append_or_go_on(gateway, number, by_shard);
+                }
+            }
+            Some(Sabotage::PushBeforeCommit) => {
+                self.perform(gateway, number);
+                self.append_or_go_on(gateway, number, by_shard);
+            }
+            Some(_) | None => self.append_or_go_on(gateway, number, by_shard),
+        }
+    }
+
+    fn append_or_go_on(
+        &mut self,
+        gateway: usize,
+        number: usize,
+        by_shard: BTreeMap<ShardId, Vec<Entry>>,
+    ) {
+        if by_shard.is_empty() {
+            self.sent(gateway, number);
+        } else {
+            self.append(gateway, Appender::Processor(number), records(by_shard));
+        }
+    }
+
+    /// Applies what a shard has behind its position, and says where that was. `None`: there is nothing.
+    fn apply(
+        &mut self,
+        gateway: usize,
+        number: usize,
+        shard: ShardId,
+        effects: &mut Effects,
+    ) -> Option<Position> {
+        let processor = &mut self.gateways[gateway].processors[number];
+        let owned = processor.shards.get_mut(&shard)?;
+        let records_max = self.plan.turn_records;
+        let applied = owned.state.applied();
+        let Ok(stored) = self.log.read(shard, applied, records_max) else {
+            if self.store.applied(shard) > applied {
+                // Another owner went on for so long that the log has forgotten what this one does not know.
+                processor.shards.remove(&shard);
+                self.restore_shard(gateway, shard);
+                return None;
+            }
+            let what = format!("shard {}: the record after {} is gone", shard.0, applied.0);
+            self.checker.condemn("gap in a log", what);
+            return None;
+        };
+        if stored.is_empty() {
+            return None;
+        }
+        if stored.len() == records_max {
+            processor.ready.insert(shard);
+        }
+        for (position, time, payload) in stored {
+            let record = match Record::decode(position, time, &payload) {
+                Ok(record) => record,
+                Err(error) => {
+                    self.checker.condemn("corrupt record", error.to_string());
+                    return None;
+                }
+            };
+            let mut missing = BTreeSet::new();
+            owned.state.missing(&record, &mut missing);
+            for key in missing {
+                let row = self.store.entity(key);
+                if let Err(error) = owned.state.load(key, row.map(AsRef::as_ref)) {
+                    self.checker.condemn("corrupt row", error.to_string());
+                    return None;
+                }
+            }
+            owned.state.apply(&record, effects);
+        }
+        Some(applied)
+    }
+
+    /// What the turn sends is durable.
+    pub(crate) fn sent(&mut self, gateway: usize, number: usize) {
+        let after = self.step_time();
+        self.tell_gateway(gateway, after, AtGateway::Commit(number));
+    }
+
+    /// Commits.
+    pub(crate) fn commit(&mut self, gateway: usize, number: usize) {
+        if self.sabotage != Some(Sabotage::CommitBeforeAppend) && !self.commit_rows(gateway, number)
+        {
+            return;
+        }
+        let after = self.step_time();
+        self.tell_gateway(gateway, after, AtGateway::Act(number));
+    }
+
+    /// Writes what the turn changed. False: somebody else was faster, and the turn is over.
+    fn commit_rows(&mut self, gateway: usize, number: usize) -> bool {
+        let keep = self.plan.entities_kept;
+        let sabotage = self.sabotage;
+        let processor = &mut self.gateways[gateway].processors[number];
+        let Some(turn) = &mut processor.turn else {
+            return false;
+        };
+        let mut rows: Vec<Row> = std::mem::take(&mut turn.effects.rows);
+        for (shard, _) in &turn.shards {
+            if let Some(owned) = processor.shards.get_mut(shard) {
+                owned.state.drain_dirty(&mut rows);
+            }
+        }
+        for row in &mut rows {
+            spoil::row(sabotage, row);
+        }
+        if self.store.commit(&rows, &turn.shards).is_err() {
+            self.fenced(gateway, number);
+            return false;
+        }
+        for (shard, _) in &turn.shards {
+            if let Some(owned) = processor.shards.get_mut(shard) {
+                owned.state.evict(keep);
+            }
+        }
+        true
+    }
+
+    /// Another owner has committed more: this one knows less than the store, so it forgets what it believes and begins anew.
+    /// Its users' devices connect again, as answers for them may have gone to the other.
+    fn fenced(&mut self, gateway: usize, number: usize) {
+        self.note("fenced", &[("gateway", gateway as u64)]);
+        let processor = &mut self.gateways[gateway].processors[number];
+        let shards = processor.turn.take().map(|turn| turn.shards);
+        for (shard, _) in shards.into_iter().flatten() {
+            let processor = &mut self.gateways[gateway].processors[number];
+            processor.shards.remove(&shard);
+            processor.ready.remove(&shard);
+            self.send_away(gateway, shard, CloseCode::Unavailable);
+            if self.owns(gateway, shard) {
+                self.restore_shard(gateway, shard);
+            }
+        }
+        self.start_turn(gateway, number);
+    }
+
+    /// Performs what the turn asks for, and ends it.
+    pub(crate) fn act(&mut self, gateway: usize, number: usize) {
+        if self.sabotage != Some(Sabotage::PushBeforeCommit) {
+            self.perform(gateway, number);
+        }
+        let processor = &mut self.gateways[gateway].processors[number];
+        let Some(turn) = processor.turn.take() else {
+            return;
+        };
+        for (shard, _) in turn.shards {
+            if processor
+                .shards
+                .get(&shard)
+                .is_some_and(|owned| owned.leaving)
+            {
+                processor.shards.remove(&shard);
+                processor.ready.remove(&shard);
+            }
+        }
+        self.start_turn(gateway, number);
+    }
+
+    fn perform(&mut self, gateway: usize, number: usize) {
+        let processor = &mut self.gateways[gateway].processors[number];
+        let Some(turn) = &mut processor.turn else {
+            return;
+        };
+        for action in std::mem::take(&mut turn.effects.actions) {
+            match action {
+                Action::Push { user, event } => self.push(gateway, user, &event),
+                Action::Answer {
+                    user,
+                    device,
+                    reply,
+                } => self.answer(gateway, user, device, reply),
+                // Nobody listens to the offline topic in this world.
+                Action::Offline { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One seed from its first to its last event, and what came of it.
+
+use std::time::Instant;
+
+use quipu_core::shard::ShardId;
+use quipu_protocol::id::{ConversationId, Seq};
+
+use crate::checker::Violation;
+use crate::plan::{Plan, SECOND};
+use crate::rng::Rng;
+use crate::sabotage::Sabotage;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// What came of a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which.
+    pub seed: u64,
+    /// Steps that were traced.
+    pub events: u64,
+    /// Hash of all of them: the same for every run of a seed.
+    pub trace: u64,
+    /// Promises that were broken.
+    pub violations: Vec<Violation>,
+}
+
+/// Runs a seed. `text`: print every step. A machine that panics has broken a promise too.
+pub fn run(seed: u64, sabotage: Option<Sabotage>, text: bool) -> Outcome {
+    let judged = std::panic::catch_unwind(|| run_to_the_end(seed, sabotage, text));
+    judged.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Outcome {
+            seed,
+            events: 0,
+            trace: 0,
+            violations: vec![Violation {
+                rule: "panic",
+                what: text.unwrap_or_default(),
+            }],
+        }
+    })
+}
+
+fn run_to_the_end(seed: u64, sabotage: Option<Sabotage>, text: bool) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::new(&mut rng);
+    let trace = Trace::new(text);
+    trace.say(|| format!("{plan:#?}"));
+    // Its value never shows: machines are told times relative to it.
+    let mut world = World::new(plan, rng, trace, sabotage, Instant::now());
+    world.start();
+    world.populate();
+    world.start_faults();
+    let end = world.plan.duration;
+    while world.step(end) && world.checker.violations().is_empty() {}
+    if world.checker.violations().is_empty() {
+        world.heal();
+        world.come_to_rest();
+    }
+    Outcome {
+        seed,
+        events: world.trace.events(),
+        trace: world.trace.hash(),
+        violations: world.checker.violations().to_vec(),
+    }
+}
+
+impl World {
+    /// Lets everything happen that still happens, then judges.
+    fn come_to_rest(&mut self) {
+        let limit = self.now + Self::HEAL;
+        while self.now < limit {
+            let until = self.now + SECOND;
+            while self.step(until) {}
+            if !self.checker.violations().is_empty() {
+                return;
+            }
+            if self.is_at_rest() {
+                return self.judge();
+            }
+        }
+        let stuck = self.what_is_stuck();
+        self.checker.condemn("does not come to rest", stuck);
+    }
+
+    fn is_at_rest(&self) -> bool {
+        (0..self.devices.len()).all(|device| self.device_is_at_rest(device))
+            && self.gateways.iter().all(|gateway| gateway.is_idle())
+            && self.log.under_way.is_empty()
+            && (0..self.plan.shards).all(|shard| self.shard_is_at_rest(ShardId(shard)))
+    }
+
+    fn shard_is_at_rest(&self, shard: ShardId) -> bool {
+        self.store.applied(shard) == self.log.last(shard)
+    }
+
+    fn what_is_stuck(&self) -> String {
+        let mut stuck = Vec::new();
+        for device in 0..self.devices.len() {
+            if !self.device_is_at_rest(device) {
+                let it = &self.devices[device];
+                let session = it.disk.session();
+                stuck.push(format!(
+                    "device {device}: signed in {}, connected {}, welcomed {}, waiting {}, unreported {}, cursor {:?}",
+                    session.is_some(),
+                    it.link.is_some(),
+                    it.link.as_ref().is_some_and(|link| link.welcomed),
+                    it.disk.waiting().len(),
+                    it.disk.unreported().len(),
+                    session.map(|session| (session.resume.cursor, self.inbox_head(session.user))),
+                ));
+            }
+        }
+        for (number, gateway) in self.gateways.iter().enumerate() {
+            if !gateway.is_idle() {
+                stuck.push(format!("gateway {number} is busy, alive {}", gateway.alive));
+            }
+        }
+        for shard in (0..self.plan.shards).map(ShardId) {
+            if !self.shard_is_at_rest(shard) {
+                stuck.push(format!(
+                    "shard {} has applied {} of {}",
+                    shard.0,
+                    self.store.applied(shard).0,
+                    self.log.last(shard).0
+                ));
+            }
+        }
+        stuck.join("; ")
+    }
+
+    fn judge(&mut self) {
+        let ids: Vec<ConversationId> = {
+            let mut ids = vec![ConversationId([0; 16]); self.talks.len()];
+            for (id, talk) in &self.talks {
+                ids[*talk] = *id;
+            }
+            ids
+        };
+        let store = &self.store;
+        let history = |talk: usize, seq: u64| {
+            let message = store.message(*ids.get(talk)?, Seq::new(seq).ok()?)?;
+            message.0.content.text().split(' ').next()?.parse().ok()
+        };
+        self.checker.at_rest(history);
+    }
+}

@@ -1,0 +1,32 @@
+//! Faults that no gateway may have, put in on purpose: a checker that never condemns proves nothing.
+
+use clap::ValueEnum;
+
+/// One promise broken in the simulator's shell; no production code knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Sabotage {
+    /// A conversation forgets which client seqs it has accepted: a retry becomes a new message.
+    ForgetDedup,
+    /// A shard forgets what it has from the others: a repeated delivery is numbered again.
+    ForgetMarks,
+    /// A turn commits before what it sends to other shards is durable.
+    CommitBeforeAppend,
+    /// A turn tells devices before it commits.
+    PushBeforeCommit,
+    /// The log loses its newest records although their appends were answered.
+    LoseAcked,
+    /// The log forgets records that the store has only in memory.
+    TrimEarly,
+    /// A stale owner's commit is not refused.
+    NoFence,
+    /// A gateway lets devices in before it has replayed its log.
+    AdmitEarly,
+    /// A client stores its cursor before the events that the cursor stands for.
+    CursorBeforeEvents,
+    /// A client does not sync which client seqs it has used.
+    ReuseClientSeq,
+    /// A client does not sync what was answered before it sends on.
+    NeverSync,
+    /// Pushes go to the user that follows in the alphabet too.
+    Misdeliver,
+}

@@ -1,0 +1,116 @@
+//! Sabotage of stored rows: takes fields out of their bytes, as a gateway that forgot to write them would leave them.
+
+use bytes::Bytes;
+use quipu_core::row::{EntityKey, Row};
+
+use crate::sabotage::Sabotage;
+
+/// The field of a shard's row that holds the highest source of another shard.
+const SHARD_MARKS: u64 = 3;
+/// The field of a conversation's row that holds a member, and the field of a member that holds a sending device.
+const CONVERSATION_MEMBER: u64 = 2;
+const MEMBER_SENDER: u64 = 4;
+
+/// Spoils a row on its way to the store.
+pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) {
+    match (sabotage, row) {
+        (Some(Sabotage::ForgetMarks), Row::Shard(_, value)) => {
+            *value = without(value, &[SHARD_MARKS]);
+        }
+        (Some(Sabotage::ForgetDedup), Row::Entity(EntityKey::Conversation(_), value)) => {
+            *value = without(value, &[CONVERSATION_MEMBER, MEMBER_SENDER]);
+        }
+        _ => {}
+    }
+}
+
+/// A protobuf message without the field that `path` leads to.
+fn without(message: &[u8], path: &[u64]) -> Bytes {
+    let mut kept = Vec::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((start, field)) = next_field(&mut rest) {
+        match path {
+            [number] if *number == field.number => {}
+            [number, inner @ ..] if *number == field.number && !inner.is_empty() => {
+                let body = without(field.body, inner);
+                write_varint(&mut kept, number << 3 | 2);
+                write_varint(&mut kept, body.len() as u64);
+                kept.extend_from_slice(&body);
+            }
+            _ => kept.extend_from_slice(start),
+        }
+    }
+    kept.into()
+}
+
+struct Field<'a> {
+    number: u64,
+    /// What a field with a length holds; empty for the others.
+    body: &'a [u8],
+}
+
+/// The next field's bytes, and what it is. The rows are our own, so that what does not fit ends the walk.
+fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Field<'a>)> {
+    let start = *rest;
+    let key = read_varint(rest)?;
+    let body = match key & 7 {
+        0 => {
+            read_varint(rest)?;
+            &start[..0]
+        }
+        1 => {
+            *rest = rest.get(8..)?;
+            &start[..0]
+        }
+        2 => {
+            let length = usize::try_from(read_varint(rest)?).ok()?;
+            let body = rest.get(..length)?;
+            *rest = &rest[length..];
+            body
+        }
+        _ => return None,
+    };
+    let length = start.len() - rest.len();
+    let number = key >> 3;
+    Some((&start[..length], Field { number, body }))
+}
+
+fn read_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without;
+
+    #[test]
+    fn takes_out_what_the_path_leads_to_and_nothing_else() {
+        // 1: 5, 2: { 1: 7, 4: "ab" }, 3: "c"
+        let message = [
+            0x08, 5, 0x12, 6, 0x08, 7, 0x22, 2, b'a', b'b', 0x1a, 1, b'c',
+        ];
+        assert_eq!(
+            without(&message, &[2, 4])[..],
+            [0x08, 5, 0x12, 2, 0x08, 7, 0x1a, 1, b'c']
+        );
+        assert_eq!(without(&message, &[3])[..], message[..10]);
+        assert_eq!(without(&message, &[9])[..], message);
+    }
+}
