@@ -60,6 +60,12 @@ const CRATES: &[Crate] = &[
         others: None,
     },
     Crate {
+        manifest: "fuzz/Cargo.toml",
+        ours: &["quipu-core", "quipu-protocol"],
+        ours_in_tests: &[],
+        others: None,
+    },
+    Crate {
         manifest: "sim/Cargo.toml",
         ours: &["quipu-core", "quipu-protocol"],
         ours_in_tests: &[],

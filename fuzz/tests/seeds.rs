@@ -1,0 +1,176 @@
+//! Committed seeds are the vectors of SPEC.md and a few rows, in the form of each target's inputs: `QUIPU_BLESS=1` writes them anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record};
+use quipu_core::row::{EntityKey, Row};
+use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
+use quipu_protocol::event::Content;
+use quipu_protocol::id::{
+    ClientSeq, ConversationId, DeviceId, MessageId, RequestId, TimestampMs, UserId,
+};
+
+/// Where the fuzzer looks for the seeds of a target.
+fn corpus(target: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/__fuzz__");
+    tests.join(format!("targets__{target}")).join("corpus")
+}
+
+/// Name, stream and bytes of each vector in SPEC.md.
+fn vectors() -> Vec<(String, String, Vec<u8>)> {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/SPEC.md");
+    let text = fs::read_to_string(spec).expect("SPEC.md is there");
+    let (_, text) = text
+        .split_once("<!-- generated: vectors -->")
+        .expect("it has vectors");
+    let mut found = Vec::new();
+    for block in text.split("\n**").skip(1) {
+        let mut parts = block.split("```");
+        let name = parts.next().unwrap_or_default();
+        let Some((stream, digits)) = parts.next().and_then(|code| code.split_once('\n')) else {
+            continue;
+        };
+        let bytes: Vec<u8> = digits
+            .split_whitespace()
+            .map(|digit| u8::from_str_radix(digit, 16).expect("two digits"))
+            .collect();
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        found.push((name.to_lowercase(), stream.to_owned(), bytes));
+    }
+    found
+}
+
+/// The seeds of every target, by path.
+fn seeds() -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut seeds = BTreeMap::new();
+    for (name, stream, frame) in vectors() {
+        let mut add = |target: &str, input: Vec<u8>| {
+            seeds.insert(corpus(target).join(&name), input);
+        };
+        // Length and type are one byte each in the vectors below 128 bytes, and the length is two above.
+        let header = if frame.first().is_some_and(|byte| byte & 0x80 != 0) {
+            3
+        } else {
+            2
+        };
+        add("wire_messages", frame[header.min(frame.len())..].to_vec());
+        let number = match stream.as_str() {
+            "S0FromClient" => 0,
+            "S0FromGateway" => 1,
+            "Lane" => 2,
+            "RequestFromClient" => 3,
+            _ => 4,
+        };
+        add("frames_in_any_split", [&[number, 5], &frame[..]].concat());
+        match stream.as_str() {
+            "S0FromClient" => add("server_session", [&[255], &frame[..]].concat()),
+            "S0FromGateway" | "Lane" => add("client_session", [&[255], &frame[..]].concat()),
+            _ => {}
+        }
+    }
+    // A whole session: HELLO, and everything that a welcomed device may say.
+    let said = vectors().into_iter();
+    let said = said.filter(|(name, stream, _)| {
+        stream == "S0FromClient" && (!name.starts_with("hello") || name.contains("session"))
+    });
+    let said = said.flat_map(|(_, _, frame)| frame);
+    let session = std::iter::once(255).chain(said).collect();
+    seeds.insert(corpus("server_session").join("session"), session);
+    for (name, row) in rows() {
+        seeds.insert(corpus("stored_rows").join(name), row.to_vec());
+    }
+    seeds
+}
+
+/// A record with commands, and the rows of the entities that they make.
+fn rows() -> Vec<(&'static str, Bytes)> {
+    let user = |name: &str| UserId::new(name).expect("a name");
+    let device = DeviceId::new(7).expect("not 0");
+    let conversation = ConversationId::direct(&user("ana"), &user("ben"));
+    let command = |kind| Entry {
+        source: None,
+        body: EntryBody::Command(Command {
+            user: user("ana"),
+            device,
+            kind,
+        }),
+    };
+    let entries = [
+        command(CommandKind::Register {
+            request: RequestId(1),
+            password: Some("$argon2id$".to_owned()),
+            device: NewDevice {
+                label: "laptop".to_owned(),
+                token_hash: [1; 32],
+            },
+        }),
+        command(CommandKind::OpenDirect {
+            request: RequestId(2),
+            peer: user("ben"),
+        }),
+        command(CommandKind::Send {
+            conversation,
+            client_seq: ClientSeq::FIRST,
+            id: MessageId([3; 16]),
+            content: Content::Text("hello".to_owned()),
+        }),
+    ];
+    let record = Record {
+        position: Position(1),
+        time: TimestampMs(1),
+        entries: entries.to_vec(),
+    };
+    let mut state = ShardState::new(ShardId(0), ShardCount(1));
+    let (mut missing, mut effects) = (BTreeSet::new(), Effects::default());
+    state.missing(&record, &mut missing);
+    for key in missing {
+        state.load(key, None).expect("no row is no corrupt row");
+    }
+    state.apply(&record, &mut effects);
+    let mut found = vec![("record", Record::encode_entries(&entries))];
+    let outgoing: Vec<Entry> = effects
+        .outgoing
+        .into_iter()
+        .map(|(_, entry)| entry)
+        .collect();
+    found.push(("deliveries", Record::encode_entries(&outgoing)));
+    let mut rows = effects.rows;
+    state.drain_dirty(&mut rows);
+    for row in rows {
+        found.push(match row {
+            Row::History(row) => ("message", row.encode_value()),
+            Row::Inbox(row) => ("inbox-entry", row.encode_value()),
+            Row::Entity(EntityKey::Account(_), value) => ("account", value),
+            Row::Entity(EntityKey::Conversation(_), value) => ("conversation", value),
+            Row::Entity(_, value) => ("entity", value),
+            Row::Shard(_, value) => ("shard", value),
+            Row::Index(key, _) => ("index-key", key.encode().into()),
+        });
+    }
+    found
+}
+
+#[test]
+fn seeds_are_fresh() {
+    let seeds = seeds();
+    assert!(seeds.len() > 40, "{} seeds", seeds.len());
+    if std::env::var_os("QUIPU_BLESS").is_some() {
+        for (path, input) in &seeds {
+            let folder = path.parent().expect("a seed is in a folder");
+            fs::create_dir_all(folder).expect("a folder");
+            fs::write(path, input).expect("a file");
+        }
+    }
+    for (path, input) in &seeds {
+        let kept = fs::read(path).unwrap_or_default();
+        assert_eq!(
+            &kept,
+            input,
+            "{} is stale: QUIPU_BLESS=1 cargo test -p quipu-fuzz --test seeds",
+            path.display()
+        );
+    }
+}
