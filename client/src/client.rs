@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use quipu_protocol::event::Receipt;
+use quipu_protocol::event::{Change, Content, NewGroup, Receipt, Rich};
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
 use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
+use quipu_protocol::query::{Answer, Query};
+use quipu_protocol::wire;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cache::Cache;
@@ -12,10 +14,12 @@ use crate::config::Config;
 use crate::driver::{self, Command, Shared, SignIn};
 use crate::error::Error;
 use crate::events::{ConnectionState, EventStream, Tail};
+use crate::groups::new_group_id;
 use crate::history;
 use crate::model::{
     Account, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, Page, Target,
 };
+use crate::request;
 
 /// Calls that wait for the driver at once. At the limit a caller waits for its turn.
 const COMMANDS_MAX: usize = 64;
@@ -100,7 +104,42 @@ impl Client {
                 "a message has 1 to {TEXT_BYTES_MAX} bytes of text"
             )));
         }
-        self.shared.enqueue(target.into(), texts).await
+        let contents = texts.into_iter().map(Content::Text).collect();
+        self.shared.enqueue(target.into(), contents).await
+    }
+
+    /// Like `send` for more than a text: an answer to a message, mentions, forwarded words, files that were uploaded.
+    pub async fn send_rich(
+        &self,
+        target: impl Into<Target>,
+        rich: Rich,
+    ) -> Result<LocalMessage, Error> {
+        // Checked as the gateway will, so that nothing waits in the outbox that it can only refuse.
+        let content = wire::Content::from(Content::Rich(Box::new(rich)));
+        let content =
+            Content::from_client(Some(content)).map_err(|bad| Error::Invalid(bad.reason.into()))?;
+        let mut queued = self.shared.enqueue(target.into(), vec![content]).await?;
+        queued.pop().ok_or(Error::Closed)
+    }
+
+    /// Changes a group, a message or the user's own account, and waits for the answer. Needs a connection. When the
+    /// connection breaks first, it may have happened or not: asking again is harmless.
+    pub async fn change(&self, change: Change) -> Result<(), Error> {
+        self.command(|answer| Command::Change(Box::new(change), answer))
+            .await
+    }
+
+    /// Makes a group with a new id.
+    pub async fn create_group(&self, mut group: NewGroup) -> Result<ConversationId, Error> {
+        group.conversation = new_group_id();
+        let conversation = group.conversation;
+        self.change(Change::CreateGroup(group)).await?;
+        Ok(conversation)
+    }
+
+    /// Asks the gateway for anything but history. Needs a connection.
+    pub async fn query(&self, query: Query) -> Result<Answer, Error> {
+        request::query(&self.shared, &query).await
     }
 
     /// Waits until a queued message is durable, ordered and in the history, and says where. Fails with [`Error::Refused`] if

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::credentials::{Credentials, Hello};
 use quipu_protocol::error::{CloseCode, Retry};
+use quipu_protocol::event::{Change, Content};
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, TimestampMs, UserId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -58,6 +59,7 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) enum Command {
     SignIn(SignIn, Answer<Account>),
     OpenDirect(UserId, Answer<ConversationId>),
+    Change(Box<Change>, Answer<()>),
     Rebind(Answer<()>),
     Close(Answer<()>),
 }
@@ -160,15 +162,15 @@ impl Shared {
     pub(crate) async fn enqueue(
         &self,
         target: Target,
-        texts: Vec<String>,
+        contents: Vec<Content>,
     ) -> Result<Vec<LocalMessage>, Error> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let now = TimestampMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        let messages = texts
+        let messages = contents
             .into_iter()
-            .map(|text| (MessageId(rand::random()), text))
+            .map(|content| (MessageId(rand::random()), content))
             .collect();
         let news = Arc::clone(&self.news);
         let work = move |cache: &mut Tables| {
@@ -199,6 +201,13 @@ impl Shared {
         self.cache
             .run(move |cache| cache.mark_read(conversation, seq))
             .await
+    }
+
+    /// Tells everybody who listens; what it is about is in the cache already.
+    pub(crate) fn announce(&self, event: ClientEvent) {
+        if let Some(publisher) = &*lock(&self.news) {
+            publisher.send(event);
+        }
     }
 
     fn set_state(&self, state: ConnectionState) {
@@ -354,6 +363,9 @@ impl Driver {
                 Some(Command::OpenDirect(_, answer)) => {
                     let _ = answer.send(Err(Error::Offline(reason.to_string())));
                 }
+                Some(Command::Change(_, answer)) => {
+                    let _ = answer.send(Err(Error::Offline(reason.to_string())));
+                }
                 Some(Command::Rebind(answer)) => {
                     let rebound = self.net.rebind().map(drop);
                     let _ = answer.send(rebound);
@@ -451,6 +463,9 @@ fn refuse(command: Command, signing_in: bool) {
             let _ = answer.send(Err(error));
         }
         Command::OpenDirect(_, answer) => {
+            let _ = answer.send(Err(connecting()));
+        }
+        Command::Change(_, answer) => {
             let _ = answer.send(Err(connecting()));
         }
         // The attempt that is under way uses the newest route already, or fails and is repeated.

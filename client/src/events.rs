@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Message, Receipt};
+use quipu_protocol::event::{Changed, Invitation, Message, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -46,6 +46,14 @@ pub enum ClientEvent {
     },
     /// A member's position moved.
     Receipt(Receipt),
+    /// Something happened to a message. If it is in the cache, it is changed there already.
+    Changed(Box<Changed>),
+    /// Somebody wants the user in a group: `Change::Join` accepts, `Change::Leave` declines.
+    Invited(Invitation),
+    /// A message of a group that is too large for inboxes. It has no place there, so that a [`Tail`] does not give it.
+    Noticed(Arc<Message>),
+    /// Messages of this conversation came as history, to fill a gap. Redraw from the cache.
+    CaughtUp(ConversationId),
     /// The inbox began a new life: cached messages were dropped and come again. Redraw from the cache.
     Resynced,
     /// The reader was too slow and missed this many events. Redraw from the cache, which has everything.

@@ -24,10 +24,12 @@ pub mod config;
 mod driver;
 pub mod error;
 pub mod events;
+mod groups;
 mod history;
 pub mod model;
 mod net;
 pub mod pin;
+mod request;
 
 pub use client::Client;
 pub use config::{CertificatePolicy, Config};

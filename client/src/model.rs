@@ -1,6 +1,6 @@
 //! What the application sees of accounts, messages and conversations.
 
-use quipu_protocol::event::Message;
+use quipu_protocol::event::{Content, Message};
 use quipu_protocol::id::{
     ConversationId, DeviceId, InboxSeq, InvalidId, MessageId, Seq, TimestampMs, UserId,
 };
@@ -54,7 +54,7 @@ pub struct LocalMessage {
     /// The other member of a direct conversation.
     pub peer: Option<UserId>,
     /// What it says.
-    pub text: String,
+    pub content: Content,
     /// When it was queued, by this machine's clock.
     pub queued_at: TimestampMs,
     /// How far it has come.
@@ -88,6 +88,10 @@ pub struct ConversationSummary {
     pub id: ConversationId,
     /// The other member of a direct conversation.
     pub peer: Option<UserId>,
+    /// The title of a group, once it is known.
+    pub title: Option<String>,
+    /// Whether the user is no longer in it.
+    pub gone: bool,
     /// Seq of the last message that is known to exist.
     pub head: Option<Seq>,
     /// The last message in the cache.

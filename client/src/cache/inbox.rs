@@ -1,9 +1,11 @@
 //! Writes what the gateway sent: one transaction for everything that has arrived, before anybody hears of it.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quipu_protocol::event::{Event, EventBody, Message, Receipt};
+use quipu_protocol::event::{Event, EventBody, Message, Notice, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
 use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -18,6 +20,8 @@ use crate::model::Account;
 pub(crate) struct Turn {
     /// Inbox events, in order.
     pub(crate) events: Vec<Event>,
+    /// News of large groups, which have no place in the inbox.
+    pub(crate) notices: Vec<Notice>,
     /// Answers to what was sent.
     pub(crate) settled: Vec<Settled>,
 }
@@ -25,7 +29,7 @@ pub(crate) struct Turn {
 impl Turn {
     /// Whether there is anything to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.settled.is_empty()
+        self.events.is_empty() && self.notices.is_empty() && self.settled.is_empty()
     }
 }
 
@@ -36,6 +40,8 @@ pub(crate) struct Applied {
     pub(crate) events: Vec<ClientEvent>,
     /// The last event that is kept.
     pub(crate) cursor: Cursor,
+    /// Groups of which messages are missing between what the cache has and what came.
+    pub(crate) behind: Vec<ConversationId>,
 }
 
 /// What a turn changes, gathered while its transaction is open and taken over after the commit.
@@ -47,6 +53,7 @@ struct Changes {
     removed: outbox::Counts,
     inserted: usize,
     cursor: Cursor,
+    behind: Vec<ConversationId>,
 }
 
 /// How the messages of one turn move one conversation.
@@ -77,6 +84,9 @@ impl Tables {
                 changes.cursor = cursor;
             }
         }
+        for notice in turn.notices {
+            changes::notice(&tx, &session.account, notice, &mut changes)?;
+        }
         for (id, head) in &changes.conversations {
             raise_head(&tx, id, head, delivery_receipts)?;
         }
@@ -100,6 +110,7 @@ impl Tables {
         Ok(Applied {
             events: changes.events,
             cursor: changes.cursor,
+            behind: changes.behind,
         })
     }
 
@@ -129,8 +140,15 @@ impl Tables {
         let account = self.signed_in()?.account;
         let tx = self.db.transaction()?;
         let mut inserted = 0;
+        let mut removed = outbox::Counts::default();
         for message in messages {
             inserted += usize::from(insert(&tx, &account, message, None)? == Inserted::Yes);
+            changes::refresh(&tx, message)?;
+            if is_mine(&account, message)
+                && let Some(gone) = outbox::remove_sent(&tx, message.id)?
+            {
+                removed.add(gone.text_bytes);
+            }
         }
         if let Some(first) = messages.first() {
             let last_at = messages
@@ -149,6 +167,7 @@ impl Tables {
         }
         // Not pruned here, or a page of old history would be gone before it is read: the next event makes room.
         tx.commit()?;
+        self.outbox.remove(removed);
         self.messages += inserted;
         Ok(())
     }
@@ -218,7 +237,11 @@ fn keep(
     match event.body {
         EventBody::Message(message) => keep_message(tx, account, event.inbox_seq, message, changes),
         EventBody::Receipt(receipt) => keep_receipt(tx, account, receipt, changes),
-        EventBody::Changed(_) | EventBody::Invitation(_) => Ok(()),
+        EventBody::Changed(changed) => changes::changed(tx, *changed, changes),
+        EventBody::Invitation(invitation) => {
+            changes.events.push(ClientEvent::Invited(*invitation));
+            Ok(())
+        }
     }
 }
 
@@ -248,17 +271,28 @@ fn keep_message(
             read: None,
         });
     }
-    if is_mine(account, &message)
+    answered(tx, account, &message, changes)?;
+    changes::note(tx, account, &message)?;
+    changes.events.push(ClientEvent::Message {
+        inbox_seq,
+        message: Arc::new(message),
+    });
+    Ok(())
+}
+
+/// A message of this very device that has come is no longer in the outbox, and may be its own first answer.
+fn answered(
+    tx: &Transaction<'_>,
+    account: &Account,
+    message: &Message,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    if is_mine(account, message)
         && let Some(removed) = outbox::remove_sent(tx, message.id)?
     {
         changes.removed.add(removed.text_bytes);
         if removed.unanswered {
-            let Message {
-                id,
-                conversation,
-                seq,
-                ..
-            } = message;
+            let (id, conversation, seq) = (message.id, message.conversation, message.seq);
             changes.ended.push((id, Ok(seq)));
             changes.events.push(ClientEvent::Acked {
                 id,
@@ -267,10 +301,6 @@ fn keep_message(
             });
         }
     }
-    changes.events.push(ClientEvent::Message {
-        inbox_seq,
-        message: Arc::new(message),
-    });
     Ok(())
 }
 
@@ -314,7 +344,7 @@ fn insert(
     let text = message.content.text();
     let inserted = tx
         .prepare_cached(
-            "INSERT OR IGNORE INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT OR IGNORE INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             message.conversation.as_bytes(),
@@ -328,6 +358,9 @@ fn insert(
             text,
             is_mine(account, message),
             inbox_seq.map(|inbox_seq| inbox_seq.get().cast_signed()),
+            row::more_than_text(&message.content),
+            message.state.as_ref().map_or(0, |state| state.version),
+            changes::state_bytes(message.state.as_deref()),
         ])?;
     if inserted == 1 {
         return Ok(Inserted::Yes);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::Content;
 use quipu_protocol::id::{ClientSeq, ConversationId, MessageId, Seq, TimestampMs, UserId};
 use quipu_protocol::session::{Positions, Waiting};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -73,11 +74,11 @@ impl Tables {
     pub(crate) fn enqueue(
         &mut self,
         target: Target,
-        messages: Vec<(MessageId, String)>,
+        messages: Vec<(MessageId, Content)>,
         now: TimestampMs,
     ) -> Result<Vec<LocalMessage>, Error> {
         let user = self.signed_in()?.account.user;
-        let text_bytes: usize = messages.iter().map(|(_, text)| text.len()).sum();
+        let text_bytes: usize = messages.iter().map(|(_, content)| content.bytes()).sum();
         if self.outbox.messages + messages.len() > OUTBOX_MESSAGES_MAX
             || self.outbox.text_bytes + text_bytes > OUTBOX_BYTES_MAX
         {
@@ -96,17 +97,18 @@ impl Tables {
         let client_seqs = self.take_client_seqs(messages.len())?;
 
         let tx = self.db.transaction()?;
-        for ((id, text), client_seq) in messages.iter().zip(&client_seqs) {
+        for ((id, content), client_seq) in messages.iter().zip(&client_seqs) {
             tx.prepare_cached(
-                "INSERT INTO outbox (id, conversation, peer, text, queued_at, client_seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO outbox (id, conversation, peer, text, queued_at, client_seq, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 id.as_bytes(),
                 conversation.as_bytes(),
                 peer.as_ref().map(UserId::as_str),
-                text,
+                content.text(),
                 now.0.cast_signed(),
-                client_seq.get().cast_signed()
+                client_seq.get().cast_signed(),
+                row::more_than_text(content)
             ])?;
         }
         // A conversation that is only written to is already one of the list.
@@ -121,28 +123,28 @@ impl Tables {
         ])?;
         tx.commit()?;
 
-        let local = |(id, text): &(MessageId, String)| LocalMessage {
+        let local = |(id, content): &(MessageId, Content)| LocalMessage {
             id: *id,
             conversation,
             peer,
-            text: text.clone(),
+            content: content.clone(),
             queued_at: now,
             state: LocalState::Queued,
         };
         let queued = messages.iter().map(local).collect();
-        for (_, text) in &messages {
-            self.outbox.add(text.len());
+        for (_, content) in &messages {
+            self.outbox.add(content.bytes());
         }
         self.outbound.push(|news| {
             let waiting = messages.into_iter().zip(client_seqs);
             news.messages
-                .extend(waiting.map(|((id, text), client_seq)| Waiting {
+                .extend(waiting.map(|((id, content), client_seq)| Waiting {
                     conversation,
                     peer,
                     opened,
                     client_seq,
                     id,
-                    text,
+                    content,
                 }));
         });
         Ok(queued)
@@ -163,7 +165,7 @@ impl Tables {
     /// Everything that the gateway has not answered, in the order in which it goes out.
     pub(crate) fn waiting(&self) -> Result<Vec<Waiting>, Error> {
         let mut statement = self.db.prepare_cached(
-            "SELECT o.conversation, o.peer, coalesce(c.opened, 0), o.client_seq, o.id, o.text
+            "SELECT o.conversation, o.peer, coalesce(c.opened, 0), o.client_seq, o.id, o.text, o.content
              FROM outbox o LEFT JOIN conversation c ON c.id = o.conversation WHERE o.state = 0 ORDER BY o.local",
         )?;
         let mut rows = statement.query([])?;
@@ -176,7 +178,7 @@ impl Tables {
                 opened: found.get(2)? || peer.is_none(),
                 client_seq: ClientSeq::new(row::number(found, 3)?).map_err(row::damaged)?,
                 id: row::message_id(found, 4)?,
-                text: found.get(5)?,
+                content: row::content(found, 5, 6)?,
             });
         }
         Ok(waiting)
@@ -299,7 +301,7 @@ impl Tables {
     }
 }
 
-const LOCAL: &str = "id, conversation, peer, text, queued_at, state, seq, code, reason";
+const LOCAL: &str = "id, conversation, peer, text, queued_at, state, seq, code, reason, content";
 
 fn local_message(db: &Connection, id: MessageId) -> Result<Option<LocalMessage>, Error> {
     let sql = format!("SELECT {LOCAL} FROM outbox WHERE id = ?1");
@@ -321,7 +323,7 @@ fn read_local(found: &Row<'_>) -> Result<LocalMessage, Error> {
         id: row::message_id(found, 0)?,
         conversation: row::conversation(found, 1)?,
         peer: row::optional_user(found, 2)?,
-        text: found.get(3)?,
+        content: row::content(found, 3, 9)?,
         queued_at: TimestampMs(row::number(found, 4)?),
         state,
     })

@@ -87,6 +87,16 @@ impl Tables {
         found.collect()
     }
 
+    /// Groups whose messages come as notices, and the last seq of each that the cache knows of.
+    pub(crate) fn pulled(&self) -> Result<Vec<(ConversationId, Option<Seq>)>, Error> {
+        let sql = "SELECT id, head FROM conversation WHERE pulled = 1 AND gone = 0 LIMIT ?1";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let found = statement.query_and_then([bounded(ROWS_MAX)], |found| {
+            Ok((row::conversation(found, 0)?, row::optional_seq(found, 1)?))
+        })?;
+        found.collect()
+    }
+
     /// The conversation list, the most recent first.
     pub(crate) fn conversations(&self) -> Result<Vec<ConversationSummary>, Error> {
         let Some(account) = self.account() else {
@@ -95,8 +105,9 @@ impl Tables {
         let mut statement = self.db.prepare_cached(
             "SELECT c.id, c.peer, c.head, max(c.want_read, c.own_read), coalesce(r.delivered, 0), coalesce(r.read, 0),
                  (SELECT count(*) FROM message m
-                  WHERE m.conversation = c.id AND m.seq > max(c.want_read, c.own_read) AND m.sender <> ?1),
-                 (SELECT count(*) FROM outbox o WHERE o.conversation = c.id)
+                  WHERE m.conversation = c.id AND m.seq > max(c.want_read, c.own_read) AND m.sender <> ?1
+                  AND m.client_seq <> -1),
+                 (SELECT count(*) FROM outbox o WHERE o.conversation = c.id), c.title, c.gone
              FROM conversation c LEFT JOIN receipt r ON r.conversation = c.id AND r.user = c.peer AND c.peer <> ?1
              ORDER BY c.last_at DESC, c.id LIMIT ?2",
         )?;
@@ -106,6 +117,8 @@ impl Tables {
                 Ok(ConversationSummary {
                     id: row::conversation(found, 0)?,
                     peer: row::optional_user(found, 1)?,
+                    title: found.get(8)?,
+                    gone: found.get(9)?,
                     head: row::optional_seq(found, 2)?,
                     last: None,
                     unread: row::number(found, 6)?,

@@ -1,16 +1,17 @@
 //! Between SQLite's columns and the protocol's types.
 
-use quipu_protocol::event::{Content, Message};
+use prost::Message as _;
+use quipu_protocol::event::{Content, Message, MessageState};
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, InvalidId, MessageId, Seq, TimestampMs, UserId,
+    ClientSeq, ConversationId, DeviceId, MessageId, Seq, TimestampMs, UserId,
 };
+use quipu_protocol::wire;
 use rusqlite::Row;
 
 use crate::error::Error;
 
 /// The columns that [`message`] reads, in its order.
-pub(super) const MESSAGE: &str =
-    "conversation, seq, id, sender, device, client_seq, recipient, sent_at, text, inbox_seq";
+pub(super) const MESSAGE: &str = "conversation, seq, id, sender, device, client_seq, recipient, sent_at, text, inbox_seq, content, state";
 
 /// Reads a row of [`MESSAGE`].
 pub(super) fn message(row: &Row<'_>) -> Result<Message, Error> {
@@ -23,9 +24,41 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, Error> {
         client_seq: ClientSeq::new(number(row, 5)?).map_err(damaged)?,
         to: optional_user(row, 6)?,
         sent_at: TimestampMs(number(row, 7)?),
-        content: Content::Text(row.get(8)?),
-        state: None,
+        content: content(row, 8, 10)?,
+        state: state(row, 11)?,
     })
+}
+
+/// What a message says: the text, or what was stored of more than that.
+pub(super) fn content(row: &Row<'_>, text: usize, whole: usize) -> Result<Content, Error> {
+    let stored = row.get_ref(whole)?;
+    match stored.as_blob_or_null().map_err(rusqlite::Error::from)? {
+        None => Ok(Content::Text(row.get(text)?)),
+        Some(bytes) => {
+            let content = wire::Content::decode(bytes).map_err(damaged)?;
+            Content::try_from(content).map_err(|bad| damaged(bad.reason))
+        }
+    }
+}
+
+/// What is stored of a content beside its words; `None`: the words are all.
+pub(super) fn more_than_text(content: &Content) -> Option<Vec<u8>> {
+    match content {
+        Content::Text(_) => None,
+        Content::Rich(_) | Content::Note(_) | Content::Gone(_) => {
+            Some(wire::Content::from(content).encode_to_vec())
+        }
+    }
+}
+
+fn state(row: &Row<'_>, at: usize) -> Result<Option<Box<MessageState>>, Error> {
+    let stored = row.get_ref(at)?;
+    let Some(bytes) = stored.as_blob_or_null().map_err(rusqlite::Error::from)? else {
+        return Ok(None);
+    };
+    let state = wire::MessageState::decode(bytes).map_err(damaged)?;
+    let state = MessageState::try_from(state).map_err(damaged)?;
+    Ok(Some(Box::new(state)))
 }
 
 /// A number that was stored bit for bit.
@@ -73,7 +106,7 @@ pub(super) fn count(rows: i64) -> usize {
     usize::try_from(rows).unwrap_or_default()
 }
 
-pub(super) fn damaged(error: InvalidId) -> Error {
+pub(super) fn damaged(error: impl std::fmt::Display) -> Error {
     Error::Storage(format!(
         "the cache is damaged: {error}; remove the data folder and log in again"
     ))

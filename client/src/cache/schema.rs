@@ -80,6 +80,18 @@ CREATE TABLE bookmark (
     name TEXT PRIMARY KEY,
     cursor INTEGER NOT NULL
 ) WITHOUT ROWID;
+", "
+-- What is more than a text, as it travels; `text` has its words all the same.
+ALTER TABLE message ADD COLUMN content BLOB;
+-- What happened to it since: the version, and the state as it travels.
+ALTER TABLE message ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN state BLOB;
+ALTER TABLE outbox ADD COLUMN content BLOB;
+ALTER TABLE conversation ADD COLUMN title TEXT;
+-- A group whose messages come as notices.
+ALTER TABLE conversation ADD COLUMN pulled INTEGER NOT NULL DEFAULT 0;
+-- The user is no longer in it.
+ALTER TABLE conversation ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the tables to the newest version, or refuses a file that is newer.

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Content, Event, EventBody, Message, Receipt, Rejection};
+use quipu_protocol::event::{
+    Changed, ChangedKind, Content, Event, EventBody, Gone, Message, Note, Notice, Receipt,
+    Rejection,
+};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
 };
@@ -97,6 +100,7 @@ fn apply(tables: &mut Tables, events: Vec<Event>) -> Vec<ClientEvent> {
         .apply(
             Turn {
                 events,
+                notices: Vec::new(),
                 settled: Vec::new(),
             },
             true,
@@ -108,7 +112,7 @@ fn apply(tables: &mut Tables, events: Vec<Event>) -> Vec<ClientEvent> {
 fn queue(tables: &mut Tables, texts: &[&str]) -> Vec<MessageId> {
     let messages = texts
         .iter()
-        .map(|text| (MessageId(rand::random()), (*text).to_owned()))
+        .map(|text| (MessageId(rand::random()), Content::Text((*text).to_owned())))
         .collect();
     let queued = tables
         .enqueue(Target::User(user("bob")), messages, TimestampMs(1))
@@ -193,6 +197,7 @@ fn an_ack_before_its_event_is_told_once() {
         .apply(
             Turn {
                 events: Vec::new(),
+                notices: Vec::new(),
                 settled,
             },
             true,
@@ -233,6 +238,7 @@ fn a_refusal_is_kept_until_it_is_forgotten() {
         .apply(
             Turn {
                 events: Vec::new(),
+                notices: Vec::new(),
                 settled,
             },
             true,
@@ -382,7 +388,7 @@ fn the_outbox_is_bounded() {
     let mut tables = alice(None);
     let many = |count| {
         (0..count)
-            .map(|_| (MessageId(rand::random()), "x".to_owned()))
+            .map(|_| (MessageId(rand::random()), Content::Text("x".to_owned())))
             .collect()
     };
     let target = Target::User(user("bob"));
@@ -465,4 +471,94 @@ fn pages_are_ascending_and_where_they_were_asked_for() {
     assert_eq!(page(Page::Before(seq(4)), 2), [2, 3]);
     assert_eq!(page(Page::After(seq(4)), 2), [5, 6]);
     assert_eq!(page(Page::Around(seq(5)), 4), [4, 5, 6, 7]);
+}
+
+fn changed(seq_value: u64, version: u32, kind: ChangedKind) -> Changed {
+    Changed {
+        conversation: ConversationId::direct(&user("alice"), &user("bob")),
+        seq: seq(seq_value),
+        version,
+        by: Some(user("bob")),
+        at: TimestampMs(77),
+        kind,
+    }
+}
+
+fn change_event(inbox_seq: u64, changed: Changed) -> Event {
+    Event {
+        inbox_seq: InboxSeq::new(inbox_seq).expect("not 0"),
+        body: EventBody::Changed(Box::new(changed)),
+    }
+}
+
+#[test]
+fn changes_apply_once_and_by_version() {
+    let mut tables = alice(None);
+    apply(&mut tables, vec![event(1, from_bob(1))]);
+    let edited = |text: &str| ChangedKind::Edited(Content::Text(text.to_owned()));
+    let react = |on| ChangedKind::Reacted {
+        emoji: "+".to_owned(),
+        on,
+    };
+    let news = apply(
+        &mut tables,
+        vec![
+            change_event(2, changed(1, 1, react(true))),
+            change_event(3, changed(1, 3, edited("third"))),
+            change_event(4, changed(1, 2, edited("second"))),
+        ],
+    );
+    assert_eq!(news.len(), 2, "version 2 comes too late: {news:?}");
+    let read = |tables: &Tables| {
+        let id = ConversationId::direct(&user("alice"), &user("bob"));
+        let found = tables.messages(id, Page::Latest, 9).expect("reads");
+        found.into_iter().next().expect("one message")
+    };
+    let message = read(&tables);
+    assert_eq!(message.content, Content::Text("third".to_owned()));
+    let state = message.state.expect("a state");
+    assert_eq!((state.version, state.reactions.len()), (3, 1));
+
+    let gone = changed(1, 4, ChangedKind::Gone(Gone::Deleted));
+    apply(&mut tables, vec![change_event(5, gone)]);
+    let message = read(&tables);
+    assert_eq!(message.content, Content::Gone(Gone::Deleted));
+    assert_eq!(message.content.text(), "");
+    // An older page of history does not bring the words back.
+    tables
+        .keep_history(&[from_bob(1)], Some(seq(1)))
+        .expect("keeps");
+    assert_eq!(read(&tables).content, Content::Gone(Gone::Deleted));
+}
+
+#[test]
+fn notices_are_kept_without_a_place_and_show_what_is_missing() {
+    let mut tables = alice(None);
+    let group = ConversationId([0xff; 16]);
+    let in_group = |seq_value: u64, content| Message {
+        conversation: group,
+        to: None,
+        seq: seq(seq_value),
+        content,
+        ..from_bob(1)
+    };
+    let title = Content::Note(Box::new(Note::Created("climbing".to_owned())));
+    let notices = vec![
+        Notice::Message(in_group(1, title)),
+        Notice::Message(in_group(4, Content::Text("up".to_owned()))),
+        Notice::Message(in_group(4, Content::Text("up".to_owned()))),
+    ];
+    let turn = Turn {
+        notices,
+        ..Turn::default()
+    };
+    let applied = tables.apply(turn, true).expect("applies");
+    assert_eq!(applied.events.len(), 2, "{:?}", applied.events);
+    assert_eq!(applied.behind, [group]);
+    let list = tables.conversations().expect("reads");
+    let summary = list.iter().find(|summary| summary.id == group);
+    let summary = summary.expect("the group is listed");
+    assert_eq!(summary.title.as_deref(), Some("climbing"));
+    assert_eq!(summary.head, Seq::new(4).ok());
+    assert_eq!(tables.pulled().expect("reads"), [(group, Seq::new(4).ok())]);
 }

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use quipu_protocol::credentials::Hello;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Event, EventBody, Outcome, Reply, ReplyTo};
+use quipu_protocol::event::{Change, Event, EventBody, Notice, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, RequestId, UserId};
 use quipu_protocol::limits::REASON_BYTES_MAX;
 use quipu_protocol::retry_after;
@@ -26,6 +26,7 @@ use crate::backoff::jitter;
 use crate::cache::{Tables, Turn};
 use crate::error::{Error, Refusal};
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
+use crate::groups;
 use crate::model::Account;
 use crate::net::{self, Net};
 use crate::pin::Verdict;
@@ -34,6 +35,8 @@ use crate::pin::Verdict;
 const TURN_BYTES_MAX: usize = 128 * 1024;
 /// OPEN_DIRECTs of the application that wait for an answer at once. At the limit the call fails.
 const OPENS_MAX: usize = 256;
+/// Changes of the application that wait for an answer at once. At the limit the call fails.
+const CHANGES_MAX: usize = 256;
 /// How soon after a move to another socket the gateway must be heard, before the client connects anew.
 const REBIND_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -153,6 +156,7 @@ pub(super) struct Link<'a> {
     receipts: Receipts,
     requests: u64,
     opens: BTreeMap<RequestId, (UserId, Answer<ConversationId>)>,
+    changes: BTreeMap<RequestId, Answer<()>>,
     closing: Option<(CloseCode, String)>,
     go_away: Option<Leaving>,
     liveness: Liveness,
@@ -203,6 +207,7 @@ impl<'a> Link<'a> {
             receipts: Receipts::new(driver.config.receipt_interval),
             requests: 0,
             opens: BTreeMap::new(),
+            changes: BTreeMap::new(),
             closing: None,
             go_away: None,
             liveness_at: now + liveness.interval(),
@@ -230,6 +235,10 @@ impl<'a> Link<'a> {
             .close(VarInt::from_u32(code.code()), reason.as_bytes());
         for (_, (_, answer)) in std::mem::take(&mut self.opens) {
             let _ = answer.send(Err(Error::Offline("the connection broke".into())));
+        }
+        for (_, answer) in std::mem::take(&mut self.changes) {
+            let why = "the connection broke before the answer came; ask again";
+            let _ = answer.send(Err(Error::Offline(why.into())));
         }
         ended
     }
@@ -272,7 +281,8 @@ impl<'a> Link<'a> {
                     self.welcome = Some(welcome);
                 }
                 ClientOutput::Event(event) => self.take_event(event),
-                ClientOutput::Notice(_) => {}
+                ClientOutput::Notice(Notice::Check) => groups::catch_up_all(&self.driver.shared),
+                ClientOutput::Notice(notice) => self.turn.notices.push(notice),
                 ClientOutput::Reply(reply) => self.take_reply(reply),
                 ClientOutput::GoAway(notice) => self.take_go_away(notice),
                 ClientOutput::Close { code, reason } => self.closing = Some((code, reason)),
@@ -334,7 +344,9 @@ impl<'a> Link<'a> {
                 if let Some((_, answer)) = asked {
                     let _ = answer.send(Ok(conversation));
                 }
+                self.take_change(request, Ok(()));
             }
+            (ReplyTo::Request(request), Outcome::Done) => self.take_change(request, Ok(())),
             (ReplyTo::Request(request), Outcome::Rejected(rejection)) => {
                 if let Some(conversation) = self.outbox.take_opening(request) {
                     self.turn
@@ -342,11 +354,20 @@ impl<'a> Link<'a> {
                         .extend(self.outbox.not_opened(now, conversation, rejection));
                 } else if let Some((_, answer)) = self.opens.remove(&request) {
                     let _ = answer.send(Err(Error::Refused(Refusal::from(rejection))));
+                } else {
+                    self.take_change(request, Err(Error::Refused(Refusal::from(rejection))));
                 }
             }
             // The protocol crate pairs replies and outcomes; what is left says nothing to a client.
             (ReplyTo::Send { .. }, Outcome::Opened { .. } | Outcome::Done)
-            | (ReplyTo::Request(_), Outcome::Accepted(_) | Outcome::Done) => {}
+            | (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
+        }
+    }
+
+    fn take_change(&mut self, request: RequestId, end: Result<(), Error>) {
+        if let Some(answer) = self.changes.remove(&request) {
+            // Whoever asked may have given up.
+            let _ = answer.send(end);
         }
     }
 
@@ -404,6 +425,7 @@ impl<'a> Link<'a> {
         if let Some((_, answer)) = self.driver.sign_in.take() {
             let _ = answer.send(Ok(account));
         }
+        groups::catch_up_all(&self.driver.shared);
         Ok(())
     }
 
@@ -423,9 +445,9 @@ impl<'a> Link<'a> {
                 }
                 publisher.raise_head(applied.cursor);
             }
-            Ok(applied.cursor)
+            Ok((applied.cursor, applied.behind))
         };
-        let kept = self
+        let (kept, behind) = self
             .driver
             .shared
             .cache
@@ -433,6 +455,9 @@ impl<'a> Link<'a> {
             .await
             .map_err(|error| Ended::storage(&error))?;
         self.session.kept(Instant::now().into_std(), kept);
+        for conversation in behind {
+            groups::catch_up(&self.driver.shared, conversation);
+        }
         Ok(())
     }
 
@@ -594,7 +619,13 @@ impl<'a> Link<'a> {
                 let _ = answer.send(Ok(()));
                 moved
             }
-            Some(command @ (Command::SignIn(..) | Command::OpenDirect(..))) => {
+            Some(Command::Change(change, answer)) if self.account.is_some() => {
+                self.change(*change, answer);
+                Ok(())
+            }
+            Some(
+                command @ (Command::SignIn(..) | Command::OpenDirect(..) | Command::Change(..)),
+            ) => {
                 refuse(command, self.driver.sign_in.is_some());
                 Ok(())
             }
@@ -612,6 +643,24 @@ impl<'a> Link<'a> {
             Ok(()) => {
                 self.requests += 1;
                 self.opens.insert(request, (peer, answer));
+            }
+            Err(blocked) => {
+                let _ = answer.send(Err(Error::Offline(blocked.to_string())));
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change, answer: Answer<()>) {
+        let request = RequestId(self.requests);
+        let asked = if self.changes.len() < CHANGES_MAX {
+            self.session.change(request, change)
+        } else {
+            Err(SendBlocked::OutputFull)
+        };
+        match asked {
+            Ok(()) => {
+                self.requests += 1;
+                self.changes.insert(request, answer);
             }
             Err(blocked) => {
                 let _ = answer.send(Err(Error::Offline(blocked.to_string())));

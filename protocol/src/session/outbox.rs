@@ -34,7 +34,7 @@ pub struct Waiting {
     /// Its name.
     pub id: MessageId,
     /// What it says.
-    pub text: String,
+    pub content: Content,
 }
 
 /// The end of something that was sent, without an event of its own. The client keeps it before it tells anybody.
@@ -385,10 +385,10 @@ impl Lane {
                 conversation,
                 client_seq,
                 id,
-                text,
+                content,
                 ..
             } = &entry.waiting;
-            match session.send(*conversation, *client_seq, *id, Content::Text(text.clone())) {
+            match session.send(*conversation, *client_seq, *id, content.clone()) {
                 Ok(()) | Err(SendBlocked::InFlight) => {
                     entry.in_flight = true;
                     self.in_flight += 1;

@@ -23,7 +23,13 @@ pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
             reason: format!("{}: {}", refusal.code, refusal.reason),
         },
         ClientEvent::Receipt(receipt) => Event::Receipt(receipt),
-        ClientEvent::Resynced | ClientEvent::Lagged { .. } => Event::Stale,
+        ClientEvent::Noticed(message) => Event::Message(message.as_ref().clone()),
+        ClientEvent::Invited(_) => return None,
+        // The cache has it already: the screen reads again what it shows.
+        ClientEvent::Changed(_)
+        | ClientEvent::CaughtUp(_)
+        | ClientEvent::Resynced
+        | ClientEvent::Lagged { .. } => Event::Stale,
     })
 }
 
@@ -63,7 +69,7 @@ pub(super) fn waiting(local: LocalMessage) -> Waiting {
     Waiting {
         id: local.id,
         conversation: local.conversation,
-        text: local.text,
+        text: local.content.text().to_owned(),
         queued_at: local.queued_at,
         refused,
     }

@@ -180,7 +180,7 @@ fn waiting(client_seqs: std::ops::RangeInclusive<u64>, opened: bool) -> Vec<Wait
         opened,
         client_seq: seq(client_seq),
         id: MessageId([client_seq as u8; 16]),
-        text: "x".into(),
+        content: Content::Text("x".into()),
     };
     client_seqs.map(one).collect()
 }

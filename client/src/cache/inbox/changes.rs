@@ -1,0 +1,182 @@
+//! What happens to messages and groups after they are kept: edits, deletions, reactions, titles, and notices.
+
+use prost::Message as _;
+use quipu_protocol::event::{
+    Changed, ChangedKind, Content, Message, MessageState, Note, Notice, Reaction,
+};
+use quipu_protocol::id::{ConversationId, Seq};
+use quipu_protocol::wire;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::super::row::{self, MESSAGE};
+use super::{Changes, Inserted, answered, insert};
+use crate::error::Error;
+use crate::events::ClientEvent;
+use crate::model::Account;
+
+/// Applies a change whose version is news to the cached message, and announces it. A message that is not cached has the
+/// change in it when it is fetched.
+pub(super) fn changed(
+    tx: &Transaction<'_>,
+    changed: Changed,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    if let Some(mut message) = find(tx, &changed.conversation, changed.seq)? {
+        let mut state = message.state.take().unwrap_or_default();
+        if changed.version <= state.version {
+            return Ok(());
+        }
+        state.version = changed.version;
+        match &changed.kind {
+            ChangedKind::Edited(content) => {
+                message.content = content.clone();
+                state.edited_at = Some(changed.at);
+            }
+            ChangedKind::Gone(gone) => {
+                message.content = Content::Gone(*gone);
+                state.reactions = Vec::new();
+            }
+            ChangedKind::Reacted { emoji, on } => {
+                if let Some(user) = changed.by {
+                    let reaction = Reaction {
+                        user,
+                        emoji: emoji.clone(),
+                    };
+                    react(&mut state.reactions, reaction, *on);
+                }
+            }
+        }
+        message.state = Some(state);
+        refresh(tx, &message)?;
+    }
+    changes.events.push(ClientEvent::Changed(Box::new(changed)));
+    Ok(())
+}
+
+fn react(reactions: &mut Vec<Reaction>, reaction: Reaction, on: bool) {
+    match (reactions.binary_search(&reaction), on) {
+        (Err(at), true) => reactions.insert(at, reaction),
+        (Ok(at), false) => drop(reactions.remove(at)),
+        (Ok(_), true) | (Err(_), false) => {}
+    }
+}
+
+fn find(
+    tx: &Transaction<'_>,
+    conversation: &ConversationId,
+    seq: Seq,
+) -> Result<Option<Message>, Error> {
+    let sql = format!("SELECT {MESSAGE} FROM message WHERE conversation = ?1 AND seq = ?2");
+    let mut statement = tx.prepare_cached(&sql)?;
+    let key = params![conversation.as_bytes(), seq.get().cast_signed()];
+    let mut found = statement.query_and_then(key, row::message)?;
+    found.next().transpose()
+}
+
+/// Takes over what a newer version of a cached message says.
+pub(super) fn refresh(tx: &Transaction<'_>, message: &Message) -> Result<(), Error> {
+    let Some(state) = &message.state else {
+        return Ok(());
+    };
+    tx.prepare_cached(
+        "UPDATE message SET text = ?3, content = ?4, version = ?5, state = ?6
+         WHERE conversation = ?1 AND seq = ?2 AND version < ?5",
+    )?
+    .execute(params![
+        message.conversation.as_bytes(),
+        message.seq.get().cast_signed(),
+        message.content.text(),
+        row::more_than_text(&message.content),
+        state.version,
+        state_bytes(Some(state)),
+    ])?;
+    Ok(())
+}
+
+/// What is stored of a message's state.
+pub(super) fn state_bytes(state: Option<&MessageState>) -> Option<Vec<u8>> {
+    state.map(|state| wire::MessageState::from(state).encode_to_vec())
+}
+
+/// Keeps what a note says of the group as a whole.
+pub(super) fn note(
+    tx: &Transaction<'_>,
+    account: &Account,
+    message: &Message,
+) -> Result<(), Error> {
+    let Content::Note(note) = &message.content else {
+        return Ok(());
+    };
+    let id = message.conversation.as_bytes();
+    match &**note {
+        Note::Created(title) | Note::Title(title) => {
+            tx.prepare_cached(
+                "INSERT INTO conversation (id, title, opened) VALUES (?1, ?2, 1)
+                 ON CONFLICT DO UPDATE SET title = excluded.title",
+            )?
+            .execute(params![id, title])?;
+        }
+        Note::Joined if message.from == account.user => set_gone(tx, id, false)?,
+        Note::Left if message.from == account.user => set_gone(tx, id, true)?,
+        Note::Removed(user) if *user == account.user => set_gone(tx, id, true)?,
+        Note::Joined
+        | Note::Left
+        | Note::Removed(_)
+        | Note::Invited(_)
+        | Note::Role(..)
+        | Note::Topic(_)
+        | Note::Timer(_) => {}
+    }
+    Ok(())
+}
+
+fn set_gone(tx: &Transaction<'_>, id: &[u8; 16], gone: bool) -> Result<(), Error> {
+    tx.prepare_cached(
+        "INSERT INTO conversation (id, gone, opened) VALUES (?1, ?2, 1)
+         ON CONFLICT DO UPDATE SET gone = excluded.gone",
+    )?
+    .execute(params![id, gone])?;
+    Ok(())
+}
+
+/// Keeps a notice of a large group. A message that does not follow the last one shows that others are missing.
+pub(super) fn notice(
+    tx: &Transaction<'_>,
+    account: &Account,
+    notice: Notice,
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    let message = match notice {
+        Notice::Message(message) => message,
+        Notice::Changed(news) => return changed(tx, *news, changes),
+        Notice::Check => return Ok(()),
+    };
+    let head: Option<i64> = tx
+        .prepare_cached("SELECT head FROM conversation WHERE id = ?1")?
+        .query_row([message.conversation.as_bytes()], |row| row.get(0))
+        .optional()?;
+    tx.prepare_cached(
+        "INSERT INTO conversation (id, pulled, opened) VALUES (?1, 1, 1) ON CONFLICT DO UPDATE SET pulled = 1",
+    )?
+    .execute([message.conversation.as_bytes()])?;
+    if insert(tx, account, &message, None)? == Inserted::Yes {
+        changes.inserted += 1;
+        let known = changes
+            .conversations
+            .entry(message.conversation)
+            .or_default();
+        let before = known.head.map_or(0, Seq::get);
+        let before = before.max(head.unwrap_or(0).cast_unsigned());
+        if before + 1 < message.seq.get() && !changes.behind.contains(&message.conversation) {
+            changes.behind.push(message.conversation);
+        }
+        known.head = known.head.max(Some(message.seq));
+        known.last_at = known.last_at.max(message.sent_at.0);
+        answered(tx, account, &message, changes)?;
+        note(tx, account, &message)?;
+        changes
+            .events
+            .push(ClientEvent::Noticed(std::sync::Arc::new(message)));
+    }
+    Ok(())
+}
