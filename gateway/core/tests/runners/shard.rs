@@ -196,6 +196,20 @@ impl Cluster {
                 };
                 support::command(user, device, kind)
             }
+            _ => self
+                .fact((user, device), rest, message)?
+                .ok_or_else(|| format!("`{text}` is no entry"))?,
+        })
+    }
+
+    /// What a gateway tells, if these words say so.
+    fn fact(
+        &mut self,
+        (user, device): (UserId, DeviceId),
+        words: &[&str],
+        message: &str,
+    ) -> Result<Option<Entry>, String> {
+        Ok(Some(match words {
             ["attaches", session, rest @ ..] => support::fact(
                 user,
                 Fact::Attached {
@@ -263,8 +277,8 @@ impl Cluster {
                 let after = Cursor(parse(n)?);
                 support::fact(user, Fact::TellAgain { after })
             }
-            _ => return Err(format!("`{text}` is no entry")),
-        })
+            _ => return Ok(None),
+        }))
     }
 
     fn conversation(&mut self, name: &str) -> Result<ConversationId, String> {
@@ -445,8 +459,18 @@ impl Cluster {
                 )
             }
             Row::Index(key, value) => format!("row index {key:?}: {value:?}"),
-            Row::Entity(EntityKey::Presence(user), value) => self.presence(user, value),
-            Row::Entity(EntityKey::DeadLetters(shard), value) => {
+            Row::Entity(key, value) => self.entity(key, value),
+            Row::Shard(shard, value) => {
+                let state = ShardState::restore(*shard, self.count, Some(value)).unwrap();
+                format!("row shard {}: applied {}", shard.0, state.applied().0)
+            }
+        }
+    }
+
+    fn entity(&self, key: &EntityKey, value: &[u8]) -> String {
+        match key {
+            EntityKey::Presence(user) => self.presence(user, value),
+            EntityKey::DeadLetters(shard) => {
                 let dead = DeadLetters::decode(value).unwrap();
                 let letters = dead.letters.iter().map(|letter| {
                     let GivenUp {
@@ -466,10 +490,10 @@ impl Cluster {
                     letters.join(", ")
                 )
             }
-            Row::Entity(EntityKey::Message(..), _) => {
+            EntityKey::Message(..) => {
                 panic!("a message is written as a history row")
             }
-            Row::Entity(EntityKey::Account(user), value) => {
+            EntityKey::Account(user) => {
                 let account = Account::decode(value).unwrap();
                 let devices: Vec<String> = account
                     .devices
@@ -489,7 +513,7 @@ impl Cluster {
                     devices.join(", ")
                 )
             }
-            Row::Entity(EntityKey::Inbox(user), value) => {
+            EntityKey::Inbox(user) => {
                 let Inbox { head, incoming } = Inbox::decode(value).unwrap();
                 let number = |seq: Option<InboxSeq>| {
                     seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
@@ -500,7 +524,7 @@ impl Cluster {
                     number(incoming)
                 )
             }
-            Row::Entity(EntityKey::Settings(user), value) => {
+            EntityKey::Settings(user) => {
                 let settings = Settings::decode(value).unwrap();
                 let blocked: Vec<&str> = settings.blocked.iter().map(UserId::as_str).collect();
                 format!(
@@ -509,7 +533,7 @@ impl Cluster {
                     blocked.join(" ")
                 )
             }
-            Row::Entity(EntityKey::Conversation(id), value) => {
+            EntityKey::Conversation(id) => {
                 let row = Conversation::decode(value).unwrap();
                 let members: Vec<String> = row
                     .members
@@ -534,10 +558,6 @@ impl Cluster {
                     members.join(", "),
                     value.len()
                 )
-            }
-            Row::Shard(shard, value) => {
-                let state = ShardState::restore(*shard, self.count, Some(value)).unwrap();
-                format!("row shard {}: applied {}", shard.0, state.applied().0)
             }
         }
     }
