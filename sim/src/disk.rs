@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quipu_protocol::credentials::{Resume, Token};
-use quipu_protocol::event::{Event, EventBody, Message};
+use quipu_protocol::event::{Content, Event, EventBody, Message};
 use quipu_protocol::id::{ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, UserId};
 use quipu_protocol::session::{Positions, Settled, Waiting};
 use quipu_protocol::welcome::Welcome;
@@ -184,7 +184,7 @@ impl Disk {
             opened,
             client_seq,
             id,
-            text,
+            content: Content::Text(text),
         }
     }
 
@@ -218,7 +218,7 @@ impl Disk {
                     .is_some_and(|row| row.opened),
                 client_seq: out.client_seq,
                 id: out.id,
-                text: out.text.clone(),
+                content: Content::Text(out.text.clone()),
             })
             .collect()
     }
