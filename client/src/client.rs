@@ -7,7 +7,7 @@ use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
 use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
 use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
 
 use crate::cache::Cache;
 use crate::config::Config;
@@ -277,6 +277,16 @@ impl Client {
     pub async fn close(&self) {
         // A driver that has stopped already has nothing left to close.
         let _ = self.command(Command::Close).await;
+    }
+
+    /// The connection, for a stream beside the session.
+    pub(crate) fn quic(&self) -> Result<quinn::Connection, Error> {
+        self.shared.online()
+    }
+
+    /// Waits until one more blob stream may be opened.
+    pub(crate) async fn blob_turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.shared.blobs.acquire().await.map_err(|_| Error::Closed)
     }
 
     async fn command<T>(

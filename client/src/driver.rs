@@ -14,9 +14,10 @@ use quipu_protocol::credentials::{Credentials, Hello};
 use quipu_protocol::error::{CloseCode, Retry};
 use quipu_protocol::event::{Change, Content};
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, TimestampMs, UserId};
+use quipu_protocol::limits::BLOB_STREAMS_MAX;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jitter};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     /// `None` once the driver has stopped, so that whoever waits for news learns that there will be none.
     news: Arc<Mutex<Option<Publisher>>>,
     connection: Mutex<Option<quinn::Connection>>,
+    /// Blob streams that may be opened still. Further transfers wait.
+    pub(crate) blobs: Semaphore,
 }
 
 #[derive(Debug)]
@@ -109,6 +112,7 @@ pub(crate) async fn start(
         state: watch::channel(state).0,
         news: Arc::new(Mutex::new(Some(publisher))),
         connection: Mutex::new(None),
+        blobs: Semaphore::new(BLOB_STREAMS_MAX),
     });
     let pins = Arc::new(Pins::open(config.certificate, config.data.as_deref())?);
     let driver = Driver {

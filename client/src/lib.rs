@@ -26,6 +26,7 @@ pub mod error;
 pub mod events;
 mod groups;
 mod history;
+pub mod media;
 pub mod model;
 mod net;
 pub mod pin;

@@ -20,6 +20,7 @@ mod frames;
 mod hello;
 mod history;
 mod inbox;
+mod media;
 mod sending;
 mod streams;
 
@@ -33,6 +34,7 @@ pub fn all() -> &'static [Case] {
             history::CASES,
             frames::CASES,
             streams::CASES,
+            media::CASES,
         ]
         .concat()
     });

@@ -224,6 +224,15 @@ impl Stream {
         Ok(M::decode(frame.body)?)
     }
 
+    /// Everything up to the end of the stream, as it is: what follows the frame that was read last.
+    pub async fn rest(&mut self) -> anyhow::Result<Vec<u8>> {
+        let mut rest = self.buffer.split().to_vec();
+        while let Some(chunk) = within("bytes", self.recv.read_chunk(usize::MAX, true)).await?? {
+            rest.extend_from_slice(&chunk.bytes);
+        }
+        Ok(rest)
+    }
+
     /// Waits until the gateway resets this stream, or refuses to read on, with one of `codes`.
     pub async fn expect_reset(&mut self, codes: &[StreamCode]) -> anyhow::Result<StreamCode> {
         let wait = async {

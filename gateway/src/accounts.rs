@@ -469,6 +469,8 @@ impl Accounts {
                 | RejectCode::WindowClosed
                 | RejectCode::UnknownMessage
                 | RejectCode::Conflict
+                | RejectCode::UnknownMedia
+                | RejectCode::TooLarge
                 | RejectCode::Busy
                 | RejectCode::RateLimited => {
                     tracing::error!(%user, code = %rejection.code, "an account command was rejected");

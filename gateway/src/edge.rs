@@ -1,7 +1,9 @@
 //! The QUIC endpoint: socket, transport limits, admission, graceful drain.
 
 mod admission;
+mod attachments;
 mod attendance;
+mod blob;
 mod connection;
 mod lane;
 mod request;
@@ -14,7 +16,9 @@ use std::time::Duration;
 
 use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::limits::{IDLE_TIMEOUT_MS, REQUEST_STREAMS_MAX, STREAM_WINDOW_BYTES};
+use quipu_protocol::limits::{
+    BLOB_STREAMS_MAX, IDLE_TIMEOUT_MS, REQUEST_STREAMS_MAX, STREAM_WINDOW_BYTES,
+};
 use quipu_protocol::welcome::GoAway;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
@@ -23,6 +27,7 @@ use tokio::task::JoinHandle;
 pub use self::attendance::Sessions;
 use crate::accounts::Accounts;
 use crate::config::{self, ByteCount};
+use crate::media::Media;
 use crate::queries::Queries;
 use crate::rates::Rates;
 use crate::registry::Registry;
@@ -74,6 +79,8 @@ pub struct Surroundings {
     pub rates: Arc<Rates>,
     /// Names them for the log.
     pub sessions: Sessions,
+    /// Files.
+    pub media: Arc<Media>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -234,7 +241,7 @@ fn server_config(
     let mut transport = TransportConfig::default();
     transport
         // quinn keeps a map slot for each stream that a peer may open: this is the first knob of memory per connection.
-        .max_concurrent_bidi_streams(var(1 + REQUEST_STREAMS_MAX))
+        .max_concurrent_bidi_streams(var(1 + REQUEST_STREAMS_MAX + BLOB_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(CLIENT_UNI_STREAMS_MAX))
         .stream_receive_window(var(STREAM_WINDOW_BYTES))
         .receive_window(var(CONNECTION_WINDOW_BYTES))

@@ -19,6 +19,8 @@ use crate::external::{Issuer, IssuerError};
 use crate::folder::{DataFolder, FolderError};
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, OpenLogError};
+use crate::media::sweep::Sweeper;
+use crate::media::{Media, MediaError};
 use crate::notify::post::EndpointError;
 use crate::notify::{Notifier, Topic, notifier, sweep};
 use crate::password::PasswordError;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// Webhooks cannot be posted as configured.
     #[error(transparent)]
     Notify(#[from] EndpointError),
+    /// Files cannot be kept.
+    #[error(transparent)]
+    Media(#[from] MediaError),
     /// The operating system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -78,6 +83,7 @@ pub struct Gateway {
     admin: Option<Admin>,
     _notifier: Option<Notifier>,
     _sweeping: Background,
+    _sweeper: Sweeper,
     backbone: Backbone,
     identity: Arc<Identity>,
     registration: &'static str,
@@ -130,6 +136,14 @@ impl Gateway {
                 metrics: Arc::clone(&metrics),
             },
         )?;
+        let (settings, data) = (config.media.clone(), backbone.folder.path().to_owned());
+        let (reads, counts) = (queries.clone(), Arc::clone(&metrics));
+        let media =
+            tokio::task::spawn_blocking(move || Media::open(&settings, &data, reads, counts));
+        let media = media
+            .await
+            .map_err(|error| StartError::Failed(error.to_string().into()))??;
+        let sweeper = Sweeper::start(&media);
         let registration = accounts.registration();
         let notifier = Notifier::start(
             &config.notify,
@@ -150,6 +164,7 @@ impl Gateway {
             registry: Arc::clone(&backbone.registry),
             rates,
             sessions: Sessions::new(boot, stalled_after),
+            media,
             metrics: Arc::clone(&metrics),
         };
         let edge = Edge::start(config.listen, &config.edge, &config.limits, &identity, with)?;
@@ -173,6 +188,7 @@ impl Gateway {
             admin,
             _notifier: notifier,
             _sweeping: Background(sweeping),
+            _sweeper: sweeper,
             backbone,
             identity,
             registration,

@@ -13,6 +13,7 @@ pub mod external;
 pub mod folder;
 mod gateway;
 pub mod log;
+pub mod media;
 pub mod notify;
 pub mod offline;
 mod pace;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use quipu_core::row::{Account, Conversation, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow};
+use quipu_core::row::{
+    Account, Conversation, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow, IndexRange,
+};
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
 use quipu_protocol::frame::{self, FrameType};
@@ -17,6 +19,7 @@ use quipu_protocol::limits::{
     HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX, MESSAGE_OVERHEAD_BYTES_MAX,
     REQUEST_FRAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
+use quipu_protocol::media::MediaHash;
 use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
 use tokio::sync::Semaphore;
@@ -118,6 +121,35 @@ impl Queries {
             let mut rows = store.entities(&keys)?.into_iter();
             let mut exists = || rows.next().flatten().is_some();
             Ok((exists(), exists()))
+        })
+        .await
+    }
+
+    /// Whether the user is a member of this conversation.
+    pub async fn is_member(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<bool, QueryError> {
+        self.run(move |store| {
+            let rows = store.entities(&[EntityKey::Conversation(conversation)])?;
+            let Some(row) = rows.into_iter().flatten().next() else {
+                return Ok(false);
+            };
+            Ok(Conversation::decode(&row)?.member(&user).is_some())
+        })
+        .await
+    }
+
+    /// Whether a message of the conversation refers to this file.
+    pub async fn is_media_referenced(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+    ) -> Result<bool, QueryError> {
+        self.run(move |store| {
+            let range = IndexRange::MediaRefs(conversation, hash.0);
+            Ok(!store.index(&range, 1)?.is_empty())
         })
         .await
     }

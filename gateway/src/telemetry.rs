@@ -108,6 +108,20 @@ metrics! {
         notify_retried: "Webhooks that were not taken and will be tried again";
         notify_dead: "Webhooks that became dead letters after notify.tries";
         notify_old: "Webhooks not posted because their messages had waited for a week";
+        media_uploads: "Files that were uploaded whole";
+        media_uploads_known: "Uploads that needed no bytes because the file was there already";
+        media_uploads_refused: "Uploads refused before their first byte";
+        media_uploads_broken: "Uploads whose bytes were not what was announced";
+        media_upload_bytes: "Bytes of files received";
+        media_downloads: "Files, or parts of them, sent whole";
+        media_downloads_refused: "Downloads refused";
+        media_download_bytes: "Bytes of files sent";
+        media_transfers_busy: "Blob streams refused because too many were being served";
+        media_transfers_stalled: "Blob streams ended because they moved too little";
+        media_transfers_reset: "Blob streams reset for another reason: the peer gave up, or broke a rule";
+        media_partials_removed: "Unfinished uploads removed because nobody went on with them";
+        media_objects_removed: "Files removed because no message referred to them";
+        media_sweeps_failed: "Searches for unreferenced files that ended early";
         certificate_reloads: "Times the certificate was read anew";
     }
     gauges {
@@ -117,6 +131,7 @@ metrics! {
         connections_unwelcomed: "QUIC connections whose device is not let in yet";
         sessions: "Sessions past WELCOME";
         queries_running: "Store reads in progress on blocking threads";
+        media_transfers_running: "Uploads and downloads being served";
         password_hashes_waiting: "Password hashes waiting or being computed";
         notify_waiting: "Users with messages that no device of theirs has, as far as the notifier knows them";
         notify_posting: "Users whose webhooks are being posted";

@@ -166,6 +166,10 @@ registry! {
     WindowClosed = 0x0d, "WINDOW_CLOSED", No, resume = true;
     /// No such message, or one that the user may not see, or one without content.
     UnknownMessage = 0x0e, "UNKNOWN_MESSAGE", No, resume = true;
+    /// No such file in this conversation.
+    UnknownMedia = 0x0f, "UNKNOWN_MEDIA", No, resume = true;
+    /// A file larger than this gateway takes.
+    TooLarge = 0x10, "TOO_LARGE", No, resume = true;
     /// Something else has this id.
     Conflict = 0x11, "CONFLICT", No, resume = true;
     /// Too much at once.

@@ -85,6 +85,16 @@ frame_types! {
     Query = 0x37, "QUERY";
     /// Request stream, gateway: the answer to QUERY.
     Answer = 0x39, "ANSWER";
+    /// First frame of a blob stream: brings a file.
+    Upload = 0x51, "UPLOAD";
+    /// Blob stream, gateway: where the upload goes on.
+    UploadState = 0x53, "UPLOAD_STATE";
+    /// Blob stream, gateway: the file is whole and durable.
+    Uploaded = 0x55, "UPLOADED";
+    /// First frame of a blob stream: fetches a file.
+    Download = 0x57, "DOWNLOAD";
+    /// Blob stream, gateway: bytes of a file follow.
+    Blob = 0x59, "BLOB";
 }
 
 /// A frame type that this version does not know.
@@ -112,16 +122,22 @@ pub enum StreamKind {
     RequestFromClient,
     /// A request stream, what the gateway sends.
     RequestFromGateway,
+    /// A blob stream, the frame before the client's bytes.
+    BlobFromClient,
+    /// A blob stream, the frames around the gateway's bytes.
+    BlobFromGateway,
 }
 
 impl StreamKind {
     /// Longest body on this stream, in bytes.
     pub const fn limit_bytes(self) -> usize {
         match self {
-            Self::S0FromClient | Self::S0FromGateway | Self::Lane | Self::RequestFromClient => {
-                FRAME_BYTES_MAX
-            }
-
+            Self::S0FromClient
+            | Self::S0FromGateway
+            | Self::Lane
+            | Self::RequestFromClient
+            | Self::BlobFromClient
+            | Self::BlobFromGateway => FRAME_BYTES_MAX,
             Self::RequestFromGateway => REQUEST_FRAME_BYTES_MAX,
         }
     }
@@ -148,6 +164,13 @@ impl StreamKind {
                 FrameType::Answer,
                 FrameType::Failure,
             ]),
+            Self::BlobFromClient => FrameSet::of(&[FrameType::Upload, FrameType::Download]),
+            Self::BlobFromGateway => FrameSet::of(&[
+                FrameType::UploadState,
+                FrameType::Uploaded,
+                FrameType::Blob,
+                FrameType::Failure,
+            ]),
         }
     }
 }
@@ -169,6 +192,11 @@ impl FrameSet {
             index += 1;
         }
         Self(set)
+    }
+
+    /// Everything that is in either set.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Whether `kind` is in it.
@@ -406,6 +434,13 @@ fn collect(body: &mut BytesMut, left: &mut u32, input: &mut impl Buf) {
         input.advance(part);
         *left -= part as u32;
     }
+}
+
+/// One frame. The body must be within the limit of the stream that it is for.
+pub fn encoded(kind: FrameType, body: &impl Message) -> Bytes {
+    let mut out = BytesMut::new();
+    encode(kind, body, &mut out);
+    out.freeze()
 }
 
 /// Appends a frame to `out`. The body must be within the limit of the stream that it is for.

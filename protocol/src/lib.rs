@@ -10,6 +10,7 @@ pub mod frame;
 pub mod history;
 pub mod id;
 pub mod limits;
+pub mod media;
 pub mod query;
 mod redact;
 pub mod retry_after;

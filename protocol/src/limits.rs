@@ -103,6 +103,10 @@ pub const DELIVERY_WINDOW_TOLERANCE: usize = 2;
 
 /// Request streams that a client may have open at once.
 pub const REQUEST_STREAMS_MAX: usize = 8;
+/// Blob streams that a client may have open at once, beside its request streams.
+pub const BLOB_STREAMS_MAX: usize = 2;
+/// The hash that names a file, in bytes.
+pub const MEDIA_HASH_BYTES: usize = 32;
 /// Messages in one page of history.
 pub const HISTORY_PAGE_MESSAGES_MAX: usize = 256;
 /// Body bytes in one page of history: the page ends early rather than pass it.

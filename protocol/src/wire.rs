@@ -1095,6 +1095,79 @@ pub struct PresenceEntry {
     #[prost(uint64, tag = "3")]
     pub seen_at_ms: u64,
 }
+// ---------------------------------------------------------------- blob streams
+
+/// UPLOAD: the first frame of a blob stream that brings a file. Its bytes follow as they are, after UPLOAD_STATE.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upload {
+    /// 16 bytes, chosen at random by the client, the same whenever it goes on with this upload
+    #[prost(bytes = "bytes", tag = "1")]
+    pub upload: ::prost::bytes::Bytes,
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// 32 bytes, BLAKE3 of the file
+    #[prost(bytes = "bytes", tag = "3")]
+    pub hash: ::prost::bytes::Bytes,
+    /// bytes, from 1
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// type/subtype, lower case; 3 to 127 bytes
+    #[prost(string, tag = "5")]
+    pub media_type: ::prost::alloc::string::String,
+    /// 16 bytes: another conversation of the user that has the file; empty: none is known
+    #[prost(bytes = "bytes", tag = "6")]
+    pub source: ::prost::bytes::Bytes,
+}
+/// UPLOAD_STATE: the upload may go on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadState {
+    /// bytes that the gateway has; the size of the file: nothing more is needed
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+}
+/// UPLOADED: the file is whole, durable, and may be referred to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Uploaded {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub hash: ::prost::bytes::Bytes,
+    /// bytes
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+/// DOWNLOAD: the first frame of a blob stream that fetches a file, or a part of one. Answered by BLOB, or by FAILURE.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Download {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+    /// first byte wanted
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// bytes wanted; 0: to the end
+    #[prost(uint64, tag = "4")]
+    pub length: u64,
+}
+/// BLOB: `length` bytes of the file follow as they are, and then the end of the stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Blob {
+    /// bytes of the whole file
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// as its first sender said
+    #[prost(string, tag = "2")]
+    pub media_type: ::prost::alloc::string::String,
+    /// first byte that follows
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// bytes that follow
+    #[prost(uint64, tag = "4")]
+    pub length: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {

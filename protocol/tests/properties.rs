@@ -18,12 +18,14 @@ use quipu_protocol::session::{ClientOutput, ClientSession, LaneId, ServerOutput,
 use quipu_protocol::welcome::GoAway;
 use quipu_protocol::{varint, wire};
 
-const STREAMS: [StreamKind; 5] = [
+const STREAMS: [StreamKind; 7] = [
     StreamKind::S0FromClient,
     StreamKind::S0FromGateway,
     StreamKind::Lane,
     StreamKind::RequestFromClient,
     StreamKind::RequestFromGateway,
+    StreamKind::BlobFromClient,
+    StreamKind::BlobFromGateway,
 ];
 
 fn any_stream() -> impl Strategy<Value = StreamKind> {

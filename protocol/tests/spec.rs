@@ -132,7 +132,12 @@ fn placed(kind: FrameType) -> (&'static str, &'static str) {
         (StreamKind::Lane, ("lane", "gateway")),
         (StreamKind::RequestFromClient, ("request", "client")),
         (StreamKind::RequestFromGateway, ("request", "gateway")),
+        (StreamKind::BlobFromClient, ("blob", "client")),
+        (StreamKind::BlobFromGateway, ("blob", "gateway")),
     ];
+    if kind == FrameType::Failure {
+        return ("request, blob", "gateway");
+    }
     let mut found = places
         .iter()
         .filter(|(stream, _)| stream.frames().contains(kind));
@@ -161,6 +166,11 @@ fn body_name(kind: FrameType) -> &'static str {
         FrameType::History => "HistoryRequest",
         FrameType::HistoryPage => "HistoryPage",
         FrameType::Failure => "Rejected",
+        FrameType::Upload => "Upload",
+        FrameType::UploadState => "UploadState",
+        FrameType::Uploaded => "Uploaded",
+        FrameType::Download => "Download",
+        FrameType::Blob => "Blob",
     }
 }
 
@@ -229,6 +239,8 @@ fn limits_are_those_of_the_code() {
         ACK_BYTES,
         ACK_DELAY_MS,
         REQUEST_STREAMS_MAX,
+        BLOB_STREAMS_MAX,
+        MEDIA_HASH_BYTES,
         HISTORY_PAGE_MESSAGES_MAX,
         HISTORY_PAGE_BYTES_MAX,
         NEXT_GATEWAYS_MAX,

@@ -1,12 +1,14 @@
 //! The command line: every argument, its default and its environment variable.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use quipu_client::{CertificatePolicy, Config, Fingerprint};
-use quipu_protocol::id::{Seq, UserId};
+use quipu_protocol::id::{ConversationId, InvalidId, Seq, UserId};
+use quipu_protocol::media::{MediaHash, MediaType};
 
 /// How long one attempt to connect may take: a person or a script is waiting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,6 +69,10 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     /// Print the conversation with a user.
     History(HistoryArgs),
+    /// Bring a file to a conversation; goes on where the last upload of it stopped. Prints its hash once the gateway has it.
+    Upload(UploadArgs),
+    /// Fetch a file of a conversation by its hash; goes on where the last download of it stopped.
+    Download(DownloadArgs),
 }
 
 /// Whose account, and how the password comes.
@@ -130,6 +136,83 @@ pub(crate) struct HistoryArgs {
     pub(crate) wait: Duration,
 }
 
+/// Arguments of `upload`.
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// A user, or the 32 hexadecimal digits of a conversation.
+    pub(crate) conversation: Target,
+    /// Which file.
+    pub(crate) file: PathBuf,
+    /// What it is, such as image/jpeg. Default: told from its first bytes and its name.
+    #[arg(long = "type", value_name = "TYPE/SUBTYPE", value_parser = media_type)]
+    pub(crate) media_type: Option<MediaType>,
+    /// Another conversation that has the file already, so that its bytes need not travel again.
+    #[arg(long, value_name = "CONVERSATION")]
+    pub(crate) source: Option<Target>,
+    /// How it is shown and waited for.
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+/// Arguments of `download`.
+#[derive(Debug, Args)]
+pub(crate) struct DownloadArgs {
+    /// A user, or the 32 hexadecimal digits of a conversation.
+    pub(crate) conversation: Target,
+    /// The 64 hexadecimal digits of the file's hash.
+    pub(crate) hash: MediaHash,
+    /// Where to put it. A file that is there already is left alone, and the command fails.
+    pub(crate) file: PathBuf,
+    /// How it is shown and waited for.
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+/// What uploads and downloads have in common.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Print an object at the end (SCHEMA.md).
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show how far it is: lines on standard error, or with --json objects on standard output.
+    #[arg(long)]
+    pub(crate) progress: bool,
+    /// Give up with exit code 75 when the gateway is away for so many seconds. What has come through stays.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) wait: Duration,
+}
+
+/// A conversation, by the other user's name or by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The direct conversation with this user.
+    User(UserId),
+    /// Any conversation.
+    Conversation(ConversationId),
+}
+
+impl FromStr for Target {
+    type Err = InvalidId;
+
+    /// No name is as long as an id.
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text.parse() {
+            Ok(conversation) => Ok(Self::Conversation(conversation)),
+            Err(_) => text.parse().map(Self::User),
+        }
+    }
+}
+
+impl Target {
+    /// Its id, for this user.
+    pub(crate) fn id(self, me: &UserId) -> ConversationId {
+        match self {
+            Self::User(peer) => ConversationId::direct(me, &peer),
+            Self::Conversation(conversation) => conversation,
+        }
+    }
+}
+
 impl Cli {
     /// The SDK's settings that follow from the arguments.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
@@ -145,7 +228,12 @@ impl Cli {
         let invitation = match &self.command {
             Some(Command::Register { invitation, .. }) => invitation.clone(),
             Some(
-                Command::Login { .. } | Command::Send(_) | Command::Listen(_) | Command::History(_),
+                Command::Login { .. }
+                | Command::Send(_)
+                | Command::Listen(_)
+                | Command::History(_)
+                | Command::Upload(_)
+                | Command::Download(_),
             )
             | None => None,
         };
@@ -179,6 +267,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "a number of seconds, such as 10 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn media_type(text: &str) -> Result<MediaType, String> {
+    MediaType::new(text).map_err(|error| error.to_string())
 }
 
 fn seq(text: &str) -> Result<Seq, String> {
@@ -230,6 +322,23 @@ mod tests {
             panic!("history")
         };
         assert!(history.json && history.after.is_none());
+        let Ok(Some(Command::Upload(upload))) =
+            parse("upload bob cat.png --json --type image/png").map(|cli| cli.command)
+        else {
+            panic!("upload")
+        };
+        let bob = UserId::new("bob").expect("a name");
+        assert_eq!(upload.conversation, Target::User(bob));
+        assert_eq!(upload.file, PathBuf::from("cat.png"));
+        assert!(upload.transfer.json && upload.source.is_none());
+        let (id, hash) = ("ab".repeat(16), "cd".repeat(32));
+        let line = format!("download {id} {hash} cat.png");
+        let Ok(Some(Command::Download(download))) = parse(&line).map(|cli| cli.command) else {
+            panic!("download")
+        };
+        let conversation = Target::Conversation(ConversationId([0xab; 16]));
+        assert_eq!(download.conversation, conversation);
+        assert_eq!(download.hash, MediaHash([0xcd; 32]));
     }
 
     #[test]
@@ -250,6 +359,11 @@ mod tests {
             refused("--fingerprint nonsense"),
             ErrorKind::ValueValidation
         );
+        assert_eq!(
+            refused("upload bob a --type Image"),
+            ErrorKind::ValueValidation
+        );
+        assert_eq!(refused("download bob 12 a"), ErrorKind::ValueValidation);
         assert_eq!(refused("dance"), ErrorKind::InvalidSubcommand);
     }
 

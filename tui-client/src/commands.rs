@@ -5,6 +5,7 @@ mod history;
 mod listen;
 mod send;
 mod stdin;
+mod transfer;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ pub(crate) async fn run(cli: &Cli, command: &Command) -> anyhow::Result<Ended> {
         Command::Send(arguments) => send::run(&client, arguments).await,
         Command::Listen(arguments) => listen::run(&client, arguments).await,
         Command::History(arguments) => history::run(&client, arguments).await,
+        Command::Upload(arguments) => transfer::upload(&client, arguments).await,
+        Command::Download(arguments) => transfer::download(&client, arguments).await,
     };
     client.close().await;
     ended

@@ -50,6 +50,25 @@ impl SentLine {
     }
 }
 
+/// A file that is where it should be, as `upload --json` and `download --json` print it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FileLine<'a> {
+    pub(crate) conversation: String,
+    pub(crate) hash: String,
+    pub(crate) size: u64,
+    #[serde(rename = "type")]
+    pub(crate) media_type: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) moved: u64,
+}
+
+/// How far a transfer is, as `--json --progress` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProgressLine {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+}
+
 /// UTC with milliseconds: `2026-11-03T12:00:00.000Z`. A time that no calendar knows becomes the last one it does.
 pub(crate) fn rfc3339(at: TimestampMs) -> String {
     let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
@@ -101,7 +120,23 @@ mod tests {
         let message = serde_json::to_value(MessageLine::new(&whole)).expect("it is plain data");
         let sent = SentLine::new(ConversationId([7; 16]), Seq::FIRST, MessageId([1; 16]));
         let sent = serde_json::to_value(sent).expect("it is plain data");
-        for (heading, line) in [("## A message", message), ("## A sent message", sent)] {
+        let file = serde_json::to_value(FileLine {
+            conversation: String::new(),
+            hash: String::new(),
+            size: 1,
+            media_type: "a/b",
+            name: "",
+            moved: 1,
+        })
+        .expect("it is plain data");
+        let progress = serde_json::to_value(ProgressLine { done: 1, total: 2 });
+        let progress = progress.expect("it is plain data");
+        for (heading, line) in [
+            ("## A message", message),
+            ("## A sent message", sent),
+            ("## A file", file),
+            ("## Progress", progress),
+        ] {
             let section = schema
                 .split(heading)
                 .nth(1)

@@ -177,21 +177,6 @@ impl Config {
 
     /// Refuses what would not work.
     fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, message: &str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(ConfigError::Invalid(message.to_owned()))
-            }
-        };
-        let within = |key: &str, value: u32, range: std::ops::RangeInclusive<u32>| {
-            let message = format!(
-                "{key} is {value}; it may be {} to {}",
-                range.start(),
-                range.end()
-            );
-            check(range.contains(&value), &message)
-        };
         within(
             "edge.max_connections",
             self.edge.max_connections,
@@ -214,6 +199,7 @@ impl Config {
         within("limits.requests", self.limits.requests, 1..=65_536)?;
         within("storage.shards", self.storage.shards, 1..=1024)?;
         within("storage.processors", self.storage.processors, 0..=256)?;
+        self.validate_media()?;
         check(
             self.edge.send_window.as_usize() >= FRAME_BYTES_MAX * 2,
             "edge.send_window is below 64KiB; two frames must fit",
@@ -292,6 +278,54 @@ impl Notify {
             "notify.after, notify.timeout, notify.backoff and notify.backoff_max must be above 0ms",
         )
     }
+}
+
+impl Config {
+    /// Refuses settings of files that would not work.
+    fn validate_media(&self) -> Result<(), ConfigError> {
+        within("media.transfers", self.media.transfers, 1..=4096)?;
+        within("media.user_transfers", self.media.user_transfers, 1..=4096)?;
+        within(
+            "media.partials_per_user",
+            self.media.partials_per_user,
+            1..=1024,
+        )?;
+        check(
+            self.media.unreferenced_after >= Duration::from_secs(60),
+            "media.unreferenced_after is below 1m; a message follows its upload by a moment",
+        )?;
+        check(
+            self.media.max_size <= self.media.staging,
+            "media.max_size is above media.staging, where an upload waits until it is whole",
+        )?;
+        check(
+            self.media.stall_timeout > Duration::ZERO,
+            "media.stall_timeout must be above 0ms",
+        )?;
+        check(
+            self.media.bucket.is_empty()
+                || !(self.media.access_key.is_empty() || self.media.secret_key.0.is_empty()),
+            "media.bucket is set: set media.access_key and media.secret_key (QUIPU_MEDIA_SECRET_KEY) as well",
+        )?;
+        Ok(())
+    }
+}
+
+fn check(holds: bool, message: &str) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Invalid(message.to_owned()))
+    }
+}
+
+fn within(key: &str, value: u32, range: std::ops::RangeInclusive<u32>) -> Result<(), ConfigError> {
+    let message = format!(
+        "{key} is {value}; it may be {} to {}",
+        range.start(),
+        range.end()
+    );
+    check(range.contains(&value), &message)
 }
 
 /// Turns nested tables into `section.key` and text.

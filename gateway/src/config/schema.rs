@@ -309,6 +309,58 @@ settings! {
             "For a receiver with a certificate of your own making.", since "0.1.0";
     }
 
+    /// Pictures, videos and files. They are kept in DATA/media, or in an S3 bucket if one is named.
+    media: Media {
+        #[doc = "Largest file; above it uploads are refused before their first byte."]
+        max_size: ByteCount = "2GiB",
+            "Too small: videos are refused. Too large: one file can fill media.staging.", since "0.1.0";
+        #[doc = "Types of files that are taken, as their senders state them: image/*, video/mp4, */*, separated by commas."]
+        types: String = "*/*",
+            "Nobody looks into the files: a sender can state any type. Other types are refused before their first byte.", since "0.1.0";
+        #[doc = "Uploads and downloads being served at once, over all connections; above it, clients are told BUSY."]
+        transfers: u32 = "64",
+            "Too small: transfers wait for each other. Each takes about 512 KiB of memory, a file and a share of disk and network.", since "0.1.0";
+        #[doc = "Of those, how many one user may have."]
+        user_transfers: u32 = "4",
+            "Too small: a user's devices wait for each other. Too large: a few users take all of media.transfers.", since "0.1.0";
+        #[doc = "A transfer that moves less than 64 KiB in this time is ended; uploads can be resumed."]
+        stall_timeout: Duration = "30s",
+            "Too short: slow networks never finish. Too long: peers that do nothing hold places.", since "0.1.0";
+        #[doc = "Unfinished uploads that a user may have; above it, further ones are refused."]
+        partials_per_user: u32 = "8",
+            "Too small: uploads side by side are refused. Each holds up to media.max_size of disk.", since "0.1.0";
+        #[doc = "Bytes of all unfinished uploads together, as announced; above it, further ones are told BUSY."]
+        staging: ByteCount = "16GiB",
+            "Too small: large files wait for each other. Too large: unfinished uploads can fill the disk that the log needs.", since "0.1.0";
+        #[doc = "An unfinished upload that nobody went on with for so long is removed."]
+        abandoned_after: Duration = "24h",
+            "Too short: a device that was away starts over. Too long: disk is held for uploads that nobody wants.", since "0.1.0";
+        #[doc = "A file that no message refers to is removed when it was uploaded so long ago."]
+        unreferenced_after: Duration = "1h",
+            "Too short: a message that follows its upload late is refused. Too long: files of deleted messages stay. At least 1m.", since "0.1.0";
+        #[doc = "Bytes that one user may upload in an hour; above it, uploads are told RATE_LIMITED with a time."]
+        user_bytes_per_hour: ByteCount = "8GiB",
+            "Too small: holiday videos wait. Too large: one user can fill the disk.", since "0.1.0";
+        #[doc = "S3 bucket that finished files are kept in; empty: DATA/media/objects."]
+        bucket: String = "",
+            "The bucket must exist. Files that are in the folder already are not moved.", since "0.1.0";
+        #[doc = "Address of the S3 service: https://HOST, or http://HOST:PORT on a trusted network; empty: that of media.region."]
+        endpoint: String = "",
+            "Over http:// files and signatures travel in the clear.", since "0.1.0";
+        #[doc = "Region of the bucket."]
+        region: String = "us-east-1",
+            "A wrong one: the service refuses the signature.", since "0.1.0";
+        #[doc = "Put before the name of each object in the bucket."]
+        prefix: String = "quipu",
+            "Two gateways of different clusters with one prefix remove each other's files.", since "0.1.0";
+        #[doc = "Access key of the bucket."]
+        access_key: String = "",
+            "Needs reading, writing, listing and deleting below media.prefix.", since "0.1.0";
+        #[doc = "Secret that belongs to it."]
+        secret_key: SecretText = "",
+            "Whoever knows it can read every file. Prefer the environment variable to the flag, which other users can see.", since "0.1.0";
+    }
+
     /// Pages for the operator: /metrics, /healthz, /readyz.
     admin: Admin {
         #[doc = "TCP address of the admin pages, or off."]

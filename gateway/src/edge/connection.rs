@@ -20,17 +20,20 @@ use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
 use quipu_protocol::event::{Change, DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, RequestId, UserId};
-use quipu_protocol::limits::{FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX};
+use quipu_protocol::limits::{
+    BLOB_STREAMS_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX,
+};
 use quipu_protocol::retry_after;
 use quipu_protocol::session::{ServerOutput, ServerSession};
 use quipu_protocol::wire;
+use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use super::admission::Unwelcomed;
 use super::attendance::Attendance;
 use super::lane::Outgoing;
 use super::throttle::{Held, Throttle};
-use super::{Shared, request};
+use super::{Shared, attachments, request};
 use crate::accounts::{Admitted, Refusal, now_ms};
 use crate::queries::{InboxPage, QueryError};
 use crate::registry::{Attached, Mailbox, MailboxItem, Taken};
@@ -158,6 +161,8 @@ struct Member {
     /// When the inbox is read again after such a try.
     retry_at: Option<Instant>,
     throttle: Throttle,
+    /// Blob streams that the connection may open still; made with the first stream beside S0.
+    blobs: Option<Arc<Semaphore>>,
     _attached: Attached,
     _counted: Counted,
 }
@@ -439,6 +444,7 @@ impl Driver {
             gap_tries: 0,
             retry_at: None,
             throttle: Throttle::default(),
+            blobs: None,
             _attached: attached,
             _counted: Counted::new(&self.shared),
         });
@@ -503,6 +509,12 @@ impl Driver {
             return;
         }
         let shared = Arc::clone(&self.shared);
+        if attachments::of_command(&command).is_some() {
+            self.work = Some(Box::pin(async move {
+                Work::Submitted(carry_with_files(&shared, user, device, command).await)
+            }));
+            return;
+        }
         let kind = match command_kind(command) {
             Ok(kind) => kind,
             Err(open) => {
@@ -744,9 +756,10 @@ impl Driver {
         }
     }
 
-    fn start_request(&self, mut send: SendStream, mut receive: RecvStream) {
+    fn start_request(&mut self, mut send: SendStream, mut receive: RecvStream) {
         let metrics = &self.shared.with.metrics;
-        let Some(member) = self.member.as_ref().filter(|_| self.session.is_welcomed()) else {
+        let welcomed = self.session.is_welcomed();
+        let Some(member) = self.member.as_mut().filter(|_| welcomed) else {
             metrics.early_request_streams.inc();
             return request::refuse(&mut send, &mut receive, StreamCode::NotWelcomed);
         };
@@ -755,7 +768,10 @@ impl Driver {
             return request::refuse(&mut send, &mut receive, StreamCode::Busy);
         };
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(request::serve(shared, member.user, send, receive, place));
+        let blobs = || Arc::new(Semaphore::new(BLOB_STREAMS_MAX));
+        let blobs = Arc::clone(member.blobs.get_or_insert_with(blobs));
+        let served = request::serve(shared, member.user, send, receive, place, blobs);
+        tokio::spawn(served);
     }
 
     /// One timer for the session's deadline and the next try to read; none while neither is due.
@@ -860,6 +876,22 @@ async fn carry(
     shared.with.router.submit(submission).await?;
     counter.inc();
     Ok(None)
+}
+
+/// Hands a command that refers to files to the router, if they are there. A reply means that one is not.
+async fn carry_with_files(
+    shared: &Shared,
+    user: UserId,
+    device: DeviceId,
+    command: DeviceCommand,
+) -> Result<Option<Box<Reply>>, Refused> {
+    if let Some(reply) = attachments::answer_instead(&shared.with.media, user, &command).await {
+        return Ok(Some(Box::new(reply)));
+    }
+    match command_kind(command) {
+        Ok(kind) => carry(shared, Command { user, device, kind }).await,
+        Err(open) => open_direct(shared, user, device, open).await,
+    }
 }
 
 /// Hands the opening of a conversation to the router, if its peer exists: the conversation's shard does not know the users

@@ -1,4 +1,4 @@
-//! Serves one request stream: reads one frame, answers with one frame, and is gone.
+//! Serves one stream that a client opened beside S0: a request is answered with one frame, a blob stream is passed on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,15 @@ use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream, VarInt};
 use quipu_protocol::error::{RejectCode, StreamCode};
 use quipu_protocol::event::Rejection;
-use quipu_protocol::frame::{self, FrameDecoder, FrameError, FrameType, StreamKind};
+use quipu_protocol::frame::{self, FrameDecoder, FrameError, FrameType, RawFrame, StreamKind};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::UserId;
 use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
-use super::Shared;
+use super::{Shared, blob};
 use crate::queries::QueryError;
 
 /// How long one request may take, from its first byte until the last byte of the answer is within the peer's window.
@@ -24,22 +25,40 @@ const READ_BYTES_MAX: usize = 4 * 1024;
 /// Below the session's own streams: scrolling back never delays a message.
 const PRIORITY: i32 = -10;
 
-/// Serves a request of a welcomed session.
+/// Serves a stream of a welcomed session, which is allowed so many blob streams as `blobs` has left.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     user: UserId,
     mut send: SendStream,
     mut receive: RecvStream,
     place: OwnedSemaphorePermit,
+    blobs: Arc<Semaphore>,
 ) {
-    let answered = answer(&shared, user, &mut send, &mut receive);
-    let failed = match tokio::time::timeout(REQUEST_TIME_MAX, answered).await {
-        Ok(Ok(())) => None,
+    let metrics = &shared.with.metrics;
+    let until = Instant::now() + REQUEST_TIME_MAX;
+    let first = timeout_at(until, read_first(&mut receive)).await;
+    let failed = match first {
+        Ok(Ok(first)) if StreamKind::BlobFromClient.frames().contains(first.kind) => {
+            drop(place);
+            let Ok(_one) = blobs.try_acquire() else {
+                metrics.media_transfers_busy.inc();
+                return refuse(&mut send, &mut receive, StreamCode::Busy);
+            };
+            let allowed = shared.with.rates.command(&user).map_err(too_often);
+            let place = allowed.and_then(|()| shared.with.media.place(user));
+            let (with, streams) = (&shared.with, (&mut send, &mut receive));
+            return blob::serve(with, user, &first, place, streams).await;
+        }
+        Ok(Ok(first)) => match timeout_at(until, answer(&shared, user, &first, &mut send)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(code)) => Some(code),
+            Err(_) => Some(StreamCode::Cancelled),
+        },
         Ok(Err(code)) => Some(code),
         Err(_) => Some(StreamCode::Cancelled),
     };
     if let Some(code) = failed {
-        shared.with.metrics.requests_reset.inc();
+        metrics.requests_reset.inc();
         refuse(&mut send, &mut receive, code);
     }
     drop(place);
@@ -56,11 +75,11 @@ pub(super) fn refuse(send: &mut SendStream, receive: &mut RecvStream, code: Stre
 async fn answer(
     shared: &Shared,
     user: UserId,
+    first: &RawFrame,
     send: &mut SendStream,
-    receive: &mut RecvStream,
 ) -> Result<(), StreamCode> {
     let _ = send.set_priority(PRIORITY);
-    let request = read_request(receive).await?;
+    let request = read_request(first)?;
     let allowed = shared.with.rates.command(&user).map_err(too_often);
     let result = match allowed.map(|()| request) {
         Ok(Request::History(request)) => history(shared, user, request).await,
@@ -144,8 +163,21 @@ fn failed(error: QueryError) -> Rejection {
     Rejection::new(RejectCode::Internal, error.to_string())
 }
 
-async fn read_request(receive: &mut RecvStream) -> Result<Request, StreamCode> {
-    let mut decoder = FrameDecoder::new(StreamKind::RequestFromClient);
+fn read_request(first: &RawFrame) -> Result<Request, StreamCode> {
+    // The decoder admits these two, and those of blob streams, which do not come here.
+    let request = if first.kind == FrameType::Query {
+        first.message().map(Request::Query)
+    } else {
+        first.message().map(Request::History)
+    };
+    request.map_err(|_| StreamCode::FrameError)
+}
+
+/// The frame that states what the stream is for.
+async fn read_first(receive: &mut RecvStream) -> Result<RawFrame, StreamCode> {
+    let (request, blob) = (StreamKind::RequestFromClient, StreamKind::BlobFromClient);
+    let mut decoder = FrameDecoder::new(request);
+    decoder.accept(request.frames().or(blob.frames()));
     loop {
         let mut bytes: Bytes = match receive.read_chunk(READ_BYTES_MAX, true).await {
             Ok(Some(chunk)) => chunk.bytes,
@@ -155,13 +187,11 @@ async fn read_request(receive: &mut RecvStream) -> Result<Request, StreamCode> {
             Err(_) => return Err(StreamCode::Cancelled),
         };
         if let Some(frame) = decoder.decode(&mut bytes).map_err(stream_code)? {
-            // The decoder admits these two.
-            let request = if frame.kind == FrameType::Query {
-                frame.message().map(Request::Query)
-            } else {
-                frame.message().map(Request::History)
-            };
-            return request.map_err(|_| StreamCode::FrameError);
+            // The bytes of an upload come after UPLOAD_STATE, not before it.
+            if blob.frames().contains(frame.kind) && !bytes.is_empty() {
+                return Err(StreamCode::FrameError);
+            }
+            return Ok(frame);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Raw clients, well-behaved and hostile, against the edge of a gateway without disks.
 
 mod hostile;
+mod media;
 mod peer;
 mod rates;
 mod restart;

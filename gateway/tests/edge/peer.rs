@@ -15,6 +15,7 @@ use quipu_gateway::config::{ByteCount, Config};
 use quipu_gateway::edge::{Edge, Sessions, Surroundings};
 use quipu_gateway::external::Issuer;
 use quipu_gateway::log::{Log, MemoryLog};
+use quipu_gateway::media::Media;
 use quipu_gateway::processor::{self, Processors};
 use quipu_gateway::queries::Queries;
 use quipu_gateway::rates::Rates;
@@ -38,6 +39,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Gateway {
     pub(crate) edge: Edge,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) media: Arc<Media>,
     _processors: Processors,
     _data: tempfile::TempDir,
 }
@@ -71,6 +73,12 @@ impl Gateway {
         let (router, _thread) = Router::start(Arc::clone(&log), || {}).expect("a thread");
         let queries = Queries::new(store, config.limits.queries as usize, Arc::clone(&metrics));
         let rates = Rates::new(&config.limits, Arc::clone(&metrics));
+        let media = Media::open(
+            &config.media,
+            data.path(),
+            queries.clone(),
+            Arc::clone(&metrics),
+        );
         let accounts = Accounts::new(
             &config.accounts,
             config.listen,
@@ -85,6 +93,7 @@ impl Gateway {
                 metrics: Arc::clone(&metrics),
             },
         );
+        let media = media.expect("a folder for media");
         let with = Surroundings {
             accounts: accounts.expect("parameters argon2 takes"),
             queries,
@@ -92,6 +101,7 @@ impl Gateway {
             registry,
             rates,
             sessions: Sessions::new(1, None),
+            media: Arc::clone(&media),
             metrics: Arc::clone(&metrics),
         };
         let identity = Identity::open(&config.tls, data.path()).expect("a certificate");
@@ -99,6 +109,7 @@ impl Gateway {
         Self {
             edge: edge.expect("a free port"),
             metrics,
+            media,
             _processors: processors.expect("nothing to replay"),
             _data: data,
         }
@@ -295,15 +306,24 @@ impl Peer {
     }
 
     pub(crate) async fn send(&mut self, conversation: ConversationId, text: &str) {
+        let content = wire::Content {
+            kind: Some(wire::content::Kind::Text(text.into())),
+        };
+        self.send_content(conversation, content).await;
+    }
+
+    pub(crate) async fn send_content(
+        &mut self,
+        conversation: ConversationId,
+        content: wire::Content,
+    ) {
         let client_seq = self.next_client_seq;
         self.next_client_seq += 1;
         let send = wire::Send {
             client_seq,
             conversation: Bytes::copy_from_slice(conversation.as_bytes()),
             id: Bytes::copy_from_slice(&u128::from(client_seq).to_be_bytes()),
-            content: Some(wire::Content {
-                kind: Some(wire::content::Kind::Text(text.into())),
-            }),
+            content: Some(content),
         };
         let mut bytes = BytesMut::new();
         frame::encode(FrameType::Send, &send, &mut bytes);

@@ -448,7 +448,12 @@ impl ClientSession {
             | FrameType::HistoryPage
             | FrameType::Query
             | FrameType::Answer
-            | FrameType::Failure => Err(misplaced()),
+            | FrameType::Failure
+            | FrameType::Upload
+            | FrameType::UploadState
+            | FrameType::Uploaded
+            | FrameType::Download
+            | FrameType::Blob => Err(misplaced()),
         }
     }
 
@@ -516,7 +521,12 @@ impl ClientSession {
             | FrameType::HistoryPage
             | FrameType::Query
             | FrameType::Answer
-            | FrameType::Failure => Err(misplaced()),
+            | FrameType::Failure
+            | FrameType::Upload
+            | FrameType::UploadState
+            | FrameType::Uploaded
+            | FrameType::Download
+            | FrameType::Blob => Err(misplaced()),
         }
     }
 

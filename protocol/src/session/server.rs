@@ -359,7 +359,12 @@ impl ServerSession {
             | FrameType::HistoryPage
             | FrameType::Query
             | FrameType::Answer
-            | FrameType::Failure => return Err(misplaced()),
+            | FrameType::Failure
+            | FrameType::Upload
+            | FrameType::UploadState
+            | FrameType::Uploaded
+            | FrameType::Download
+            | FrameType::Blob => return Err(misplaced()),
         }
         Ok(())
     }

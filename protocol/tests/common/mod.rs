@@ -18,6 +18,7 @@ use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
     UserId,
 };
+use quipu_protocol::media::{Blob, Download, MediaHash, MediaType, Upload, UploadId};
 use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::welcome::{GoAway, Limits, Welcome};
 use quipu_protocol::wire;
@@ -143,6 +144,7 @@ fn example(title: &'static str, stream: StreamKind, bytes: Bytes) -> Example {
 pub fn examples() -> Vec<Example> {
     let mut examples = examples_from_client();
     examples.extend(examples_from_gateway());
+    examples.extend(blob_examples_from_gateway());
     examples
 }
 
@@ -229,6 +231,16 @@ fn examples_from_client() -> Vec<Example> {
                 },
             ),
         ),
+        example(
+            "UPLOAD: a picture that was in another conversation",
+            StreamKind::BlobFromClient,
+            frame(FrameType::Upload, &wire::Upload::from(&upload())),
+        ),
+        example(
+            "DOWNLOAD: from byte 65536",
+            StreamKind::BlobFromClient,
+            frame(FrameType::Download, &wire::Download::from(&download())),
+        ),
     ]
 }
 
@@ -273,6 +285,62 @@ fn changed() -> Changed {
             on: true,
         },
     }
+}
+
+/// The upload that the vectors are about.
+fn upload() -> Upload {
+    Upload {
+        upload: UploadId([0xcd; 16]),
+        conversation: conversation(),
+        hash: MediaHash([0xee; 32]),
+        size: 100_000,
+        media_type: MediaType::new("image/jpeg").expect("a media type"),
+        source: Some(ConversationId([0x80; 16])),
+    }
+}
+
+fn download() -> Download {
+    Download {
+        conversation: conversation(),
+        hash: MediaHash([0xee; 32]),
+        offset: 65_536,
+        length: 0,
+    }
+}
+
+fn blob_examples_from_gateway() -> Vec<Example> {
+    let blob = |title, bytes| example(title, StreamKind::BlobFromGateway, bytes);
+    vec![
+        blob(
+            "UPLOAD_STATE: the gateway has the first 65536 bytes",
+            frame(
+                FrameType::UploadState,
+                &wire::UploadState { offset: 65_536 },
+            ),
+        ),
+        blob(
+            "UPLOADED",
+            frame(
+                FrameType::Uploaded,
+                &wire::Uploaded {
+                    hash: Bytes::copy_from_slice(&[0xee; 32]),
+                    size: 100_000,
+                },
+            ),
+        ),
+        blob(
+            "BLOB: the rest of the picture follows",
+            frame(
+                FrameType::Blob,
+                &wire::Blob::from(&Blob {
+                    size: 100_000,
+                    media_type: upload().media_type,
+                    offset: 65_536,
+                    length: 34_464,
+                }),
+            ),
+        ),
+    ]
 }
 
 fn examples_from_gateway() -> Vec<Example> {
@@ -463,6 +531,22 @@ pub fn recode(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String> {
             let rejection = Rejection::from(raw.message::<wire::Rejected>().map_err(text)?);
             frame(kind, &wire::Rejected::from(&rejection))
         }
+        FrameType::Upload => {
+            let upload = Upload::try_from(raw.message::<wire::Upload>().map_err(text)?);
+            let upload = upload.map_err(|error| error.reason)?;
+            frame(kind, &wire::Upload::from(&upload))
+        }
+        FrameType::UploadState => frame(kind, &raw.message::<wire::UploadState>().map_err(text)?),
+        FrameType::Uploaded => frame(kind, &raw.message::<wire::Uploaded>().map_err(text)?),
+        FrameType::Download => {
+            let download = Download::try_from(raw.message::<wire::Download>().map_err(text)?);
+            let download = download.map_err(|error| error.reason)?;
+            frame(kind, &wire::Download::from(&download))
+        }
+        FrameType::Blob => {
+            let blob = Blob::try_from(raw.message::<wire::Blob>().map_err(text)?);
+            frame(kind, &wire::Blob::from(&blob.map_err(text)?))
+        }
     })
 }
 
@@ -518,6 +602,8 @@ pub fn stream_named(name: &str) -> StreamKind {
         "Lane" => StreamKind::Lane,
         "RequestFromClient" => StreamKind::RequestFromClient,
         "RequestFromGateway" => StreamKind::RequestFromGateway,
+        "BlobFromClient" => StreamKind::BlobFromClient,
+        "BlobFromGateway" => StreamKind::BlobFromGateway,
         other => panic!("{other} is no stream of SPEC.md"),
     }
 }

@@ -248,7 +248,12 @@ fn describe(raw: &RawFrame) -> String {
         | FrameType::HistoryPage
         | FrameType::Query
         | FrameType::Answer
-        | FrameType::Failure => name.to_owned(),
+        | FrameType::Failure
+        | FrameType::Upload
+        | FrameType::UploadState
+        | FrameType::Uploaded
+        | FrameType::Download
+        | FrameType::Blob => name.to_owned(),
     }
 }
 

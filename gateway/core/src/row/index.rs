@@ -1,5 +1,6 @@
 //! Keys of the rows that are found by range: lists of conversations, old versions, references, things that fall due.
 
+use quipu_protocol::event::Content;
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
 
 use super::CorruptRow;
@@ -55,6 +56,19 @@ const OFFLINE: u8 = 0x11;
 const NAME_END: u8 = 0;
 
 impl IndexKey {
+    /// The references of a message to uploaded files: rows to write when it is accepted, and to take away when this content
+    /// of it goes, unless another version of the message that is kept has the same file.
+    pub fn media_refs(conversation: ConversationId, seq: Seq, content: &Content) -> Vec<Self> {
+        match content {
+            Content::Rich(rich) => {
+                let files = rich.attachments.iter();
+                let keys = files.map(|file| Self::MediaRef(conversation, file.hash, seq));
+                keys.collect()
+            }
+            Content::Text(_) | Content::Note(_) | Content::Gone(_) => Vec::new(),
+        }
+    }
+
     /// The key in a store that orders by bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(64);

@@ -65,6 +65,9 @@ impl Turn<'_> {
         for (shard, to) in audience {
             self.deliver(*shard, to, EventBody::Message(message.clone()));
         }
+        for key in IndexKey::media_refs(message.conversation, message.seq, &message.content) {
+            self.effects.rows.push(Row::Index(key, Some(Bytes::new())));
+        }
         self.effects.rows.push(Row::History(HistoryRow(message)));
     }
 

@@ -1,0 +1,454 @@
+//! Files: who may bring and fetch which, where they are, and when they go.
+//!
+//! A file is named by its conversation and its hash. Its bytes are staged in DATA/media/partial until they are whole and
+//! checked, and are then taken over by the object store, from where members read them. A message that refers to a file keeps
+//! it; the [sweep] removes those that no message refers to.
+
+pub mod objects;
+pub mod partials;
+mod policy;
+pub mod receiving;
+pub mod sweep;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use quipu_protocol::error::RejectCode;
+use quipu_protocol::event::Rejection;
+use quipu_protocol::id::{ConversationId, TimestampMs, UserId};
+use quipu_protocol::media::{Download, MediaHash, Upload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::objects::{Objects, Reading, Stored};
+use self::partials::{Partials, Plan, Refused};
+use self::policy::Policy;
+use self::receiving::Receiving;
+use crate::config;
+use crate::queries::{Queries, QueryError};
+use crate::telemetry::{Kind, Metrics};
+
+/// Files whose presence is remembered, so that a message that refers to one need not look. At it, all are forgotten.
+const VOUCHED_MAX: usize = 65_536;
+/// Locks that keep the removal of a file apart from whatever makes it needed again.
+const GUARDS: usize = 64;
+/// How long a client is asked to wait when there is no room.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// The folder in the data folder.
+const FOLDER: &str = "media";
+
+/// Why a file could not be kept or read. The operator must act.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// The local disk failed.
+    #[error("cannot use DATA/media: {0}")]
+    Disk(#[from] std::io::Error),
+    /// The object store failed.
+    #[error("the object store of media failed: {0}")]
+    Store(#[from] object_store::Error),
+    /// A stored file that is not what it should be.
+    #[error("media: {0}; remove it from the object store, and let its sender upload it again")]
+    Damaged(String),
+    /// Membership could not be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The gateway is stopping, or an earlier write failed.
+    #[error("the transfer cannot go on")]
+    Stopping,
+}
+
+/// How an upload begins.
+#[derive(Debug)]
+pub enum Started {
+    /// The file is there already; it has so many bytes.
+    Known {
+        /// Its bytes.
+        size: u64,
+    },
+    /// Bytes are wanted from [`Receiving::offset`] on.
+    Receive(Box<Receiving>),
+}
+
+/// A download that may begin.
+pub struct Sending {
+    /// What is known of the file.
+    pub stored: Stored,
+    /// First byte that is sent.
+    pub offset: u64,
+    /// Bytes that are sent.
+    pub length: u64,
+    /// Where they come from; `None` when there are none.
+    pub reading: Option<Reading>,
+}
+
+/// The files of one gateway.
+pub struct Media {
+    root: PathBuf,
+    objects: Objects,
+    partials: Arc<Partials>,
+    policy: Policy,
+    queries: Queries,
+    metrics: Arc<Metrics>,
+    unreferenced_after: Duration,
+    /// A transfer that moves less than 64 KiB in this time is ended.
+    pub stall_timeout: Duration,
+    transfers: Arc<Semaphore>,
+    per_user: u32,
+    running: Mutex<BTreeMap<UserId, u32>>,
+    vouched: Mutex<BTreeMap<(ConversationId, MediaHash), Vouched>>,
+    guards: Vec<tokio::sync::Mutex<()>>,
+}
+
+/// A file that was there when somebody looked.
+#[derive(Debug, Clone, Copy)]
+struct Vouched {
+    size: u64,
+    until: Instant,
+}
+
+impl std::fmt::Debug for Media {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Media")
+            .field("root", &self.root)
+            .field("objects", &self.objects)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One of `media.transfers`, and one of its user's.
+#[derive(Debug)]
+pub struct Place {
+    media: Arc<Media>,
+    user: UserId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.media.metrics.media_transfers_running.dec();
+        let mut running = self.media.running.lock();
+        if let Some(count) = running.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.user);
+            }
+        }
+    }
+}
+
+impl Media {
+    /// Opens DATA/media and the object store. Blocks for the disk.
+    pub fn open(
+        settings: &config::Media,
+        data: &Path,
+        queries: Queries,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, MediaError> {
+        let root = data.join(FOLDER);
+        std::fs::create_dir_all(&root)?;
+        let objects = Objects::open(settings, &root)?;
+        let partials = Arc::new(Partials::open(&root, settings)?);
+        show_partials(&metrics, &partials);
+        Ok(Arc::new(Self {
+            partials,
+            root,
+            objects,
+            policy: Policy::new(settings),
+            queries,
+            metrics,
+            unreferenced_after: settings.unreferenced_after,
+            stall_timeout: settings.stall_timeout,
+            transfers: Arc::new(Semaphore::new(settings.transfers as usize)),
+            per_user: settings.user_transfers,
+            running: Mutex::default(),
+            vouched: Mutex::default(),
+            guards: (0..GUARDS).map(|_| tokio::sync::Mutex::new(())).collect(),
+        }))
+    }
+
+    /// A place for one transfer, or that there is none.
+    pub fn place(self: &Arc<Self>, user: UserId) -> Result<Place, Rejection> {
+        let permit = Arc::clone(&self.transfers).try_acquire_owned();
+        let mut running = self.running.lock();
+        let count = running.get(&user).copied().unwrap_or(0);
+        match permit {
+            Ok(permit) if count < self.per_user => {
+                running.insert(user, count + 1);
+                self.metrics.media_transfers_running.inc();
+                Ok(Place {
+                    media: Arc::clone(self),
+                    user,
+                    _permit: permit,
+                })
+            }
+            Ok(_) | Err(_) => {
+                self.metrics.media_transfers_busy.inc();
+                Err(busy("too many transfers are under way"))
+            }
+        }
+    }
+
+    /// Judges an upload, and says where its bytes go on. Nothing is kept of one that is refused.
+    pub async fn upload(&self, user: UserId, upload: Upload) -> Result<Started, Refused> {
+        self.policy.check(upload.size, &upload.media_type)?;
+        self.check_member(user, upload.conversation).await?;
+        let (conversation, hash) = (upload.conversation, upload.hash);
+        {
+            let _guard = self.guard(conversation, hash).await;
+            if let Some(stored) = self.objects.find(conversation, hash).await? {
+                return self.known(conversation, hash, upload.size, &stored).await;
+            }
+        }
+        let plan = Plan {
+            user,
+            upload: upload.upload,
+            conversation,
+            hash,
+            size: upload.size,
+            media_type: upload.media_type,
+        };
+        let is_new = !self.partials.knows(user, plan.upload);
+        if is_new
+            && let Some(source) = upload.source
+            && self.forward(user, source, &plan).await?
+        {
+            return Ok(Started::Known { size: plan.size });
+        }
+        let claim = self.partials.claim(&plan).await?;
+        if is_new && let Err(rejection) = self.policy.charge(user, plan.size, Instant::now()) {
+            claim.discard().await?;
+            return Err(rejection.into());
+        }
+        let receiving = Receiving::open(claim, plan).await?;
+        Ok(Started::Receive(Box::new(receiving)))
+    }
+
+    /// The file is there: nothing has to be brought, if it is what the client means.
+    async fn known(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+        announced: u64,
+        stored: &Stored,
+    ) -> Result<Started, Refused> {
+        if stored.size != announced {
+            let reason = format!("QP-BLOB-4: the file of this hash has {} bytes", stored.size);
+            return Err(Rejection::new(RejectCode::Invalid, reason).into());
+        }
+        let touched = self
+            .objects
+            .touch(conversation, hash, stored.size, &stored.media_type);
+        touched.await?;
+        self.metrics.media_uploads_known.inc();
+        Ok(Started::Known { size: stored.size })
+    }
+
+    /// Takes the file from another conversation of the user, if it is there. What the user may not see is not there.
+    async fn forward(
+        &self,
+        user: UserId,
+        source: ConversationId,
+        plan: &Plan,
+    ) -> Result<bool, Refused> {
+        if source == plan.conversation || !self.is_member(user, source).await? {
+            return Ok(false);
+        }
+        let _guard = self.guard(source, plan.hash).await;
+        match self.objects.find(source, plan.hash).await? {
+            Some(stored) if stored.size == plan.size => {
+                let (to, hash) = (plan.conversation, plan.hash);
+                self.policy.charge(user, stored.size, Instant::now())?;
+                self.objects.copy(source, to, hash, &stored).await?;
+                self.metrics.media_uploads_known.inc();
+                Ok(true)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Checks a whole upload and makes it a file. Goes on when the caller does not wait for it.
+    pub async fn finish(self: &Arc<Self>, receiving: Receiving) -> Result<Stored, Refused> {
+        let media = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let Some((claim, plan)) = receiving.finish().await? else {
+                media.metrics.media_uploads_broken.inc();
+                let reason = "QP-BLOB-6: the bytes do not have the announced hash";
+                return Err(Rejection::new(RejectCode::Invalid, reason).into());
+            };
+            let (conversation, hash) = (plan.conversation, plan.hash);
+            {
+                let _guard = media.guard(conversation, hash).await;
+                let (kind, name) = (&plan.media_type, claim.name());
+                let objects = &media.objects;
+                objects
+                    .import(conversation, hash, plan.size, kind, &media.root, &name)
+                    .await?;
+            }
+            claim.discard().await?;
+            media.metrics.media_uploads.inc();
+            Ok(Stored {
+                size: plan.size,
+                media_type: plan.media_type,
+                touched_at: timestamp(SystemTime::now()),
+            })
+        });
+        work.await.map_err(|_| MediaError::Stopping)?
+    }
+
+    /// Judges a download, and opens what it asks for.
+    pub async fn download(&self, user: UserId, download: Download) -> Result<Sending, Refused> {
+        let Download {
+            conversation,
+            hash,
+            offset,
+            length,
+        } = download;
+        self.check_member(user, conversation).await?;
+        let Some(stored) = self.objects.find(conversation, hash).await? else {
+            return Err(unknown().into());
+        };
+        let Some(rest) = stored.size.checked_sub(offset) else {
+            let reason = format!("QP-BLOB-8: the file has {} bytes", stored.size);
+            return Err(Rejection::new(RejectCode::Invalid, reason).into());
+        };
+        let length = if length == 0 { rest } else { length.min(rest) };
+        let reading = match length {
+            0 => None,
+            _ => Some(
+                self.objects
+                    .read(conversation, hash, offset, length)
+                    .await?,
+            ),
+        };
+        Ok(Sending {
+            stored,
+            offset,
+            length,
+            reading,
+        })
+    }
+
+    /// Whether a message of this conversation may refer to this file, which `claimed` says has so many bytes. A file that
+    /// is there stays there long enough for the message to be accepted.
+    pub async fn vouch(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        hash: MediaHash,
+        claimed: u64,
+    ) -> Result<(), Refused> {
+        let key = (conversation, hash);
+        let size = match self.remembered(&key) {
+            Some(size) => size,
+            None => {
+                let _guard = self.guard(conversation, hash).await;
+                let Some(stored) = self.objects.find(conversation, hash).await? else {
+                    // Else a stranger could find out what was sent to a conversation.
+                    self.check_member(user, conversation).await?;
+                    return Err(unknown().into());
+                };
+                let now = timestamp(SystemTime::now());
+                let age = now.0.saturating_sub(stored.touched_at.0);
+                if u128::from(age) > self.unreferenced_after.as_millis() / 2 {
+                    let kind = &stored.media_type;
+                    self.objects
+                        .touch(conversation, hash, stored.size, kind)
+                        .await?;
+                }
+                // The sweep leaves it for at least half of the time; we believe in it for a quarter.
+                let until = Instant::now() + self.unreferenced_after / 4;
+                self.remember(
+                    key,
+                    Vouched {
+                        size: stored.size,
+                        until,
+                    },
+                );
+                stored.size
+            }
+        };
+        if size != claimed {
+            self.check_member(user, conversation).await?;
+            let reason = format!("the file has {size} bytes, not {claimed}");
+            return Err(Rejection::new(RejectCode::Invalid, reason).into());
+        }
+        Ok(())
+    }
+
+    fn remembered(&self, key: &(ConversationId, MediaHash)) -> Option<u64> {
+        let vouched = self.vouched.lock();
+        let found = vouched
+            .get(key)
+            .filter(|known| known.until > Instant::now());
+        found.map(|known| known.size)
+    }
+
+    fn remember(&self, key: (ConversationId, MediaHash), known: Vouched) {
+        let mut vouched = self.vouched.lock();
+        if vouched.len() >= VOUCHED_MAX {
+            vouched.clear();
+        }
+        vouched.insert(key, known);
+    }
+
+    /// To a stranger a conversation that is there looks like one that is not.
+    async fn check_member(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<(), Refused> {
+        if self.is_member(user, conversation).await? {
+            return Ok(());
+        }
+        let reason = "you have no such conversation";
+        Err(Rejection::new(RejectCode::UnknownConversation, reason).into())
+    }
+
+    async fn is_member(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<bool, MediaError> {
+        Ok(self.queries.is_member(user, conversation).await?)
+    }
+
+    async fn guard(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+    ) -> tokio::sync::MutexGuard<'_, ()> {
+        let at = usize::from(conversation.0[15] ^ hash.0[0]) % GUARDS;
+        self.guards[at].lock().await
+    }
+}
+
+/// Puts the unfinished uploads on the page of metrics.
+fn show_partials(metrics: &Metrics, partials: &Arc<Partials>) {
+    let shown = Arc::downgrade(partials);
+    let count = move || shown.upgrade().map_or(0, |all| all.count() as u64);
+    let help = "Unfinished uploads on disk";
+    metrics.show(Kind::Gauge, "media_partials", help, count);
+    let shown = Arc::downgrade(partials);
+    let bytes = move || shown.upgrade().map_or(0, |all| all.bytes());
+    let help = "Announced bytes of unfinished uploads";
+    metrics.show(Kind::Gauge, "media_partial_bytes", help, bytes);
+}
+
+fn unknown() -> Rejection {
+    let reason = "no such file in this conversation: it was never uploaded, or is gone";
+    Rejection::new(RejectCode::UnknownMedia, reason)
+}
+
+fn busy(reason: &str) -> Rejection {
+    Rejection {
+        retry_after_ms: BUSY_WAIT.as_millis() as u64,
+        ..Rejection::new(RejectCode::Busy, reason)
+    }
+}
+
+fn timestamp(at: SystemTime) -> TimestampMs {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,384 @@
+//! Finished files at rest, in a local folder or an S3 bucket: brought in whole, read by range, removed.
+//!
+//! ```text
+//! BASE/<conversation>/<hash>         the bytes
+//! BASE/<conversation>/<hash>.label   size and type; written after the bytes, removed before them
+//! ```
+//!
+//! A file is there when its label is. The label's age says when somebody last brought the file or pointed at it.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart,
+};
+use quipu_protocol::id::{ConversationId, TimestampMs};
+use quipu_protocol::media::{MediaHash, MediaType};
+use tokio::sync::Semaphore;
+
+use super::MediaError;
+use crate::config;
+
+/// First line of a label.
+const LABEL_FORMAT: &str = "quipu-media 1";
+/// Longest label that is read, in bytes.
+const LABEL_BYTES_MAX: u64 = 512;
+/// What a label's name ends with.
+const LABEL_SUFFIX: &str = ".label";
+/// Bytes of one part of a file that is brought to a bucket.
+const PART_BYTES: usize = 8 << 20;
+/// Parts of one file on their way at once.
+const PARTS_AT_ONCE: usize = 2;
+/// Files on their way to a bucket at once; each holds up to three parts in memory. More wait.
+const IMPORTS_AT_ONCE: usize = 4;
+/// Bytes read from a file at once.
+const READ_BYTES: usize = 128 << 10;
+/// Where finished files are in DATA/media.
+const FOLDER: &str = "objects";
+
+/// What is known of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its bytes.
+    pub size: u64,
+    /// What its first sender said that it is.
+    pub media_type: MediaType,
+    /// When somebody last brought it, or pointed at it after a while.
+    pub touched_at: TimestampMs,
+}
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Whose file.
+    pub conversation: ConversationId,
+    /// Which file.
+    pub hash: MediaHash,
+    /// Whether it is the label, and not the bytes.
+    pub is_label: bool,
+    /// When it was written.
+    pub written_at: TimestampMs,
+}
+
+/// Where finished files are. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    base: Path,
+    /// Whether files of DATA/media can be renamed into the store.
+    is_folder: bool,
+    imports: Arc<Semaphore>,
+}
+
+/// The bytes of a file, in pieces.
+pub enum Reading {
+    /// From the local folder; the open file outlives its removal.
+    File {
+        /// Where the next byte is.
+        file: File,
+        /// Bytes that are left to read.
+        left: u64,
+    },
+    /// From a bucket.
+    Stream(BoxStream<'static, object_store::Result<Bytes>>),
+}
+
+impl Objects {
+    /// Where the configuration says: a bucket, or a folder below `root`, which is there.
+    pub fn open(settings: &config::Media, root: &FilePath) -> Result<Self, MediaError> {
+        if settings.bucket.is_empty() {
+            let local = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
+            return Ok(Self::new(Arc::new(local), FOLDER, true));
+        }
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&settings.bucket)
+            .with_region(&settings.region)
+            .with_access_key_id(&settings.access_key)
+            .with_secret_access_key(&settings.secret_key.0);
+        if !settings.endpoint.is_empty() {
+            builder = builder
+                .with_endpoint(&settings.endpoint)
+                .with_allow_http(settings.endpoint.starts_with("http://"));
+        }
+        Ok(Self::on(Arc::new(builder.build()?), &settings.prefix))
+    }
+
+    /// In any store, below `base`.
+    pub fn on(store: Arc<dyn ObjectStore>, base: &str) -> Self {
+        Self::new(store, base, false)
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, base: &str, is_folder: bool) -> Self {
+        Self {
+            store,
+            base: Path::from(base),
+            is_folder,
+            imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
+        }
+    }
+
+    /// What is known of a file; `None` if it is not there.
+    pub async fn find(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+    ) -> Result<Option<Stored>, MediaError> {
+        let found = match self.store.get(&self.label(conversation, hash)).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if found.meta.size > LABEL_BYTES_MAX {
+            return Err(MediaError::Damaged(format!(
+                "the label of {hash} is too long"
+            )));
+        }
+        let touched_at = timestamp(found.meta.last_modified.timestamp_millis());
+        let text = found.bytes().await?;
+        let (size, media_type) = read_label(&text)
+            .ok_or_else(|| MediaError::Damaged(format!("the label of {hash} is not understood")))?;
+        Ok(Some(Stored {
+            size,
+            media_type,
+            touched_at,
+        }))
+    }
+
+    /// Takes over a whole file of DATA/media, given by its path there; it is gone from there afterwards. Durable when it
+    /// returns. The caller has checked and synced it.
+    pub async fn import(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+        size: u64,
+        media_type: &MediaType,
+        root: &FilePath,
+        name: &str,
+    ) -> Result<(), MediaError> {
+        let place = self.place(conversation, hash);
+        if self.is_folder {
+            self.store.rename(&Path::from(name), &place).await?;
+        } else {
+            let file = root.join(name);
+            self.send(&place, &file).await?;
+            tokio::fs::remove_file(&file).await?;
+        }
+        self.touch(conversation, hash, size, media_type).await
+    }
+
+    /// Brings a file to a bucket in parts.
+    async fn send(&self, place: &Path, file: &FilePath) -> Result<(), MediaError> {
+        let _turn = self.imports.acquire().await;
+        let mut file = File::open(file)?;
+        let mut parts =
+            WriteMultipart::new_with_chunk_size(self.store.put_multipart(place).await?, PART_BYTES);
+        loop {
+            let (read, rest) = blocking(move || {
+                let mut piece = BytesMut::zeroed(PART_BYTES);
+                let mut filled = 0;
+                while filled < piece.len() {
+                    match file.read(&mut piece[filled..])? {
+                        0 => break,
+                        read => filled += read,
+                    }
+                }
+                piece.truncate(filled);
+                Ok((piece.freeze(), file))
+            })
+            .await?;
+            file = rest;
+            if read.is_empty() {
+                break;
+            }
+            parts.put(read);
+            if let Err(error) = parts.wait_for_capacity(PARTS_AT_ONCE).await {
+                // What the bucket keeps of it is the bucket's to expire; the error that matters is the first.
+                let _ = parts.abort().await;
+                return Err(error.into());
+            }
+        }
+        parts.finish().await?;
+        Ok(())
+    }
+
+    /// Writes a file's label anew, so that it counts as brought now.
+    pub async fn touch(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+        size: u64,
+        media_type: &MediaType,
+    ) -> Result<(), MediaError> {
+        let label = format!("{LABEL_FORMAT}\nsize {size}\ntype {media_type}\n");
+        let place = self.label(conversation, hash);
+        self.store.put(&place, PutPayload::from(label)).await?;
+        Ok(())
+    }
+
+    /// Makes a file of one conversation one of another as well, without moving its bytes through the gateway.
+    pub async fn copy(
+        &self,
+        from: ConversationId,
+        to: ConversationId,
+        hash: MediaHash,
+        stored: &Stored,
+    ) -> Result<(), MediaError> {
+        let (source, target) = (self.place(from, hash), self.place(to, hash));
+        self.store.copy(&source, &target).await?;
+        self.touch(to, hash, stored.size, &stored.media_type).await
+    }
+
+    /// Begins to read `length` bytes from `offset`, both within the file; length is not 0.
+    pub async fn read(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+        offset: u64,
+        length: u64,
+    ) -> Result<Reading, MediaError> {
+        let options = GetOptions {
+            range: Some((offset..offset + length).into()),
+            ..GetOptions::default()
+        };
+        let place = self.place(conversation, hash);
+        let found = self.store.get_opts(&place, options).await?;
+        if found.range != (offset..offset + length) {
+            return Err(MediaError::Damaged(format!(
+                "{hash} is shorter than its label says"
+            )));
+        }
+        match found.payload {
+            GetResultPayload::File(mut file, _) => {
+                blocking(move || {
+                    file.seek(SeekFrom::Start(offset))?;
+                    Ok(Reading::File { file, left: length })
+                })
+                .await
+            }
+            GetResultPayload::Stream(stream) => Ok(Reading::Stream(stream)),
+        }
+    }
+
+    /// Removes a file. The label goes first: a crash between leaves bytes that nobody can see, and that a later sweep finds.
+    pub async fn remove(
+        &self,
+        conversation: ConversationId,
+        hash: MediaHash,
+    ) -> Result<(), MediaError> {
+        for place in [
+            self.label(conversation, hash),
+            self.place(conversation, hash),
+        ] {
+            match self.store.delete(&place).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is there, in no order. Names that are not ours are skipped.
+    pub fn list(&self) -> BoxStream<'static, Result<Listed, MediaError>> {
+        let base = self.base.clone();
+        self.store
+            .list(Some(&self.base))
+            .filter_map(move |meta| {
+                let listed = match meta {
+                    Ok(meta) => {
+                        let written_at = timestamp(meta.last_modified.timestamp_millis());
+                        named(&base, &meta.location, written_at).map(Ok)
+                    }
+                    // Removed between being seen and being looked at.
+                    Err(object_store::Error::NotFound { .. }) => None,
+                    Err(error) => Some(Err(error.into())),
+                };
+                std::future::ready(listed)
+            })
+            .boxed()
+    }
+
+    fn place(&self, conversation: ConversationId, hash: MediaHash) -> Path {
+        let folder = self.base.clone().join(conversation.to_string());
+        folder.join(hash.to_string())
+    }
+
+    fn label(&self, conversation: ConversationId, hash: MediaHash) -> Path {
+        let folder = self.base.clone().join(conversation.to_string());
+        folder.join(format!("{hash}{LABEL_SUFFIX}"))
+    }
+}
+
+impl Reading {
+    /// The next piece; `None` at the end of the range.
+    pub async fn next(self) -> Result<Option<(Bytes, Self)>, MediaError> {
+        match self {
+            Self::File { left: 0, .. } => Ok(None),
+            Self::File { mut file, left } => {
+                blocking(move || {
+                    let wanted = left.min(READ_BYTES as u64);
+                    let mut piece = BytesMut::zeroed(usize::try_from(wanted).unwrap_or(READ_BYTES));
+                    file.read_exact(&mut piece)?;
+                    let left = left - wanted;
+                    Ok(Some((piece.freeze(), Self::File { file, left })))
+                })
+                .await
+            }
+            Self::Stream(mut stream) => match stream.next().await {
+                None => Ok(None),
+                Some(piece) => Ok(Some((piece?, Self::Stream(stream)))),
+            },
+        }
+    }
+}
+
+/// Runs work that waits for a disk on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, MediaError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|_| MediaError::Stopping)??)
+}
+
+fn timestamp(milliseconds: i64) -> TimestampMs {
+    TimestampMs(u64::try_from(milliseconds).unwrap_or(0))
+}
+
+fn read_label(text: &[u8]) -> Option<(u64, MediaType)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut lines = text.lines();
+    if lines.next()? != LABEL_FORMAT {
+        return None;
+    }
+    let size = lines.next()?.strip_prefix("size ")?.parse().ok()?;
+    let media_type = MediaType::new(lines.next()?.strip_prefix("type ")?).ok()?;
+    Some((size, media_type))
+}
+
+fn named(base: &Path, location: &Path, written_at: TimestampMs) -> Option<Listed> {
+    let mut parts = location.prefix_match(base)?;
+    let conversation = parts.next()?.as_ref().parse().ok()?;
+    let name = parts.next()?;
+    if parts.next().is_some() {
+        return None;
+    }
+    let name = name.as_ref();
+    let (hash, is_label) = match name.strip_suffix(LABEL_SUFFIX) {
+        Some(hash) => (hash, true),
+        None => (name, false),
+    };
+    Some(Listed {
+        conversation,
+        hash: hash.parse().ok()?,
+        is_label,
+        written_at,
+    })
+}

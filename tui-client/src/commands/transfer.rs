@@ -1,0 +1,159 @@
+//! `upload` and `download`: files, on from where the last transfer stopped.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use quipu_client::media::{Progress, UploadOptions};
+use quipu_client::{Client, ConnectionState, Error};
+use tokio::time::timeout;
+
+use super::{Ended, signed_in, why, write_json};
+use crate::cli::{DownloadArgs, TransferArgs, UploadArgs};
+use crate::json::{FileLine, ProgressLine};
+
+/// Shortest time between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Brings a file.
+pub(super) async fn upload(client: &Client, arguments: &UploadArgs) -> anyhow::Result<Ended> {
+    let me = signed_in(client).await?.user;
+    if let Some(away) = wait_online(client, &arguments.transfer).await? {
+        return Ok(away);
+    }
+    let conversation = arguments.conversation.id(&me);
+    let options = UploadOptions {
+        media_type: arguments.media_type.clone(),
+        source: arguments.source.map(|source| source.id(&me)),
+        without_preview: false,
+    };
+    let shown = shown(&arguments.transfer);
+    let done = client.upload(conversation, &arguments.file, options, shown);
+    let file = match unless_away(client, &arguments.transfer, done).await {
+        Ok(file) => file,
+        Err(error) => return ended(error),
+    };
+    let line = FileLine {
+        conversation: conversation.to_string(),
+        hash: file.hash.to_string(),
+        size: file.size,
+        media_type: file.media_type.as_str(),
+        name: &file.name,
+        moved: file.sent,
+    };
+    print(&arguments.transfer, &line, &line.hash)
+}
+
+/// Fetches a file.
+pub(super) async fn download(client: &Client, arguments: &DownloadArgs) -> anyhow::Result<Ended> {
+    let me = signed_in(client).await?.user;
+    ensure!(
+        !arguments.file.exists(),
+        "{} is there already: remove it, or name another file",
+        arguments.file.display()
+    );
+    if let Some(away) = wait_online(client, &arguments.transfer).await? {
+        return Ok(away);
+    }
+    let conversation = arguments.conversation.id(&me);
+    let shown = shown(&arguments.transfer);
+    let done = client.download(conversation, arguments.hash, &arguments.file, shown);
+    let file = match unless_away(client, &arguments.transfer, done).await {
+        Ok(file) => file,
+        Err(error) => return ended(error),
+    };
+    let name = arguments.file.to_string_lossy();
+    let line = FileLine {
+        conversation: conversation.to_string(),
+        hash: arguments.hash.to_string(),
+        size: file.size,
+        media_type: file.media_type.as_str(),
+        name: &name,
+        moved: file.received,
+    };
+    print(&arguments.transfer, &line, &name)
+}
+
+/// Waits for the gateway; says how the command ends if it is away.
+async fn wait_online(client: &Client, transfer: &TransferArgs) -> anyhow::Result<Option<Ended>> {
+    match timeout(transfer.wait, client.online()).await {
+        Ok(online) => Ok(online.map(|()| None)?),
+        Err(_) => {
+            eprintln!("quipu: the gateway is away: {}", why(&client.connection()));
+            Ok(Some(Ended::Away))
+        }
+    }
+}
+
+/// Carries a transfer out, unless the gateway is away for too long meanwhile.
+async fn unless_away<T>(
+    client: &Client,
+    transfer: &TransferArgs,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut connection = client.connection();
+    let is_online = |state: &ConnectionState| matches!(state, ConnectionState::Online { .. });
+    let away = async {
+        loop {
+            // An error means that the client was closed: the transfer ends by itself.
+            let lost = connection.wait_for(|state| !is_online(state)).await.is_ok();
+            if !lost {
+                std::future::pending::<()>().await;
+            }
+            let back = timeout(transfer.wait, connection.wait_for(is_online)).await;
+            if back.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = away => Err(Error::Offline(why(&client.connection()))),
+    }
+}
+
+fn ended(error: Error) -> anyhow::Result<Ended> {
+    match error {
+        Error::Offline(reason) => {
+            eprintln!("quipu: the gateway is away: {reason}; run it again to go on");
+            Ok(Ended::Away)
+        }
+        error => Err(error.into()),
+    }
+}
+
+/// Shows progress now and then, as asked for.
+fn shown(transfer: &TransferArgs) -> impl FnMut(Progress) + Send + use<> {
+    let (wanted, as_json) = (transfer.progress, transfer.json);
+    let mut last: Option<Instant> = None;
+    move |Progress { done, total }| {
+        let now = Instant::now();
+        let is_early = last.is_some_and(|last| now - last < PROGRESS_INTERVAL);
+        if !wanted || (is_early && done < total) {
+            return;
+        }
+        last = Some(now);
+        // A reader that has gone is noticed when the result is printed.
+        if as_json {
+            let _ = write_json(&mut io::stdout().lock(), &ProgressLine { done, total });
+        } else {
+            let percent = done.saturating_mul(100) / total.max(1);
+            let _ = writeln!(
+                io::stderr().lock(),
+                "{percent:3} %  {done} of {total} bytes"
+            );
+        }
+    }
+}
+
+fn print(transfer: &TransferArgs, line: &FileLine, plain: &str) -> anyhow::Result<Ended> {
+    let mut out = io::stdout().lock();
+    if transfer.json {
+        write_json(&mut out, line)?;
+    } else {
+        writeln!(out, "{plain}")?;
+    }
+    out.flush()?;
+    Ok(Ended::Done)
+}
