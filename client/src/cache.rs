@@ -18,7 +18,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -132,6 +132,8 @@ async fn blocking<T: Send + 'static>(
 pub(crate) struct Tables {
     db: Connection,
     session: Option<StoredSession>,
+    /// Where the tokens of the account's issuer are; `None`: the account has a password.
+    token_file: Option<PathBuf>,
     client_seqs: account::ClientSeqs,
     outbox: outbox::Counts,
     waiters: outbox::Waiters,
@@ -155,11 +157,13 @@ impl Tables {
         db.pragma_update(None, "synchronous", "NORMAL")?;
         schema::migrate(&db, folder.map(|folder| folder.join(CACHE_FILE)))?;
         let (session, client_seqs) = account::load(&db)?;
+        let token_file = account::load_token_file(&db)?;
         let outbox = outbox::count(&db)?;
         let messages: i64 = db.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
         Ok(Self {
             db,
             session,
+            token_file,
             client_seqs,
             outbox,
             waiters: outbox::Waiters::default(),

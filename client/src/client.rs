@@ -1,5 +1,6 @@
 //! The handle that the application holds: cheap to clone, every call safe from any task.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use quipu_protocol::event::{Change, Content, NewGroup, Receipt, Rich};
@@ -9,7 +10,7 @@ use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
 use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Tables};
 use crate::config::Config;
 use crate::driver::{self, Command, Shared, SignIn};
 use crate::error::Error;
@@ -55,6 +56,41 @@ impl Client {
         self.sign_in(name, password, false).await
     }
 
+    /// Uses the account that a token of an external issuer names, which the gateway makes if it is new. Online when it
+    /// returns. One attempt, like `register`.
+    ///
+    /// The file holds the token and nothing else. Its place is kept in the data folder: it is read again at every
+    /// connection and looked at while there is one, and a newer token that appears there keeps the session going. Whoever
+    /// writes it should move a whole file over the old one. For a folder that has such an account already this says only
+    /// that its tokens are in another place now.
+    pub async fn login_with_token(&self, file: impl AsRef<Path>) -> Result<Account, Error> {
+        let file = std::path::absolute(file)
+            .map_err(|error| Error::Invalid(format!("the token file: {error}")))?;
+        if file.to_str().is_none() {
+            return Err(Error::Invalid("the token file's path is not UTF-8".into()));
+        }
+        let known = self
+            .shared
+            .cache
+            .run(|cache| Ok((cache.account(), cache.token_file())));
+        match known.await? {
+            (None, _) => {
+                let sign_in = SignIn::Token(file);
+                self.command(|answer| Command::SignIn(sign_in, answer))
+                    .await
+            }
+            (Some(account), None) => Err(Error::AlreadySignedIn(account.user)),
+            (Some(account), Some(_)) => {
+                let work = move |cache: &mut Tables| cache.set_token_file(&file);
+                self.shared.cache.run(work).await?;
+                if !self.connection().borrow().is_online() {
+                    self.rebind().await?;
+                }
+                Ok(account)
+            }
+        }
+    }
+
     async fn sign_in(&self, name: &str, password: &str, register: bool) -> Result<Account, Error> {
         let name = UserId::new(name)?;
         if !(PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.len()) {
@@ -65,7 +101,7 @@ impl Client {
         if let Some(account) = self.account().await? {
             return Err(Error::AlreadySignedIn(account.user));
         }
-        let sign_in = SignIn {
+        let sign_in = SignIn::Password {
             name,
             password: password.to_owned(),
             register,

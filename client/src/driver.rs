@@ -7,6 +7,7 @@ mod streams;
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,13 +22,14 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jitter};
-use crate::cache::{Cache, Tables};
+use crate::cache::{Cache, StoredSession, Tables};
 use crate::config::{Config, EVENT_STREAM_EVENTS};
 use crate::error::Error;
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
 use crate::model::{Account, LocalMessage, Target};
 use crate::net::Net;
 use crate::pin::Pins;
+use crate::token;
 use link::{Again, Ended};
 use route::Route;
 
@@ -35,20 +37,31 @@ use route::Route;
 const AGENT: &str = concat!("quipu-client/", env!("CARGO_PKG_VERSION"));
 /// How long the last packets of a close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest pause before a token file that has no good token is read again.
+const TOKEN_RETRY: Duration = Duration::from_secs(2);
 
-/// A name, its password, and what to do with them.
-pub(crate) struct SignIn {
-    pub(crate) name: UserId,
-    pub(crate) password: String,
-    pub(crate) register: bool,
+/// Who a new device says it is.
+pub(crate) enum SignIn {
+    /// A name, its password, and whether to make the account.
+    Password {
+        name: UserId,
+        password: String,
+        register: bool,
+    },
+    /// Whoever the token in this file names.
+    Token(PathBuf),
 }
 
 impl fmt::Debug for SignIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignIn")
-            .field("name", &self.name)
-            .field("register", &self.register)
-            .finish_non_exhaustive()
+        match self {
+            Self::Password { name, register, .. } => f
+                .debug_struct("Password")
+                .field("name", name)
+                .field("register", register)
+                .finish_non_exhaustive(),
+            Self::Token(file) => f.debug_tuple("Token").field(file).finish(),
+        }
     }
 }
 
@@ -383,24 +396,36 @@ impl Driver {
 
     /// One connection, from the first packet to its end.
     async fn attempt(&mut self) -> Ended {
-        let session = match self.shared.cache.run(|cache| Ok(cache.session())).await {
-            Ok(session) => session,
+        let known = |cache: &mut Tables| Ok((cache.session(), cache.token_file()));
+        let (session, token_file) = match self.shared.cache.run(known).await {
+            Ok(known) => known,
             Err(error) => return Ended::storage(&error),
         };
-        let credentials = match (&self.sign_in, session) {
-            (_, Some(session)) => Credentials::Session {
-                name: session.account.user,
-                device: session.account.device,
-                token: session.token,
+        let token_file = match (&self.sign_in, session) {
+            (Some((SignIn::Token(file), _)), None) => Some(file.clone()),
+            (Some((SignIn::Password { .. }, _)) | None, _) | (Some(_), Some(_)) => token_file,
+        };
+        let shown = match &token_file {
+            Some(file) => match token::load(file).await {
+                Ok(token) => Some(token),
+                Err(why) => {
+                    let again = Again::After {
+                        at_most: TOKEN_RETRY,
+                    };
+                    return Ended::lost(OfflineReason::NoToken(why), again);
+                }
             },
-            (Some((sign_in, _)), None) => self.config.credentials(sign_in),
-            (None, None) => return Ended::lost(OfflineReason::NotSignedIn, Again::Never),
+            None => None,
+        };
+        let Some(credentials) = self.credentials(session.as_ref(), shown.as_ref()) else {
+            return Ended::lost(OfflineReason::NotSignedIn, Again::Never);
         };
         let hello = Hello {
             agent: AGENT.into(),
             credentials,
             resume: session.map(|session| session.resume),
         };
+        let shown = token_file.zip(shown);
         let deadline = Instant::now() + self.config.connect_timeout;
         let authority = self.route.authority();
         let opened = match self.connect(&authority, deadline).await {
@@ -408,9 +433,42 @@ impl Driver {
             Waited::Done(Ok(opened)) => opened,
             Waited::Done(Err(ended)) => return ended,
         };
-        link::Link::new(self, authority, opened, hello, deadline)
+        link::Link::new(self, authority, opened, hello, shown, deadline)
             .run()
             .await
+    }
+
+    /// What to prove oneself with; `None`: there is no account and nobody signs in.
+    fn credentials(
+        &self,
+        session: Option<&StoredSession>,
+        shown: Option<&token::Token>,
+    ) -> Option<Credentials> {
+        if let Some(shown) = shown {
+            return Some(Credentials::External {
+                jwt: shown.jwt.clone(),
+                label: self.config.device_label.clone(),
+                device: session.map(|session| (session.account.device, session.token)),
+            });
+        }
+        if let Some(session) = session {
+            return Some(Credentials::Session {
+                name: session.account.user,
+                device: session.account.device,
+                token: session.token,
+            });
+        }
+        match &self.sign_in {
+            Some((
+                SignIn::Password {
+                    name,
+                    password,
+                    register,
+                },
+                _,
+            )) => Some(self.config.credentials(*name, password.clone(), *register)),
+            Some((SignIn::Token(_), _)) | None => None,
+        }
     }
 
     /// Opens a connection, answering commands meanwhile.
@@ -480,13 +538,9 @@ fn refuse(command: Command, signing_in: bool) {
 }
 
 impl Config {
-    fn credentials(&self, sign_in: &SignIn) -> Credentials {
-        let (name, password, label) = (
-            sign_in.name,
-            sign_in.password.clone(),
-            self.device_label.clone(),
-        );
-        if sign_in.register {
+    fn credentials(&self, name: UserId, password: String, register: bool) -> Credentials {
+        let label = self.device_label.clone();
+        if register {
             let invitation = self.invitation.clone().unwrap_or_default();
             Credentials::Register {
                 name,

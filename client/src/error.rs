@@ -114,7 +114,7 @@ impl From<OfflineReason> for Error {
     fn from(reason: OfflineReason) -> Self {
         match reason {
             OfflineReason::NotSignedIn => Self::NotSignedIn,
-            OfflineReason::Unreachable(why) => Self::Offline(why),
+            OfflineReason::Unreachable(why) | OfflineReason::NoToken(why) => Self::Offline(why),
             OfflineReason::Refused { code, reason } => Self::SignInRefused { code, reason },
             OfflineReason::CertificateChanged(changed) => Self::CertificateChanged(changed),
             OfflineReason::Replaced => Self::Offline(OfflineReason::Replaced.to_string()),

@@ -199,6 +199,8 @@ pub enum OfflineReason {
     CertificateChanged(Box<CertificateChanged>),
     /// The same device connected elsewhere: a copy of the data folder is in use.
     Replaced,
+    /// The account's issuer decides, and there is no good token of it in the file. Looked for again by itself.
+    NoToken(String),
     /// The data folder fails.
     Storage(String),
     /// The application closed the client.
@@ -209,7 +211,7 @@ impl fmt::Display for OfflineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotSignedIn => f.write_str("not signed in"),
-            Self::Unreachable(why) => f.write_str(why),
+            Self::Unreachable(why) | Self::NoToken(why) => f.write_str(why),
             Self::Refused { code, reason } if reason.is_empty() => write!(f, "the gateway closed: {code}"),
             Self::Refused { code, reason } => write!(f, "the gateway closed: {code}: {reason}"),
             Self::CertificateChanged(changed) => fmt::Display::fmt(changed, f),

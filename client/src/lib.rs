@@ -31,6 +31,7 @@ pub mod model;
 mod net;
 pub mod pin;
 mod request;
+mod token;
 
 pub use client::Client;
 pub use config::{CertificatePolicy, Config};

@@ -1,6 +1,7 @@
 //! Who this device is, how far its inbox is kept, and which client seqs it has used.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use quipu_protocol::credentials::{Resume, Token};
 use quipu_protocol::id::{ClientSeq, Cursor, DeviceId};
@@ -71,6 +72,14 @@ pub(super) fn load(db: &Connection) -> Result<(Option<StoredSession>, ClientSeqs
     Ok((Some(session), ClientSeqs { next: free, free }))
 }
 
+/// Where the tokens of the account's issuer are.
+pub(super) fn load_token_file(db: &Connection) -> Result<Option<PathBuf>, Error> {
+    let file: Option<Option<String>> = db
+        .query_row("SELECT token_file FROM account", [], |row| row.get(0))
+        .optional()?;
+    Ok(file.flatten().map(PathBuf::from))
+}
+
 impl Tables {
     /// Who this client is.
     pub(crate) fn account(&self) -> Option<Account> {
@@ -87,8 +96,25 @@ impl Tables {
         self.session.ok_or(Error::NotSignedIn)
     }
 
-    /// Takes over what WELCOME said, and begins to collect what must go out.
-    pub(crate) fn welcome(&mut self, welcome: &Welcome) -> Result<Welcomed, Error> {
+    /// Where the tokens of the account's issuer are; `None`: there is no account, or it has a password.
+    pub(crate) fn token_file(&self) -> Option<PathBuf> {
+        self.token_file.clone()
+    }
+
+    /// The tokens of this account are in another file from now on.
+    pub(crate) fn set_token_file(&mut self, file: &Path) -> Result<(), Error> {
+        self.db
+            .execute("UPDATE account SET token_file = ?1", [file.to_str()])?;
+        self.token_file = Some(file.to_owned());
+        Ok(())
+    }
+
+    /// Takes over what WELCOME said, to a device that showed a token of `token_file` if there is one, and begins to collect what must go out.
+    pub(crate) fn welcome(
+        &mut self,
+        welcome: &Welcome,
+        token_file: Option<&Path>,
+    ) -> Result<Welcomed, Error> {
         let resume = Resume {
             life: welcome.life,
             cursor: welcome.cursor,
@@ -115,7 +141,7 @@ impl Tables {
                     token,
                     resume,
                 };
-                self.sign_in(&session)?;
+                self.sign_in(&session, token_file)?;
                 Welcomed {
                     session,
                     resynced: false,
@@ -128,7 +154,7 @@ impl Tables {
         Ok(welcomed)
     }
 
-    fn sign_in(&mut self, session: &StoredSession) -> Result<(), Error> {
+    fn sign_in(&mut self, session: &StoredSession, token_file: Option<&Path>) -> Result<(), Error> {
         let StoredSession {
             account,
             token,
@@ -136,16 +162,18 @@ impl Tables {
         } = session;
         self.synced(|db| {
             db.execute(
-                "INSERT OR REPLACE INTO account VALUES (1, ?1, ?2, ?3, ?4, ?5, 1)",
+                "INSERT OR REPLACE INTO account VALUES (1, ?1, ?2, ?3, ?4, ?5, 1, ?6)",
                 params![
                     account.user.as_str(),
                     account.device.get().cast_signed(),
                     token.as_slice(),
                     resume.life.cast_signed(),
-                    resume.cursor.0.cast_signed()
+                    resume.cursor.0.cast_signed(),
+                    token_file.and_then(Path::to_str)
                 ],
             )
         })?;
+        self.token_file = token_file.map(Path::to_owned);
         self.client_seqs = ClientSeqs { next: 1, free: 1 };
         Ok(())
     }

@@ -92,6 +92,9 @@ ALTER TABLE conversation ADD COLUMN title TEXT;
 ALTER TABLE conversation ADD COLUMN pulled INTEGER NOT NULL DEFAULT 0;
 -- The user is no longer in it.
 ALTER TABLE conversation ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+", "
+-- Where the tokens of an external issuer are; empty: the account has a password.
+ALTER TABLE account ADD COLUMN token_file TEXT;
 "];
 
 /// Brings the tables to the newest version, or refuses a file that is newer.

@@ -57,7 +57,7 @@ fn welcome(token: bool, resumed: bool, cursor: u64, life: u64) -> Welcome {
 fn alice(folder: Option<&Path>) -> Tables {
     let mut tables = open(folder, 1000);
     tables
-        .welcome(&welcome(true, true, 0, 5))
+        .welcome(&welcome(true, true, 0, 5), None)
         .expect("welcomes");
     tables
 }
@@ -284,7 +284,7 @@ fn everything_survives_a_reopen_and_no_client_seq_is_used_twice() {
     let waiting = tables.waiting().expect("reads");
     assert!(waiting[2].client_seq > first[1].client_seq, "{waiting:?}");
     let resumed = tables
-        .welcome(&welcome(false, true, 1, 5))
+        .welcome(&welcome(false, true, 1, 5), None)
         .expect("welcomes");
     assert!(!resumed.resynced);
 }
@@ -330,7 +330,7 @@ fn a_new_life_drops_the_history_and_keeps_the_outbox() {
     apply(&mut tables, vec![event(1, from_bob(1))]);
     queue(&mut tables, &["one"]);
     let resynced = tables
-        .welcome(&welcome(false, false, 0, 6))
+        .welcome(&welcome(false, false, 0, 6), None)
         .expect("welcomes");
     assert!(resynced.resynced);
     assert!(
@@ -423,7 +423,7 @@ fn renumbering_keeps_the_order() {
 fn the_oldest_arrivals_make_room() {
     let mut tables = open(None, 20);
     tables
-        .welcome(&welcome(true, true, 0, 5))
+        .welcome(&welcome(true, true, 0, 5), None)
         .expect("welcomes");
     for at in 1..=100 {
         apply(&mut tables, vec![event(at, from_bob(at))]);

@@ -1,7 +1,10 @@
 //! One connection from its handshake to its end: pumps a session between the streams, the cache and the outbox.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +33,7 @@ use crate::groups;
 use crate::model::Account;
 use crate::net::{self, Net};
 use crate::pin::Verdict;
+use crate::token::{self, Token};
 
 /// Bytes that are read before they are written to the cache in one transaction.
 const TURN_BYTES_MAX: usize = 128 * 1024;
@@ -157,11 +161,40 @@ pub(super) struct Link<'a> {
     requests: u64,
     opens: BTreeMap<RequestId, (UserId, Answer<ConversationId>)>,
     changes: BTreeMap<RequestId, Answer<()>>,
+    token: Option<ShownToken>,
     closing: Option<(CloseCode, String)>,
     go_away: Option<Leaving>,
     liveness: Liveness,
     liveness_at: Instant,
     network: Network,
+}
+
+/// The issuer's token that the session rests on.
+struct ShownToken {
+    file: PathBuf,
+    shown: Token,
+    newer: Pin<Box<dyn Future<Output = Token> + Send>>,
+    /// The REFRESH that has no answer yet.
+    request: Option<RequestId>,
+}
+
+impl ShownToken {
+    fn new(file: PathBuf, shown: Token) -> Self {
+        Self {
+            newer: Box::pin(token::next(file.clone(), shown.clone())),
+            file,
+            shown,
+            request: None,
+        }
+    }
+}
+
+/// The next token of the file; never, if the session rests on none.
+async fn newer(token: &mut Option<ShownToken>) -> Token {
+    match token {
+        Some(token) => token.newer.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What a GOAWAY announced.
@@ -185,6 +218,7 @@ impl<'a> Link<'a> {
         authority: String,
         opened: Opened,
         hello: Hello,
+        token: Option<(PathBuf, Token)>,
         until: Instant,
     ) -> Self {
         let now = Instant::now();
@@ -208,6 +242,7 @@ impl<'a> Link<'a> {
             requests: 0,
             opens: BTreeMap::new(),
             changes: BTreeMap::new(),
+            token: token.map(|(file, shown)| ShownToken::new(file, shown)),
             closing: None,
             go_away: None,
             liveness_at: now + liveness.interval(),
@@ -331,6 +366,9 @@ impl<'a> Link<'a> {
                     .rejected(now, conversation, client_seq, rejection);
                 self.turn.settled.extend(end);
             }
+            (ReplyTo::Request(request), outcome) if self.is_refresh(request) => {
+                self.take_refreshed(outcome);
+            }
             (ReplyTo::Request(request), Outcome::Opened { conversation, head }) => {
                 let asked = self.opens.remove(&request);
                 let peer = asked.as_ref().map(|(peer, _)| *peer);
@@ -371,6 +409,42 @@ impl<'a> Link<'a> {
         }
     }
 
+    fn is_refresh(&self, request: RequestId) -> bool {
+        let asked = self.token.as_ref().and_then(|token| token.request);
+        asked == Some(request)
+    }
+
+    fn take_refreshed(&mut self, outcome: Outcome) {
+        if let Some(token) = &mut self.token {
+            token.request = None;
+            let file = token.file.display();
+            match outcome {
+                Outcome::Rejected(rejection) => {
+                    tracing::warn!(%file, code = %rejection.code, reason = %rejection.reason, "the newer token was refused");
+                }
+                Outcome::Done | Outcome::Opened { .. } | Outcome::Accepted(_) => {
+                    tracing::info!(%file, "the session rests on the newer token");
+                }
+            }
+        }
+    }
+
+    /// Shows the gateway what the file holds now.
+    fn refresh(&mut self, found: Token) {
+        let Some(token) = &mut self.token else { return };
+        let request = RequestId(self.requests);
+        let file = token.file.clone();
+        match self.session.refresh(request, &found.jwt) {
+            Ok(()) => {
+                self.requests += 1;
+                *token = ShownToken::new(file, found);
+                token.request = Some(request);
+            }
+            // No room now: the file is looked at again soon, and differs still.
+            Err(_) => *token = ShownToken::new(file, token.shown.clone()),
+        }
+    }
+
     fn take_go_away(&mut self, notice: GoAway) {
         tracing::info!(code = %notice.code, reason = %notice.reason, to = %notice.authority, "the gateway says GOAWAY");
         let within = Duration::from_millis(u64::from(notice.jitter_ms.min(notice.deadline_ms)));
@@ -384,8 +458,9 @@ impl<'a> Link<'a> {
     async fn welcomed(&mut self, welcome: Welcome) -> Result<(), Ended> {
         let news = Arc::clone(&self.driver.shared.news);
         let taken = welcome.clone();
+        let token_file = self.token.as_ref().map(|token| token.file.clone());
         let work = move |cache: &mut Tables| {
-            let welcomed = cache.welcome(&taken)?;
+            let welcomed = cache.welcome(&taken, token_file.as_deref())?;
             if let Some(publisher) = &*lock(&news) {
                 let resume = welcomed.session.resume;
                 publisher.head.send_replace(InboxHead {
@@ -529,6 +604,7 @@ impl<'a> Link<'a> {
             Lane(Result<RecvStream, ConnectionError>),
             Command(Option<Command>),
             Outbound,
+            Token(Token),
             Time,
         }
         let at = self.next_time();
@@ -537,6 +613,7 @@ impl<'a> Link<'a> {
             lane = self.connection.accept_uni() => Woken::Lane(lane),
             command = self.driver.commands.recv() => Woken::Command(command),
             () = self.driver.shared.cache.outbound().changed(), if self.account.is_some() => Woken::Outbound,
+            token = newer(&mut self.token), if self.account.is_some() => Woken::Token(token),
             () = tokio::time::sleep_until(at) => Woken::Time,
         };
         match woken {
@@ -556,6 +633,10 @@ impl<'a> Link<'a> {
             Woken::Lane(Err(_)) => self.read(Progress::Written).await,
             Woken::Command(command) => self.command(command),
             Woken::Outbound => Ok(()),
+            Woken::Token(found) => {
+                self.refresh(found);
+                Ok(())
+            }
             Woken::Time => self.check_times(),
         }
     }
