@@ -6,6 +6,7 @@ pub(crate) mod composer;
 pub(crate) mod conversations;
 mod field;
 pub(crate) mod form;
+mod slash;
 pub(crate) mod switcher;
 pub(crate) mod timeline;
 
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quipu_protocol::event::{Message, Receipt};
+use quipu_protocol::event::{Change, Changed, Invitation, Message, Receipt};
 use quipu_protocol::id::{ConversationId, MessageId, Seq, UserId};
 use quipu_protocol::limits::TEXT_BYTES_MAX;
 
@@ -22,6 +23,7 @@ pub(crate) use self::command::{Command, Edit, Go, Mode, Scroll};
 use self::composer::{COMPOSER_BYTES_MAX, Composer, ComposerRows, TooLong};
 use self::conversations::{Conversation, Conversations};
 use self::form::{Form, Secret};
+use self::slash::Slash;
 use self::switcher::{Choice, Switcher};
 use self::timeline::{EntryRef, Timeline, Waiting};
 
@@ -127,6 +129,18 @@ pub(crate) enum Event {
     },
     /// A member's position moved.
     Receipt(Receipt),
+    /// A change was made; what it changed comes by itself.
+    ChangeDone,
+    /// A change was not made, and why.
+    ChangeFailed(String),
+    /// A group of this title is there.
+    GroupMade(ConversationId, String),
+    /// Something happened to a message.
+    Changed(Box<Changed>),
+    /// Somebody wants the reader in a group.
+    Invited(Invitation),
+    /// Messages came that were missing.
+    CaughtUp(ConversationId),
     /// What is shown may be stale: everything is loaded again.
     Stale,
 }
@@ -158,7 +172,13 @@ pub(crate) enum Effect {
         peer: Option<UserId>,
         /// What it says.
         text: String,
+        /// Which message it answers.
+        reply_to: Option<Seq>,
     },
+    /// Ask the gateway for a change. Answered by `ChangeFailed`, or by what it changes.
+    Change(Box<Change>),
+    /// Make a group. Answered by `GroupMade` or `ChangeFailed`.
+    MakeGroup(String),
     /// Load messages. Answered by `Page`.
     Load {
         /// Of which conversation.
@@ -404,6 +424,32 @@ impl App {
                     effects.push(Effect::Refresh);
                 }
             }
+            Event::Changed(changed) => {
+                if self.is_open(&changed.conversation) {
+                    self.with_timeline(|timeline| timeline.changed(&changed));
+                }
+                // The last message may say something else in the list now.
+                effects.push(Effect::Refresh);
+            }
+            Event::ChangeDone => effects.push(Effect::Refresh),
+            Event::ChangeFailed(reason) => self.notice = Some(reason),
+            Event::GroupMade(id, title) => {
+                self.conversations.entry(id, None).group = Some(title);
+                self.open_other(id, effects);
+            }
+            Event::Invited(invitation) => self.conversations.invited(&invitation),
+            Event::CaughtUp(conversation) => {
+                effects.push(Effect::Refresh);
+                let open = self.open.as_mut().filter(|open| open.id == conversation);
+                if open.is_some_and(|open| {
+                    open.timeline.at_bottom() && open.timeline.ask(Page::Latest)
+                }) {
+                    effects.push(Effect::Load {
+                        conversation,
+                        page: Page::Latest,
+                    });
+                }
+            }
             Event::Stale => {
                 effects.push(Effect::Refresh);
                 if let Some(id) = self.open.as_ref().map(|open| open.id) {
@@ -622,6 +668,18 @@ impl App {
             return;
         }
         let Some(open) = &mut self.open else { return };
+        let (text, reply_to) = match slash::read(&text, open.id, &open.timeline) {
+            Ok(Slash::Say(text, reply_to)) => (text, reply_to),
+            Ok(Slash::Change(change)) => return self.change(change, effects),
+            Ok(Slash::MakeGroup(title)) => {
+                effects.push(Effect::MakeGroup(title));
+                return self.clear_composer();
+            }
+            Err(reason) => {
+                self.notice = Some(reason);
+                return;
+            }
+        };
         self.next_echo += 1;
         let was_detached = !open.timeline.at_bottom();
         open.timeline.echo(echo, &text, now);
@@ -629,9 +687,7 @@ impl App {
             open.id,
             self.conversations.get(&open.id).and_then(|row| row.peer),
         );
-        if let Some(composer) = self.composer_mut() {
-            composer.take();
-        }
+        self.clear_composer();
         if let Some(row) = self.conversations.get_mut(&conversation) {
             row.waiting += 1;
         }
@@ -640,9 +696,39 @@ impl App {
             conversation,
             peer,
             text,
+            reply_to,
         });
         if was_detached {
             self.scroll(Scroll::Newest, effects);
+        }
+    }
+
+    fn change(&mut self, change: Box<Change>, effects: &mut Vec<Effect>) {
+        match &*change {
+            Change::Join(group) => self.conversations.answered(group, true),
+            Change::Leave(group) => self.conversations.answered(group, false),
+            Change::CreateGroup(_)
+            | Change::SetGroup { .. }
+            | Change::Invite { .. }
+            | Change::Remove(..)
+            | Change::SetRole(..)
+            | Change::SetTimer(..)
+            | Change::Edit { .. }
+            | Change::Delete(..)
+            | Change::React { .. }
+            | Change::RenameDevice(..)
+            | Change::RevokeDevice(_)
+            | Change::Block(..)
+            | Change::Report { .. }
+            | Change::SetPrivacy(_) => {}
+        }
+        effects.push(Effect::Change(change));
+        self.clear_composer();
+    }
+
+    fn clear_composer(&mut self) {
+        if let Some(composer) = self.composer_mut() {
+            composer.take();
         }
     }
 

@@ -1,14 +1,22 @@
 //! The command line: every argument, its default and its environment variable.
 
+mod groups;
+mod parse;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use quipu_client::{CertificatePolicy, Config, Fingerprint};
-use quipu_protocol::id::{ConversationId, InvalidId, Seq, UserId};
+use quipu_protocol::id::{Seq, UserId};
 use quipu_protocol::media::{MediaHash, MediaType};
+
+pub(crate) use self::groups::{
+    Ask, DeviceCommand, DevicesArgs, EditArgs, GroupArgs, GroupCommand, MessageArgs, PrivacyArgs,
+    ReactArgs, ReportArgs, TimerArgs, UserArgs,
+};
+pub(crate) use self::parse::{MessageRef, Place};
 
 /// How long one attempt to connect may take: a person or a script is waiting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,21 +66,61 @@ pub(crate) enum Command {
         invitation: Option<String>,
     },
     /// Use an account that exists; this folder becomes one more of its devices.
-    Login {
-        /// The account.
-        #[command(flatten)]
-        account: Account,
-    },
+    Login(LoginArgs),
     /// Send a message; prints its seq once the gateway has it for good.
     Send(SendArgs),
     /// Print messages of others as they arrive, each once, in order, going on where the last listen of this folder stopped.
     Listen(ListenArgs),
-    /// Print the conversation with a user.
+    /// Print a conversation.
     History(HistoryArgs),
     /// Bring a file to a conversation; goes on where the last upload of it stopped. Prints its hash once the gateway has it.
     Upload(UploadArgs),
     /// Fetch a file of a conversation by its hash; goes on where the last download of it stopped.
     Download(DownloadArgs),
+    /// Print the conversations that the gateway has of you, the latest first.
+    Conversations(Ask),
+    /// Make groups, and change them.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Let an own message say something else.
+    Edit(EditArgs),
+    /// Take a message's content away, for everybody.
+    Delete(MessageArgs),
+    /// Put a sign on a message.
+    React(ReactArgs),
+    /// Print what a message has said, the oldest version first.
+    Versions(MessageArgs),
+    /// Say how long new messages of a conversation are kept.
+    Timer(TimerArgs),
+    /// Print your devices, name them, throw them out.
+    Devices(DevicesArgs),
+    /// Take no messages from a user.
+    Block(UserArgs),
+    /// Take messages from a user again.
+    Unblock(UserArgs),
+    /// Complain to the operator of the gateway about a conversation or a message in it.
+    Report(ReportArgs),
+    /// Print what others may learn of you, and whom you have blocked; or change the first.
+    Privacy(PrivacyArgs),
+}
+
+/// Arguments of `login`: a name and its password, or a token's file.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// Whose account; a token says it itself.
+    #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]
+    pub(crate) name: Option<UserId>,
+    /// Read the password from standard input, up to the end of its first line.
+    #[arg(
+        long,
+        required_unless_present = "token_file",
+        conflicts_with = "token_file"
+    )]
+    pub(crate) password_stdin: bool,
+    /// A file with a signed token of an issuer that the gateway trusts, and nothing else. Its place is remembered: put newer
+    /// tokens there before the old ones end. Say it again when it has moved.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// Whose account, and how the password comes.
@@ -88,12 +136,23 @@ pub(crate) struct Account {
 /// Arguments of `send`.
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
-    /// To whom.
-    pub(crate) name: UserId,
+    /// To whom: a user's name or a conversation's id.
+    #[arg(value_name = "CONVERSATION")]
+    pub(crate) place: Place,
     /// What, or `-`: one message a line from standard input, empty lines left out.
-    pub(crate) text: String,
+    #[arg(required_unless_present = "forward", conflicts_with = "forward")]
+    pub(crate) text: Option<String>,
+    /// Answer this message of the same conversation.
+    #[arg(long, value_name = "SEQ", value_parser = parse::seq)]
+    pub(crate) reply_to: Option<Seq>,
+    /// Speak to this user; may be given many times.
+    #[arg(long, value_name = "USER")]
+    pub(crate) mention: Vec<UserId>,
+    /// Send the words of another message, and say whose they are.
+    #[arg(long, value_name = "CONVERSATION:SEQ")]
+    pub(crate) forward: Option<MessageRef>,
     /// Give up with exit code 75 when no ack came for so many seconds. What was queued stays queued.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse::seconds)]
     pub(crate) wait: Duration,
     /// Print an object for each message instead of its seq (SCHEMA.md).
     #[arg(long)]
@@ -103,7 +162,7 @@ pub(crate) struct SendArgs {
 /// Arguments of `listen`.
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// Print an object for each message (SCHEMA.md).
+    /// Print an object for each message, and for each edit, deletion, reaction and invitation (SCHEMA.md).
     #[arg(long)]
     pub(crate) json: bool,
     /// Print everything from the beginning of the account's inbox, what this device sent included.
@@ -112,27 +171,28 @@ pub(crate) struct ListenArgs {
     /// Print what this device sent, too.
     #[arg(long)]
     pub(crate) own: bool,
-    /// End after so many messages.
+    /// End after so many lines of JSON, or messages.
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
     /// End after so many seconds.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse::seconds)]
     pub(crate) timeout: Option<Duration>,
 }
 
 /// Arguments of `history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// With whom.
-    pub(crate) name: UserId,
+    /// A user's name or a conversation's id.
+    #[arg(value_name = "CONVERSATION")]
+    pub(crate) place: Place,
     /// Print an object for each message (SCHEMA.md).
     #[arg(long)]
     pub(crate) json: bool,
     /// Only the messages above this seq.
-    #[arg(long, value_name = "SEQ", value_parser = seq)]
+    #[arg(long, value_name = "SEQ", value_parser = parse::seq)]
     pub(crate) after: Option<Seq>,
     /// When the gateway does not answer for so many seconds, print what this folder has and exit with 75.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse::seconds)]
     pub(crate) wait: Duration,
 }
 
@@ -140,15 +200,15 @@ pub(crate) struct HistoryArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UploadArgs {
     /// A user, or the 32 hexadecimal digits of a conversation.
-    pub(crate) conversation: Target,
+    pub(crate) conversation: Place,
     /// Which file.
     pub(crate) file: PathBuf,
     /// What it is, such as image/jpeg. Default: told from its first bytes and its name.
-    #[arg(long = "type", value_name = "TYPE/SUBTYPE", value_parser = media_type)]
+    #[arg(long = "type", value_name = "TYPE/SUBTYPE", value_parser = parse::media_type)]
     pub(crate) media_type: Option<MediaType>,
     /// Another conversation that has the file already, so that its bytes need not travel again.
     #[arg(long, value_name = "CONVERSATION")]
-    pub(crate) source: Option<Target>,
+    pub(crate) source: Option<Place>,
     /// How it is shown and waited for.
     #[command(flatten)]
     pub(crate) transfer: TransferArgs,
@@ -158,7 +218,7 @@ pub(crate) struct UploadArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DownloadArgs {
     /// A user, or the 32 hexadecimal digits of a conversation.
-    pub(crate) conversation: Target,
+    pub(crate) conversation: Place,
     /// The 64 hexadecimal digits of the file's hash.
     pub(crate) hash: MediaHash,
     /// Where to put it. A file that is there already is left alone, and the command fails.
@@ -178,39 +238,8 @@ pub(crate) struct TransferArgs {
     #[arg(long)]
     pub(crate) progress: bool,
     /// Give up with exit code 75 when the gateway is away for so many seconds. What has come through stays.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse::seconds)]
     pub(crate) wait: Duration,
-}
-
-/// A conversation, by the other user's name or by its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// The direct conversation with this user.
-    User(UserId),
-    /// Any conversation.
-    Conversation(ConversationId),
-}
-
-impl FromStr for Target {
-    type Err = InvalidId;
-
-    /// No name is as long as an id.
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        match text.parse() {
-            Ok(conversation) => Ok(Self::Conversation(conversation)),
-            Err(_) => text.parse().map(Self::User),
-        }
-    }
-}
-
-impl Target {
-    /// Its id, for this user.
-    pub(crate) fn id(self, me: &UserId) -> ConversationId {
-        match self {
-            Self::User(peer) => ConversationId::direct(me, &peer),
-            Self::Conversation(conversation) => conversation,
-        }
-    }
 }
 
 impl Cli {
@@ -225,17 +254,10 @@ impl Cli {
             None if self.accept_new_certificate => CertificatePolicy::AcceptNew,
             None => CertificatePolicy::PinOnFirstUse,
         };
-        let invitation = match &self.command {
-            Some(Command::Register { invitation, .. }) => invitation.clone(),
-            Some(
-                Command::Login { .. }
-                | Command::Send(_)
-                | Command::Listen(_)
-                | Command::History(_)
-                | Command::Upload(_)
-                | Command::Download(_),
-            )
-            | None => None,
+        let invitation = if let Some(Command::Register { invitation, .. }) = &self.command {
+            invitation.clone()
+        } else {
+            None
         };
         Ok(Config {
             data: Some(data),
@@ -262,26 +284,11 @@ fn default_data() -> anyhow::Result<PathBuf> {
         .context("no home folder is known: say where the account is kept with --data DIR")
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "a number of seconds, such as 10 or 0.5".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
-fn media_type(text: &str) -> Result<MediaType, String> {
-    MediaType::new(text).map_err(|error| error.to_string())
-}
-
-fn seq(text: &str) -> Result<Seq, String> {
-    let number = text.parse().map_err(|_| "a number from 1".to_owned())?;
-    Seq::new(number).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
     use clap::error::ErrorKind;
+    use quipu_protocol::id::ConversationId;
 
     use super::*;
 
@@ -304,8 +311,12 @@ mod tests {
             panic!("send")
         };
         assert_eq!(
-            (send.name.as_str(), send.text.as_str(), send.json),
-            ("bob", "-", false)
+            (send.place, send.text.as_deref(), send.json),
+            (
+                Place::User(UserId::new("bob").expect("valid")),
+                Some("-"),
+                false
+            )
         );
         let line = "listen --json --from-start --count 3 --timeout 1.5 --data /d";
         let Ok(Some(Command::Listen(listen))) = parse(line).map(|cli| cli.command) else {
@@ -328,7 +339,7 @@ mod tests {
             panic!("upload")
         };
         let bob = UserId::new("bob").expect("a name");
-        assert_eq!(upload.conversation, Target::User(bob));
+        assert_eq!(upload.conversation, Place::User(bob));
         assert_eq!(upload.file, PathBuf::from("cat.png"));
         assert!(upload.transfer.json && upload.source.is_none());
         let (id, hash) = ("ab".repeat(16), "cd".repeat(32));
@@ -336,7 +347,7 @@ mod tests {
         let Ok(Some(Command::Download(download))) = parse(&line).map(|cli| cli.command) else {
             panic!("download")
         };
-        let conversation = Target::Conversation(ConversationId([0xab; 16]));
+        let conversation = Place::Conversation(ConversationId([0xab; 16]));
         assert_eq!(download.conversation, conversation);
         assert_eq!(download.hash, MediaHash([0xcd; 32]));
     }

@@ -1,8 +1,14 @@
 //! The commands without the screen, and what their ends mean.
 
 mod account;
+mod ask;
+mod beside;
+mod changes;
+mod groups;
 mod history;
 mod listen;
+mod lists;
+mod rich;
 mod send;
 mod stdin;
 mod transfer;
@@ -17,7 +23,7 @@ use quipu_protocol::id::UserId;
 use tokio::sync::watch;
 
 use crate::cli::{Cli, Command};
-use crate::{json, text};
+use crate::{json, text, words};
 
 /// How a command ended, when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +52,27 @@ pub(crate) async fn run(cli: &Cli, command: &Command) -> anyhow::Result<Ended> {
     let client = Client::open(cli.config()?).await?;
     let ended = match command {
         Command::Register { account, .. } => account::register(&client, account).await,
-        Command::Login { account } => account::login(&client, account).await,
+        Command::Login(arguments) => account::login(&client, arguments).await,
         Command::Send(arguments) => send::run(&client, arguments).await,
         Command::Listen(arguments) => listen::run(&client, arguments).await,
         Command::History(arguments) => history::run(&client, arguments).await,
         Command::Upload(arguments) => transfer::upload(&client, arguments).await,
         Command::Download(arguments) => transfer::download(&client, arguments).await,
+        Command::Conversations(ask) => lists::conversations(&client, *ask).await,
+        Command::Group(command) => {
+            signed_in(&client).await?;
+            groups::run(&client, command).await
+        }
+        Command::Edit(arguments) => changes::edit(&client, arguments).await,
+        Command::Delete(message) => changes::delete(&client, message).await,
+        Command::React(arguments) => changes::react(&client, arguments).await,
+        Command::Versions(message) => lists::versions(&client, message).await,
+        Command::Timer(arguments) => changes::timer(&client, arguments).await,
+        Command::Devices(arguments) => changes::devices(&client, arguments).await,
+        Command::Block(arguments) => changes::block(&client, arguments, true).await,
+        Command::Unblock(arguments) => changes::block(&client, arguments, false).await,
+        Command::Report(arguments) => changes::report(&client, arguments).await,
+        Command::Privacy(arguments) => changes::privacy(&client, arguments).await,
     };
     client.close().await;
     ended
@@ -92,12 +113,12 @@ fn write_message(out: &mut impl Write, message: &Message, as_json: bool) -> io::
     if as_json {
         return write_json(out, &json::MessageLine::new(message));
     }
-    let said = message.content.text();
+    let said = words::said(&message.content);
     let with = message
         .to
         .map_or_else(String::new, |to: UserId| format!(" > {to}"));
     let at = json::rfc3339(message.sent_at);
-    for (number, line) in text::lines(said).enumerate() {
+    for (number, line) in text::lines(&said).enumerate() {
         let line = text::display(line);
         if number == 0 {
             writeln!(out, "{at}  {}{with}: {line}", message.from)?;

@@ -1,32 +1,193 @@
 //! The lines of `--json`, as SCHEMA.md documents them. Fields are only ever added.
 
+mod lists;
+mod news;
+#[cfg(test)]
+mod tests;
+
 use jiff::Timestamp;
-use quipu_protocol::event::Message;
-use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs};
+use quipu_protocol::event::{Attachment, Content, Gone, Message, Note, Role};
+use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs, UserId};
 use serde::Serialize;
 
-/// A message, as `listen --json` and `history --json` print it.
+pub(crate) use self::lists::{ConversationLine, DeviceLine, MemberLine, SettingsLine, VersionLine};
+pub(crate) use self::news::{ChangedLine, InvitedLine};
+
+/// A message, as `listen --json` and `history --json` print it. What a message does not have is left out.
 #[derive(Debug, Serialize)]
 pub(crate) struct MessageLine<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
     conversation: String,
     seq: u64,
     id: String,
     from: &'a str,
     text: &'a str,
     sent_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mentions: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarded: Option<ForwardedPart>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<AttachmentPart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<NotePart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reactions: Vec<ReactionPart<'a>>,
+}
+
+/// Where forwarded words come from.
+#[derive(Debug, Serialize)]
+struct ForwardedPart {
+    from: String,
+    sent_at: String,
+}
+
+/// A file of a message.
+#[derive(Debug, Serialize)]
+struct AttachmentPart<'a> {
+    hash: String,
+    size: u64,
+    media_type: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    width: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    height: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    duration_ms: u32,
+}
+
+/// Something that happened in the conversation; `from` of the message did it.
+#[derive(Debug, Default, Serialize)]
+struct NotePart<'a> {
+    what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_ms: Option<u64>,
+}
+
+/// A sign of a user.
+#[derive(Debug, Serialize)]
+struct ReactionPart<'a> {
+    user: &'a str,
+    emoji: &'a str,
 }
 
 impl<'a> MessageLine<'a> {
     /// The line of a message.
     pub(crate) fn new(message: &'a Message) -> Self {
-        let text = message.content.text();
+        let (rich, note, deleted) = match &message.content {
+            Content::Text(_) => (None, None, None),
+            Content::Rich(rich) => (Some(&**rich), None, None),
+            Content::Note(note) => (None, Some(NotePart::new(note)), None),
+            Content::Gone(gone) => (None, None, Some(gone_word(*gone))),
+        };
+        let state = message.state.as_deref();
+        let reactions = state.map_or(&[][..], |state| &state.reactions);
         Self {
+            kind: if note.is_some() { "note" } else { "message" },
             conversation: message.conversation.to_string(),
             seq: message.seq.get(),
             id: message.id.to_string(),
             from: message.from.as_str(),
-            text,
+            text: message.content.text(),
             sent_at: rfc3339(message.sent_at),
+            reply_to: rich.and_then(|rich| rich.reply_to).map(Seq::get),
+            mentions: rich.map_or_else(Vec::new, |rich| {
+                rich.mentions.iter().map(UserId::as_str).collect()
+            }),
+            forwarded: rich
+                .and_then(|rich| rich.forwarded.as_ref())
+                .map(|forwarded| ForwardedPart {
+                    from: forwarded.from.to_string(),
+                    sent_at: rfc3339(forwarded.sent_at),
+                }),
+            attachments: message
+                .content
+                .attachments()
+                .iter()
+                .map(AttachmentPart::new)
+                .collect(),
+            note,
+            deleted,
+            edited_at: state.and_then(|state| state.edited_at).map(rfc3339),
+            expires_at: state.and_then(|state| state.expires_at).map(rfc3339),
+            reactions: reactions
+                .iter()
+                .map(|reaction| ReactionPart {
+                    user: reaction.user.as_str(),
+                    emoji: &reaction.emoji,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<'a> AttachmentPart<'a> {
+    fn new(file: &'a Attachment) -> Self {
+        Self {
+            hash: file.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            size: file.size,
+            media_type: &file.media_type,
+            name: &file.name,
+            width: file.width,
+            height: file.height,
+            duration_ms: file.duration_ms,
+        }
+    }
+}
+
+impl<'a> NotePart<'a> {
+    fn new(note: &'a Note) -> Self {
+        let part = |what| Self {
+            what,
+            ..Self::default()
+        };
+        let with = |what, user: &UserId| Self {
+            user: Some(user.to_string()),
+            ..part(what)
+        };
+        match note {
+            Note::Created(title) => Self {
+                title: Some(title),
+                ..part("created")
+            },
+            Note::Joined => part("joined"),
+            Note::Left => part("left"),
+            Note::Invited(user) => with("invited", user),
+            Note::Removed(user) => with("removed", user),
+            Note::Role(user, role) => Self {
+                role: Some(role_word(*role)),
+                ..with("role", user)
+            },
+            Note::Title(title) => Self {
+                title: Some(title),
+                ..part("title")
+            },
+            Note::Topic(topic) => Self {
+                topic: Some(topic),
+                ..part("topic")
+            },
+            Note::Timer(keep_ms) => Self {
+                keep_ms: Some(*keep_ms),
+                ..part("timer")
+            },
         }
     }
 }
@@ -69,99 +230,54 @@ pub(crate) struct ProgressLine {
     pub(crate) total: u64,
 }
 
+/// A change that the gateway has carried out.
+#[derive(Debug, Serialize)]
+pub(crate) struct DoneLine {
+    done: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+}
+
+impl DoneLine {
+    /// The line of a command, by its name.
+    pub(crate) fn new(
+        done: &'static str,
+        conversation: Option<ConversationId>,
+        seq: Option<Seq>,
+    ) -> Self {
+        Self {
+            done,
+            conversation: conversation.map(|id| id.to_string()),
+            seq: seq.map(Seq::get),
+        }
+    }
+}
+
+/// What a role is called.
+pub(crate) fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Member => "member",
+        Role::Admin => "admin",
+        Role::Owner => "owner",
+    }
+}
+
+fn gone_word(gone: Gone) -> &'static str {
+    match gone {
+        Gone::Deleted => "deleted",
+        Gone::Expired => "expired",
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// UTC with milliseconds: `2026-11-03T12:00:00.000Z`. A time that no calendar knows becomes the last one it does.
 pub(crate) fn rfc3339(at: TimestampMs) -> String {
     let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
     let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use quipu_protocol::event::Content;
-    use quipu_protocol::id::{ClientSeq, DeviceId, UserId};
-
-    use super::*;
-
-    fn message() -> Message {
-        Message {
-            conversation: ConversationId([7; 16]),
-            seq: Seq::FIRST,
-            id: MessageId([0xab; 16]),
-            from: UserId::new("bob").expect("valid"),
-            from_device: DeviceId::new(1).expect("not zero"),
-            client_seq: ClientSeq::FIRST,
-            to: UserId::new("alice").ok(),
-            sent_at: TimestampMs(1_793_707_200_042),
-            content: Content::Text("one\ntwo \"quoted\" \u{1b}[m 日".into()),
-            state: None,
-        }
-    }
-
-    #[test]
-    fn lines_are_as_documented() {
-        let line = serde_json::to_string(&MessageLine::new(&message())).expect("it is plain data");
-        assert_eq!(
-            line,
-            r#"{"conversation":"07070707070707070707070707070707","seq":1,"id":"abababababababababababababababab","from":"bob","text":"one\ntwo \"quoted\" \u001b[m 日","sent_at":"2026-11-03T12:00:00.042Z"}"#
-        );
-        let sent = SentLine::new(ConversationId([7; 16]), Seq::FIRST, MessageId([1; 16]));
-        assert_eq!(
-            serde_json::to_string(&sent).expect("it is plain data"),
-            r#"{"conversation":"07070707070707070707070707070707","seq":1,"id":"01010101010101010101010101010101"}"#
-        );
-    }
-
-    /// SCHEMA.md names every field that a line can have, and shows the type that it has here.
-    #[test]
-    fn every_field_is_in_the_schema() {
-        let schema = include_str!("../SCHEMA.md");
-        let whole = message();
-        let message = serde_json::to_value(MessageLine::new(&whole)).expect("it is plain data");
-        let sent = SentLine::new(ConversationId([7; 16]), Seq::FIRST, MessageId([1; 16]));
-        let sent = serde_json::to_value(sent).expect("it is plain data");
-        let file = serde_json::to_value(FileLine {
-            conversation: String::new(),
-            hash: String::new(),
-            size: 1,
-            media_type: "a/b",
-            name: "",
-            moved: 1,
-        })
-        .expect("it is plain data");
-        let progress = serde_json::to_value(ProgressLine { done: 1, total: 2 });
-        let progress = progress.expect("it is plain data");
-        for (heading, line) in [
-            ("## A message", message),
-            ("## A sent message", sent),
-            ("## A file", file),
-            ("## Progress", progress),
-        ] {
-            let section = schema
-                .split(heading)
-                .nth(1)
-                .expect("it has its section")
-                .split("\n## ")
-                .next()
-                .unwrap_or_default();
-            let documented: Vec<&str> = section
-                .lines()
-                .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
-                .collect();
-            let fields = line.as_object().expect("an object");
-            assert_eq!(documented.len(), fields.len(), "{heading}: {documented:?}");
-            for (name, value) in fields {
-                let kind = if value.is_u64() { "integer" } else { "string" };
-                assert!(
-                    section.contains(&format!("| `{name}` | {kind} |")),
-                    "{heading}: {name} is a {kind}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn no_time_is_too_late() {
-        assert!(rfc3339(TimestampMs(u64::MAX)).starts_with("9999-"));
-    }
 }

@@ -15,6 +15,7 @@ mod terminal;
 mod tests;
 mod text;
 mod view;
+mod words;
 
 use std::process::ExitCode;
 

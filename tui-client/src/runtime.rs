@@ -12,6 +12,8 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quipu_client::{Client, Error, Target};
+use quipu_protocol::event::{NewGroup, Rich};
+use quipu_protocol::id::ConversationId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -175,9 +177,19 @@ impl Runtime {
                 conversation,
                 peer,
                 text,
+                reply_to,
             } => {
                 let target = peer.map_or(Target::Conversation(conversation), Target::User);
-                return Some(match client.send(target, text).await {
+                let rich = |text| Rich {
+                    text,
+                    reply_to,
+                    ..Rich::default()
+                };
+                let sent = match reply_to {
+                    Some(_) => client.send_rich(target, rich(text)).await,
+                    None => client.send(target, text).await,
+                };
+                return Some(match sent {
                     Ok(queued) => Event::Named {
                         echo,
                         id: queued.id,
@@ -188,6 +200,26 @@ impl Runtime {
                     },
                 });
             }
+            Effect::Change(change) => self.ask(async move {
+                match client.change(*change).await {
+                    Ok(()) => Event::ChangeDone,
+                    Err(error) => Event::ChangeFailed(format!("Not done: {error}")),
+                }
+            }),
+            Effect::MakeGroup(title) => self.ask(async move {
+                let group = NewGroup {
+                    conversation: ConversationId([0x80; 16]),
+                    title: title.clone(),
+                    topic: String::new(),
+                    open: false,
+                    history_from_start: false,
+                    invite: Vec::new(),
+                };
+                match client.create_group(group).await {
+                    Ok(id) => Event::GroupMade(id, title),
+                    Err(error) => Event::ChangeFailed(format!("Not done: {error}")),
+                }
+            }),
             Effect::Load { conversation, page } => {
                 self.ask(async move {
                     let result = load::page(&client, conversation, page)

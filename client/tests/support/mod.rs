@@ -95,8 +95,7 @@ pub(crate) fn tail(client: &Client) -> Tail {
 }
 
 pub(crate) fn text(message: &Message) -> &str {
-    let text = message.content.text();
-    text
+    message.content.text()
 }
 
 pub(crate) fn texts(messages: &[Message]) -> Vec<&str> {

@@ -154,7 +154,7 @@ fn optional_user(name: &str) -> Result<Option<UserId>, Violation> {
 }
 
 fn role(role: i32) -> Result<Role, Violation> {
-    Role::from_wire(role).ok_or(wrong("a role is one of this version"))
+    Role::from_wire(role).ok_or_else(|| wrong("a role is one of this version"))
 }
 
 fn time(ms: u64) -> Option<TimestampMs> {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use quipu_protocol::event::{Message, Receipt};
+use quipu_protocol::event::{Content, Invitation, Message, Note, Receipt};
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
+
+use crate::{text, words};
 
 /// One conversation as the list knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,10 @@ pub(crate) struct Conversation {
     pub(crate) id: ConversationId,
     /// The other member of a direct one.
     pub(crate) peer: Option<UserId>,
+    /// The title of a group, once it is known.
+    pub(crate) group: Option<String>,
+    /// Who invites the user into it, while that is not answered.
+    pub(crate) invited_by: Option<UserId>,
     /// Seq of the last message that is known to exist.
     pub(crate) head: Option<Seq>,
     /// When that was sent; `None` if it is not known or there is none.
@@ -39,6 +45,8 @@ impl Conversation {
         Self {
             id,
             peer,
+            group: None,
+            invited_by: None,
             head: None,
             last_at: None,
             preview: String::new(),
@@ -50,18 +58,24 @@ impl Conversation {
         }
     }
 
-    /// What it is called: the peer, or the start of the id for a group.
+    /// What it is called: the peer, a group's title, or the start of the id of a group that has not said it.
     pub(crate) fn title(&self) -> String {
-        match &self.peer {
-            Some(peer) => peer.to_string(),
-            None => format!("group {}", &self.id.to_string()[..8]),
+        match (&self.peer, &self.group) {
+            (Some(peer), _) => peer.to_string(),
+            (None, Some(title)) => text::display(&text::single_line(title)),
+            (None, None) => format!("group {}", &self.id.to_string()[..8]),
         }
     }
 
     /// Takes over the last message.
     pub(crate) fn set_last(&mut self, message: &Message) {
-        let text = message.content.text();
-        self.preview = crate::text::single_line(text)
+        if let Content::Note(note) = &message.content
+            && let Note::Created(title) | Note::Title(title) = &**note
+        {
+            self.group = Some(title.clone());
+        }
+        let said = words::said(&message.content);
+        self.preview = text::single_line(&said)
             .chars()
             .take(PREVIEW_CHARS)
             .collect();
@@ -87,8 +101,12 @@ impl Conversations {
     }
 
     /// Adds a conversation at the end of the list, or brings a known one up to date in its place.
-    pub(crate) fn upsert(&mut self, conversation: Conversation) {
+    pub(crate) fn upsert(&mut self, mut conversation: Conversation) {
         let id = conversation.id;
+        if let Some(known) = self.by_id.get(&id) {
+            conversation.invited_by = known.invited_by;
+            conversation.group = conversation.group.or_else(|| known.group.clone());
+        }
         if self.by_id.insert(id, conversation).is_none() {
             self.order.push(id);
         }
@@ -111,6 +129,24 @@ impl Conversations {
             order.push(id);
             Conversation::new(id, peer)
         })
+    }
+
+    /// Somebody wants the user in a group: it is a line of the list.
+    pub(crate) fn invited(&mut self, invitation: &Invitation) {
+        let row = self.entry(invitation.conversation, None);
+        row.group = Some(invitation.title.clone());
+        row.invited_by = Some(invitation.by);
+    }
+
+    /// The invitation is answered. A group of which nothing else is known goes.
+    pub(crate) fn answered(&mut self, id: &ConversationId, joined: bool) {
+        if let Some(row) = self.by_id.get_mut(id) {
+            row.invited_by = None;
+            if !joined && row.head.is_none() {
+                self.by_id.remove(id);
+                self.order.retain(|other| other != id);
+            }
+        }
     }
 
     /// In the order of the list.
@@ -147,7 +183,11 @@ impl Conversations {
         }
         row.head = Some(message.seq);
         row.set_last(message);
-        if message.from != me && row.read < Some(message.seq) {
+        let note = matches!(message.content, Content::Note(_));
+        if message.from == me && note {
+            row.invited_by = None;
+        }
+        if message.from != me && !note && row.read < Some(message.seq) {
             row.unread += 1;
         }
         true

@@ -70,7 +70,11 @@ impl Switcher {
             .iter()
             .enumerate()
             .filter_map(|(order, row)| {
-                Some((score(&query, &row.title())?, order, Choice::Known(row.id)))
+                Some((
+                    score(&query, &row.title().to_lowercase())?,
+                    order,
+                    Choice::Known(row.id),
+                ))
             })
             .collect();
         found.sort_by_key(|(score, order, _)| (*score, *order));

@@ -6,11 +6,11 @@ use std::ops::Range;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use quipu_protocol::event::Message;
+use quipu_protocol::event::{Changed, ChangedKind, Content, Message, MessageState, Reaction};
 use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs, UserId};
 
 use super::{EchoId, Page, Scroll};
-use crate::text;
+use crate::{text, words};
 
 /// Messages kept in the window. Above it those farthest from the reader are dropped; scrolling there loads them again.
 pub(crate) const WINDOW_MESSAGES_MAX: usize = 2_000;
@@ -28,6 +28,87 @@ pub(crate) struct Entry {
     pub(crate) at: DateTime,
     /// What it says.
     pub(crate) body: Body,
+    /// Which message it answers.
+    pub(crate) reply_to: Option<Seq>,
+    /// Whether it is a note or gone: nobody's own words.
+    pub(crate) quiet: bool,
+    state: MessageState,
+}
+
+impl Entry {
+    fn new(message: &Message, zone: &TimeZone) -> Self {
+        let mut entry = Self {
+            id: message.id,
+            from: message.from,
+            at: local_ms(message.sent_at, zone),
+            body: Body::new(""),
+            reply_to: None,
+            quiet: false,
+            state: message.state.as_deref().cloned().unwrap_or_default(),
+        };
+        entry.say(&message.content);
+        entry
+    }
+
+    fn say(&mut self, content: &Content) {
+        self.quiet = matches!(content, Content::Note(_) | Content::Gone(_));
+        self.body = match content {
+            Content::Note(note) => Body::new(&format!("{} {}", self.from, words::note(note))),
+            Content::Text(_) | Content::Rich(_) | Content::Gone(_) => {
+                Body::new(&words::said(content))
+            }
+        };
+        self.reply_to = match content {
+            Content::Rich(rich) => rich.reply_to,
+            Content::Text(_) | Content::Note(_) | Content::Gone(_) => None,
+        };
+    }
+
+    fn change(&mut self, changed: &Changed) {
+        if changed.version <= self.state.version {
+            return;
+        }
+        self.state.version = changed.version;
+        match (&changed.kind, changed.by) {
+            (ChangedKind::Edited(content), _) => {
+                self.say(content);
+                self.state.edited_at = Some(changed.at);
+            }
+            (ChangedKind::Gone(gone), _) => {
+                self.say(&Content::Gone(*gone));
+                self.state.reactions.clear();
+                self.state.edited_at = None;
+            }
+            (ChangedKind::Reacted { emoji, on }, Some(user)) => {
+                let reaction = Reaction {
+                    user,
+                    emoji: emoji.clone(),
+                };
+                self.state.reactions.retain(|known| *known != reaction);
+                if *on {
+                    self.state.reactions.push(reaction);
+                    self.state.reactions.sort_unstable();
+                }
+            }
+            (ChangedKind::Reacted { .. }, None) => {}
+        }
+    }
+
+    /// What stands below it, ready to be drawn: that it was edited, and its reactions with their counts; empty if nothing.
+    pub(crate) fn below(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for reaction in &self.state.reactions {
+            *counts.entry(&reaction.emoji).or_default() += 1;
+        }
+        let mut parts: Vec<String> = counts
+            .into_iter()
+            .map(|(emoji, count)| format!("{} {count}", text::display(&text::single_line(emoji))))
+            .collect();
+        if self.state.edited_at.is_some() && !self.quiet {
+            parts.push("(edited)".into());
+        }
+        parts.join("  ")
+    }
 }
 
 /// A message of this device that has no place in the conversation yet.
@@ -189,6 +270,12 @@ pub(crate) enum RowKind {
         /// Whether it is the message's last row.
         last: bool,
     },
+    /// What a message answers, above it.
+    Quote(Seq),
+    /// A note or what is gone: the n-th row of it.
+    Quiet(Seq, usize),
+    /// What stands below a message: reactions, and that it was edited.
+    Below(Seq),
     /// Why a pending message will not be sent.
     Failure(usize),
 }
@@ -398,6 +485,38 @@ impl Timeline {
         self.trim(false);
     }
 
+    /// Something happened to a message.
+    pub(crate) fn changed(&mut self, changed: &Changed) {
+        if let Some(entry) = self.messages.get_mut(&changed.seq) {
+            entry.change(changed);
+        }
+    }
+
+    /// The last message of the reader, or of somebody else, that says something.
+    pub(crate) fn last_of(&self, mine: bool) -> Option<(Seq, &Entry)> {
+        let mut newest = self.messages.iter().rev();
+        newest
+            .find(|(_, entry)| !entry.quiet && (entry.from == self.me) == mine)
+            .map(|(seq, entry)| (*seq, entry))
+    }
+
+    /// What a message answers in one line, ready to be drawn.
+    pub(crate) fn quote(&self, seq: Seq) -> String {
+        let to = self.messages.get(&seq).and_then(|entry| entry.reply_to);
+        match to.and_then(|to| self.messages.get(&to)) {
+            Some(entry) if entry.quiet => format!("┃ {}", text::single_line(entry.body.text())),
+            Some(entry) => {
+                let said = text::single_line(entry.body.text());
+                format!(
+                    "┃ {}: {}",
+                    self.shown_name(&entry.from),
+                    text::display(&said)
+                )
+            }
+            None => "┃ an earlier message".into(),
+        }
+    }
+
     /// Shows a message at once, before the outbox has it.
     pub(crate) fn echo(&mut self, echo: EchoId, written: &str, now: Timestamp) {
         self.pending.push(Pending {
@@ -542,11 +661,26 @@ impl Timeline {
                 Some(entry.from),
                 entry.from == self.me,
             );
+            if entry.quiet {
+                for row in 0..entry.body.layout(columns.text) {
+                    rows.push(seq.get(), RowKind::Quiet(*seq, row));
+                }
+                // Whoever goes on is named again.
+                rows.from = None;
+                continue;
+            }
+            if entry.reply_to.is_some() {
+                rows.named = true;
+                rows.push(seq.get(), RowKind::Quote(*seq));
+            }
             rows.message(
                 seq.get(),
                 EntryRef::Placed(*seq),
                 entry.body.layout(columns.text),
             );
+            if !entry.below().is_empty() {
+                rows.push(seq.get(), RowKind::Below(*seq));
+            }
         }
         for (index, pending) in self.pending.iter_mut().enumerate() {
             let key = PENDING_KEYS + index as u64;
@@ -580,14 +714,13 @@ impl Timeline {
     }
 
     fn place_message(&mut self, message: &Message) {
-        let said = message.content.text();
         self.settle(message.id);
-        self.messages.entry(message.seq).or_insert_with(|| Entry {
-            id: message.id,
-            from: message.from,
-            at: local_ms(message.sent_at, &self.zone),
-            body: Body::new(said),
-        });
+        let version = message.state.as_ref().map_or(0, |state| state.version);
+        let known = self.messages.get(&message.seq);
+        if known.is_none_or(|known| known.state.version < version) {
+            let entry = Entry::new(message, &self.zone);
+            self.messages.insert(message.seq, entry);
+        }
     }
 
     /// A message has its place now: it is no longer pending.

@@ -2,12 +2,12 @@
 
 use std::io::{self, BufRead};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use quipu_client::Client;
 use quipu_protocol::limits::PASSWORD_BYTES_MAX;
 
 use super::Ended;
-use crate::cli::Account;
+use crate::cli::{Account, LoginArgs};
 
 /// Makes an account.
 pub(super) async fn register(client: &Client, account: &Account) -> anyhow::Result<Ended> {
@@ -19,10 +19,12 @@ pub(super) async fn register(client: &Client, account: &Account) -> anyhow::Resu
 }
 
 /// Uses an account that exists.
-pub(super) async fn login(client: &Client, account: &Account) -> anyhow::Result<Ended> {
-    let used = client
-        .login(account.name.as_str(), &password().await?)
-        .await?;
+pub(super) async fn login(client: &Client, arguments: &LoginArgs) -> anyhow::Result<Ended> {
+    let used = match (&arguments.token_file, &arguments.name) {
+        (Some(file), _) => client.login_with_token(file).await?,
+        (None, Some(name)) => client.login(name.as_str(), &password().await?).await?,
+        (None, None) => bail!("say whose account, or give --token-file"),
+    };
     println!("logged in as {}", used.user);
     Ok(Ended::Done)
 }

@@ -15,7 +15,7 @@ use crate::cli::HistoryArgs;
 /// Prints all of it, the oldest message first.
 pub(super) async fn run(client: &Client, arguments: &HistoryArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
-    let conversation = ConversationId::direct(&me, &arguments.name);
+    let conversation = arguments.place.id(&me);
     // Up to where it is printed.
     let mut printed = arguments.after;
     let online = timeout(arguments.wait, client.online()).await;

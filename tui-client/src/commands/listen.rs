@@ -1,11 +1,12 @@
-//! `listen`: print the inbox, each message once, also across restarts.
+//! `listen`: print the inbox, each message once, also across restarts, and what happens beside messages.
 
 use std::io::{self, Write};
 
-use quipu_client::{Account, Arrival, Client, ConnectionState};
+use quipu_client::{Account, Arrival, Client, ConnectionState, Error};
 use quipu_protocol::id::Cursor;
 use tokio::time::{Instant, sleep_until};
 
+use super::beside::Beside;
 use super::{Ended, gave_up, signed_in, write_message};
 use crate::cli::ListenArgs;
 
@@ -16,6 +17,8 @@ const PRINTED: &str = "printed";
 ///
 /// The place is stored after the lines were flushed: a kill between the two prints at most one batch again, none is left out.
 pub(super) async fn run(client: &Client, arguments: &ListenArgs) -> anyhow::Result<Ended> {
+    // Before anything is waited for: what happens beside messages is heard from here on.
+    let events = client.events();
     let account = signed_in(client).await?;
     let deadline = arguments.timeout.map(|timeout| Instant::now() + timeout);
     let printed = client.bookmark(PRINTED).await?.unwrap_or(Cursor::START);
@@ -28,11 +31,20 @@ pub(super) async fn run(client: &Client, arguments: &ListenArgs) -> anyhow::Resu
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut connection = client.connection();
     let mut trouble = client.connection();
+    let mut beside = Beside::new(events, start);
     let mut stored = printed;
     while left > 0 {
         let batch = tokio::select! {
             biased;
             batch = tail.next() => batch?,
+            line = beside.next(), if arguments.json => {
+                match line {
+                    Some(line) if write_line(&line)? => left -= 1,
+                    Some(_) => return Ok(Ended::Done),
+                    None => return Err(Error::Closed.into()),
+                }
+                continue;
+            }
             reason = gave_up(&mut connection) => return Err(reason),
             () = report(&mut trouble) => continue,
             () = until(deadline) => break,
@@ -48,12 +60,23 @@ pub(super) async fn run(client: &Client, arguments: &ListenArgs) -> anyhow::Resu
         let Some(last) = print(&batch, &account, arguments, &mut left)? else {
             return Ok(Ended::Done);
         };
+        beside.reached(last);
         if last > stored {
             client.set_bookmark(PRINTED, last).await?;
             stored = last;
         }
     }
     Ok(Ended::Done)
+}
+
+/// Writes a finished line; false if nobody reads any more.
+fn write_line(line: &[u8]) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(line).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Prints what of a batch is wanted and flushes it. Gives the place of the last one looked at; `None` if nobody reads any more.

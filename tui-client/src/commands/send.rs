@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use anyhow::Context;
-use quipu_client::{Client, Error, LocalMessage, Target};
+use quipu_client::{Client, Error, LocalMessage};
+use quipu_protocol::event::Rich;
 use tokio::time::timeout;
 
+use super::rich;
 use super::stdin::{self, Line};
 use super::{Ended, gave_up, signed_in, why, write_json};
 use crate::cli::SendArgs;
@@ -17,20 +19,23 @@ const UNACKED_MAX: usize = 256;
 
 /// Sends one message, or one for each line of standard input.
 pub(super) async fn run(client: &Client, arguments: &SendArgs) -> anyhow::Result<Ended> {
-    signed_in(client).await?;
+    let me = signed_in(client).await?.user;
     let mut sending = Sending {
         client,
         arguments,
         unacked: VecDeque::new(),
         refused: false,
     };
-    if arguments.text != "-" {
-        sending
-            .queue(vec![Line {
-                number: 1,
-                text: arguments.text.clone(),
-            }])
-            .await?;
+    let rich = rich::content(client, arguments, me).await?;
+    if rich.is_some() || sending.text() != "-" {
+        match rich {
+            Some(rich::Found::Rich(rich)) => sending.queue_rich(rich).await?,
+            Some(rich::Found::Away) => return Ok(Ended::Away),
+            None => {
+                let text = sending.text().to_owned();
+                sending.queue(vec![Line { number: 1, text }]).await?;
+            }
+        }
         return sending.finish().await;
     }
     let mut lines = stdin::lines();
@@ -76,9 +81,21 @@ impl Sending<'_> {
             .unzip();
         let queued = self
             .client
-            .send_batch(Target::User(self.arguments.name), texts)
+            .send_batch(self.arguments.place.target(), texts)
             .await?;
         self.unacked.extend(numbers.into_iter().zip(queued));
+        Ok(())
+    }
+
+    /// What to send, or `-`.
+    fn text(&self) -> &str {
+        self.arguments.text.as_deref().unwrap_or_default()
+    }
+
+    async fn queue_rich(&mut self, rich: Rich) -> anyhow::Result<()> {
+        let target = self.arguments.place.target();
+        let queued = self.client.send_rich(target, rich).await?;
+        self.unacked.push_back((1, queued));
         Ok(())
     }
 
@@ -119,7 +136,7 @@ impl Sending<'_> {
                     out.flush()?;
                 }
                 Ok(Err(Error::Refused(refusal))) => {
-                    let line = if self.arguments.text == "-" {
+                    let line = if self.text() == "-" {
                         format!("line {number}: ")
                     } else {
                         String::new()

@@ -24,12 +24,10 @@ pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
         },
         ClientEvent::Receipt(receipt) => Event::Receipt(receipt),
         ClientEvent::Noticed(message) => Event::Message(message.as_ref().clone()),
-        ClientEvent::Invited(_) => return None,
-        // The cache has it already: the screen reads again what it shows.
-        ClientEvent::Changed(_)
-        | ClientEvent::CaughtUp(_)
-        | ClientEvent::Resynced
-        | ClientEvent::Lagged { .. } => Event::Stale,
+        ClientEvent::Invited(invitation) => Event::Invited(invitation),
+        ClientEvent::Changed(changed) => Event::Changed(changed),
+        ClientEvent::CaughtUp(conversation) => Event::CaughtUp(conversation),
+        ClientEvent::Resynced | ClientEvent::Lagged { .. } => Event::Stale,
     })
 }
 
@@ -51,6 +49,7 @@ pub(super) fn summary(summary: ConversationSummary) -> Conversation {
     if let Some(last) = &summary.last {
         row.set_last(last);
     }
+    row.group = summary.title.or(row.group);
     row.head = summary.head;
     row.unread = summary.unread;
     row.read = summary.read;

@@ -53,6 +53,7 @@ fn first_conversation() {
         conversation: direct("bob"),
         peer: Some(user("bob")),
         text: "Hello".into(),
+        reply_to: None,
     }));
     shows!(scene, "first_message_queued");
 }

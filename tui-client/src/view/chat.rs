@@ -8,7 +8,7 @@ use ratatui::style::Style;
 
 use super::{cursor_at, list, put, put_centred, put_right, theme};
 use crate::app::areas::{Areas, PROMPT_COLUMNS};
-use crate::app::timeline::{Columns, EntryRef, Row, RowKind};
+use crate::app::timeline::{Columns, Entry, EntryRef, Row, RowKind};
 use crate::app::{App, Connection, Mark, Open};
 use crate::text;
 
@@ -161,6 +161,26 @@ fn draw_row(app: &App, open: &Open, row: &Row, area: Rect, line: usize, buffer: 
             theme::dim(),
         ),
         RowKind::Unread => draw_line(buffer, area, line, "unread", theme::unread()),
+        RowKind::Quiet(seq, at) => {
+            if let Some(entry) = open.timeline.entry(seq) {
+                put_centred(buffer, area, line, &entry.body.row(at), theme::dim());
+            }
+        }
+        RowKind::Quote(seq) => {
+            let words = open.timeline.quote(seq);
+            draw_beside(buffer, area, columns, line, &words, theme::dim());
+        }
+        RowKind::Below(seq) => {
+            let words = open.timeline.entry(seq).map(Entry::below);
+            draw_beside(
+                buffer,
+                area,
+                columns,
+                line,
+                &words.unwrap_or_default(),
+                theme::dim(),
+            );
+        }
         RowKind::Failure(index) => {
             let reason = open
                 .timeline
@@ -171,72 +191,86 @@ fn draw_row(app: &App, open: &Open, row: &Row, area: Rect, line: usize, buffer: 
                 "not sent (Esc takes it back): {}",
                 text::single_line(reason.unwrap_or_default())
             );
-            let room = usize::from(area.width).saturating_sub(columns.indent());
-            put(
-                buffer,
-                area,
-                line,
-                columns.indent(),
-                &text::truncate(&words, room),
-                theme::bad(),
-            );
+            draw_beside(buffer, area, columns, line, &words, theme::bad());
         }
-        RowKind::Text {
-            entry,
-            row,
-            named,
-            last,
-        } => {
-            let (from, at, body) = match entry {
-                EntryRef::Placed(seq) => match open.timeline.entry(seq) {
-                    Some(entry) => (Some(entry.from), entry.at, &entry.body),
-                    None => return,
-                },
-                EntryRef::Pending(index) => match open.timeline.pending().get(index) {
-                    Some(pending) => (app.me, pending.at, &pending.body),
-                    None => return,
-                },
-            };
-            if row == 0 && columns.time > 0 {
-                let time = format!("{:02}:{:02}", at.hour(), at.minute());
-                put(buffer, area, line, columns.margin, &time, theme::dim());
-            }
-            if named
-                && columns.name > 0
-                && let Some(from) = &from
-            {
-                let style = if app.me == Some(*from) {
-                    theme::own_name()
-                } else {
-                    theme::name(from)
-                };
-                let name = text::truncate(open.timeline.shown_name(from), columns.name);
-                put(
-                    buffer,
-                    area,
-                    line,
-                    columns.margin + columns.time,
-                    &name,
-                    style,
-                );
-            }
-            put(
-                buffer,
-                clipped(area, columns),
-                line,
-                columns.indent(),
-                &body.row(row),
-                Style::new(),
-            );
-            if last
-                && columns.mark > 0
-                && let Some(mark) = app.mark(entry)
-            {
-                let (sign, style) = sign(mark);
-                put_right(buffer, area, line, &format!("{sign} "), style);
-            }
-        }
+        RowKind::Text { .. } => draw_text(app, open, row.kind, area, line, buffer),
     }
+}
+
+/// Draws one row of a message: the time and the name before its first, the mark behind its last.
+fn draw_text(app: &App, open: &Open, kind: RowKind, area: Rect, line: usize, buffer: &mut Buffer) {
+    let RowKind::Text {
+        entry,
+        row,
+        named,
+        last,
+    } = kind
+    else {
+        return;
+    };
+    let columns = open.timeline.columns();
+    let (from, at, body) = match entry {
+        EntryRef::Placed(seq) => match open.timeline.entry(seq) {
+            Some(entry) => (Some(entry.from), entry.at, &entry.body),
+            None => return,
+        },
+        EntryRef::Pending(index) => match open.timeline.pending().get(index) {
+            Some(pending) => (app.me, pending.at, &pending.body),
+            None => return,
+        },
+    };
+    if row == 0 && columns.time > 0 {
+        let time = format!("{:02}:{:02}", at.hour(), at.minute());
+        put(buffer, area, line, columns.margin, &time, theme::dim());
+    }
+    if named
+        && columns.name > 0
+        && let Some(from) = &from
+    {
+        let style = if app.me == Some(*from) {
+            theme::own_name()
+        } else {
+            theme::name(from)
+        };
+        let name = text::truncate(open.timeline.shown_name(from), columns.name);
+        put(
+            buffer,
+            area,
+            line,
+            columns.margin + columns.time,
+            &name,
+            style,
+        );
+    }
+    put(
+        buffer,
+        clipped(area, columns),
+        line,
+        columns.indent(),
+        &body.row(row),
+        Style::new(),
+    );
+    if last
+        && columns.mark > 0
+        && let Some(mark) = app.mark(entry)
+    {
+        let (sign, style) = sign(mark);
+        put_right(buffer, area, line, &format!("{sign} "), style);
+    }
+}
+
+/// Words in the column of the text, cut at the edge.
+fn draw_beside(
+    buffer: &mut Buffer,
+    area: Rect,
+    columns: Columns,
+    line: usize,
+    words: &str,
+    style: Style,
+) {
+    let room = usize::from(area.width).saturating_sub(columns.indent());
+    let words = text::truncate(words, room);
+    put(buffer, area, line, columns.indent(), &words, style);
 }
 
 /// The area without the column of the marks, so that text which hangs over its column does not touch them.
@@ -260,6 +294,9 @@ pub(super) fn sign(mark: Mark) -> (&'static str, Style) {
 }
 
 fn top(app: &App, open: &Open) -> String {
+    if let Some(by) = app.open_row().and_then(|row| row.invited_by) {
+        return format!("{by} invites you: /join accepts, /leave declines");
+    }
     if let Some(reason) = &open.timeline.load_error {
         return text::display(&format!(
             "Older messages did not come: {}",

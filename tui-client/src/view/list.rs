@@ -30,14 +30,16 @@ pub(super) fn draw(app: &App, areas: &Areas, buffer: &mut Buffer) {
             unread_below += row.unread;
             continue;
         }
-        let count = if row.unread > 0 {
+        let count = if row.invited_by.is_some() {
+            "invited".into()
+        } else if row.unread > 0 {
             count(row.unread)
         } else {
             String::new()
         };
         let room = usize::from(area.width).saturating_sub(count.len() + 3);
         let title = text::truncate(&row.title(), room);
-        let style = if row.unread > 0 {
+        let style = if row.unread > 0 || row.invited_by.is_some() {
             theme::unread()
         } else {
             ratatui::style::Style::new()

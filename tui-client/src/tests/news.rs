@@ -1,0 +1,191 @@
+//! Groups, and what happens to messages after they are sent, on the screen.
+
+use quipu_protocol::event::{
+    Change, Changed, ChangedKind, Content, Gone, Invitation, Message, MessageState, Note, Reaction,
+    Rich,
+};
+use quipu_protocol::id::{ConversationId, TimestampMs};
+
+use super::scene::{Scene, direct, message, seq, user};
+use crate::app::conversations::Conversation;
+use crate::app::{EchoId, Effect, Event, Loaded, Page};
+
+macro_rules! shows {
+    ($scene:expr, $name:literal) => {
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!($name, $scene.screen());
+        });
+    };
+}
+
+const GROUP: ConversationId = ConversationId([0x8a; 16]);
+
+fn in_group(from: &str, number: u64, content: Content) -> Message {
+    Message {
+        conversation: GROUP,
+        to: None,
+        content,
+        ..message("ayllu", from, number, number as i64 - 20, "")
+    }
+}
+
+fn note(from: &str, number: u64, note: Note) -> Message {
+    in_group(from, number, Content::Note(Box::new(note)))
+}
+
+fn group_scene() -> Scene {
+    let mut scene = Scene::alice(72, 20);
+    let messages = vec![
+        note("ana", 1, Note::Created("Ayllu \u{1b}[31m".into())),
+        note("ana", 2, Note::Invited(user("ben"))),
+        note("ben", 3, Note::Joined),
+        in_group("ben", 4, Content::Text("Who carries the cords?".into())),
+        in_group(
+            "alice",
+            5,
+            Content::Rich(Box::new(Rich {
+                text: "I do.".into(),
+                reply_to: Some(seq(4)),
+                ..Rich::default()
+            })),
+        ),
+        in_group("ana", 6, Content::Text("Take the high road.".into())),
+        in_group("ben", 7, Content::Text("Wrong room".into())),
+    ];
+    let mut row = Conversation::new(GROUP, None);
+    row.group = Some("Ayllu".into());
+    row.set_last(&messages[6]);
+    row.head = Some(seq(7));
+    row.read = Some(seq(7));
+    scene.event(Event::Conversations(vec![row]));
+    scene.event(Event::Page {
+        conversation: GROUP,
+        page: Page::Latest,
+        result: Ok(Loaded {
+            messages,
+            waiting: Vec::new(),
+        }),
+    });
+    scene
+}
+
+fn changed(number: u64, version: u32, by: &str, kind: ChangedKind) -> Event {
+    Event::Changed(Box::new(Changed {
+        conversation: GROUP,
+        seq: seq(number),
+        version,
+        by: Some(user(by)),
+        at: TimestampMs(0),
+        kind,
+    }))
+}
+
+fn sign(number: u64, version: u32, by: &str, emoji: &str, on: bool) -> Event {
+    let emoji = emoji.to_owned();
+    changed(number, version, by, ChangedKind::Reacted { emoji, on })
+}
+
+#[test]
+fn a_group_with_notes_and_an_answer() {
+    shows!(group_scene(), "group");
+}
+
+#[test]
+fn edits_deletions_and_reactions_arrive() {
+    let mut scene = group_scene();
+    let edited = ChangedKind::Edited(Content::Text("Take the low road.".into()));
+    scene.event(changed(6, 2, "ana", edited));
+    // An older change that comes late says nothing any more.
+    let late = ChangedKind::Edited(Content::Text("Take no road.".into()));
+    scene.event(changed(6, 1, "ana", late));
+    scene.event(changed(7, 1, "ben", ChangedKind::Gone(Gone::Deleted)));
+    scene.event(sign(5, 1, "ana", "👍", true));
+    scene.event(sign(5, 2, "ben", "👍", true));
+    scene.event(sign(5, 3, "ben", "🎉", true));
+    scene.event(sign(5, 4, "ben", "🎉", false));
+    shows!(scene, "group_changed");
+}
+
+#[test]
+fn a_page_brings_what_happened_before() {
+    let mut scene = Scene::alice(60, 10);
+    let mut old = message("bob", "bob", 1, -3, "Four llamas.");
+    old.state = Some(Box::new(MessageState {
+        version: 2,
+        edited_at: Some(TimestampMs(1)),
+        expires_at: None,
+        reactions: vec![Reaction {
+            user: user("alice"),
+            emoji: "🦙".into(),
+        }],
+    }));
+    let mut gone = message("bob", "bob", 2, -2, "");
+    gone.content = Content::Gone(Gone::Expired);
+    scene.load("bob", vec![old, gone], 0);
+    shows!(scene, "changed_before");
+}
+
+#[test]
+fn an_invitation_is_shown_and_answered() {
+    let mut scene = Scene::alice(72, 12);
+    scene.event(Event::Invited(Invitation {
+        conversation: GROUP,
+        by: user("ana"),
+        title: "Ayllu".into(),
+        at: TimestampMs(0),
+    }));
+    scene.keys("<ctrl-k>Ayllu<enter>");
+    scene.event(Event::Page {
+        conversation: GROUP,
+        page: Page::Latest,
+        result: Ok(Loaded::default()),
+    });
+    shows!(scene, "invited");
+    scene.keys("/join<enter>");
+    let join = Effect::Change(Box::new(Change::Join(GROUP)));
+    assert!(scene.effects.contains(&join));
+    let row = scene.app.conversations.get(&GROUP).expect("in the list");
+    assert_eq!(row.invited_by, None);
+    scene.keys("/leave<enter>");
+    assert!(scene.app.conversations.get(&GROUP).is_none());
+}
+
+#[test]
+fn words_behind_a_slash_change_the_last_messages() {
+    let mut scene = Scene::with_bob(80, 16);
+    let conversation = direct("bob");
+    scene.keys("/reply Soon.<enter>/edit Three llamas.<enter>/delete<enter>/react 👍<enter>//home<enter>/nonsense<enter>");
+    let changes: Vec<&Effect> = scene
+        .effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Change(_) | Effect::Send { .. }))
+        .collect();
+    let send = |echo, text: &str, reply_to| Effect::Send {
+        echo: EchoId(echo),
+        conversation,
+        peer: Some(user("bob")),
+        text: text.into(),
+        reply_to,
+    };
+    let change = |change| Effect::Change(Box::new(change));
+    let expected = [
+        send(0, "Soon.", Some(seq(4))),
+        change(Change::Edit {
+            conversation,
+            seq: seq(5),
+            content: Content::Text("Three llamas.".into()),
+        }),
+        change(Change::Delete(conversation, seq(5))),
+        change(Change::React {
+            conversation,
+            seq: seq(4),
+            emoji: "👍".into(),
+            on: true,
+        }),
+        send(1, "/home", None),
+    ];
+    assert_eq!(changes, expected.iter().collect::<Vec<_>>());
+    let notice = scene.app.notice.as_deref().expect("it is said");
+    assert!(notice.starts_with("There is no /nonsense."), "{notice}");
+    assert_eq!(scene.app.composer().text(), "/nonsense");
+}
