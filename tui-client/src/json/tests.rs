@@ -118,6 +118,35 @@ fn every_note_says_what_and_whom() {
     }
 }
 
+/// A conversation with everything that one can have.
+fn whole_entry() -> ConversationEntry {
+    ConversationEntry {
+        conversation: ConversationId([7; 16]),
+        peer: Some(user("bob")),
+        group: Some(GroupInfo {
+            title: "Ayllu".into(),
+            topic: "knots".into(),
+            role: Some(Role::Member),
+            invited_by: Some(user("bob")),
+            members: 3,
+            open: false,
+            history_from_start: true,
+            pulled: false,
+        }),
+        head: Some(Seq::FIRST),
+        first: Seq::FIRST,
+        delivered: None,
+        read: Some(Seq::FIRST),
+        unread: 0,
+        last: Some(message()),
+        activity: AT,
+        keep_ms: 0,
+        peer_delivered: None,
+        peer_read: Some(Seq::FIRST),
+        blocked: false,
+    }
+}
+
 /// Lines with every field that they can have, by the heading under which SCHEMA.md has them.
 fn whole_lines() -> Vec<(&'static str, Value)> {
     let conversation = ConversationId([7; 16]);
@@ -148,32 +177,7 @@ fn whole_lines() -> Vec<(&'static str, Value)> {
         title: "Ayllu".into(),
         at: AT,
     };
-    let last = message();
-    let entry = ConversationEntry {
-        conversation,
-        peer: Some(user("bob")),
-        group: Some(GroupInfo {
-            title: "Ayllu".into(),
-            topic: "knots".into(),
-            role: Some(Role::Member),
-            invited_by: Some(user("bob")),
-            members: 3,
-            open: false,
-            history_from_start: true,
-            pulled: false,
-        }),
-        head: Some(Seq::FIRST),
-        first: Seq::FIRST,
-        delivered: None,
-        read: Some(Seq::FIRST),
-        unread: 0,
-        last: Some(last),
-        activity: AT,
-        keep_ms: 0,
-        peer_delivered: None,
-        peer_read: Some(Seq::FIRST),
-        blocked: false,
-    };
+    let entry = whole_entry();
     let member = MemberEntry {
         user: user("bob"),
         role: Role::Owner,
