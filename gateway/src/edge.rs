@@ -83,6 +83,8 @@ pub struct Surroundings {
     pub media: Arc<Media>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Members up to which the messages of a new group go into every inbox.
+    pub fan_out_max: u32,
 }
 
 /// What all connection tasks share.

@@ -118,6 +118,7 @@ impl Gateway {
         let identity = Identity::open(&config.tls, backbone.folder.path())?;
         let queries = Queries::new(
             Arc::clone(&backbone.store),
+            backbone.shards,
             config.limits.queries as usize,
             Arc::clone(&metrics),
         );
@@ -166,6 +167,7 @@ impl Gateway {
             sessions: Sessions::new(boot, stalled_after),
             media,
             metrics: Arc::clone(&metrics),
+            fan_out_max: config.groups.fan_out_max,
         };
         let edge = Edge::start(config.listen, &config.edge, &config.limits, &identity, with)?;
         let sweeping = tokio::spawn(sweep::run(

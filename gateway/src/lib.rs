@@ -1,5 +1,6 @@
 //! Starts a gateway inside any process: `Gateway::start(&config)`.
 
+pub mod access;
 pub mod accounts;
 pub mod admin;
 mod batch;

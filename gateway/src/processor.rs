@@ -402,8 +402,16 @@ impl Processor {
         Ok(batch)
     }
 
-    /// Brings the entities that the batch touches into memory, with one read of the store.
+    /// Brings the entities that the batch touches into memory: with one read of the store, and one more when it spreads
+    /// messages of a group whose roster was not there.
     fn load(&mut self, batch: &[(ShardId, Vec<Record>)]) -> Result<(), ProcessorError> {
+        // It ends: what was loaded is not missing again, and what else a record needs depends on its roster only.
+        while self.load_missing(batch)? {}
+        Ok(())
+    }
+
+    /// Loads what is known to be needed; says whether anything was, which may show that more is.
+    fn load_missing(&mut self, batch: &[(ShardId, Vec<Record>)]) -> Result<bool, ProcessorError> {
         let mut wanted: Vec<(ShardId, EntityKey)> = Vec::new();
         for (shard, records) in batch {
             let Some(state) = self.shards.get(shard) else {
@@ -416,8 +424,11 @@ impl Processor {
             wanted.extend(missing.into_iter().map(|key| (*shard, key)));
         }
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
+        let more = wanted
+            .iter()
+            .any(|(_, key)| matches!(key, EntityKey::Roster(..)));
         let keys: Vec<EntityKey> = wanted.iter().map(|(_, key)| *key).collect();
         let rows = self.surroundings.store.entities(&keys)?;
         for ((shard, key), row) in wanted.into_iter().zip(rows) {
@@ -427,7 +438,7 @@ impl Processor {
                     .map_err(|error| ProcessorError::Corrupt(shard, error))?;
             }
         }
-        Ok(())
+        Ok(more)
     }
 
     fn apply(&mut self, batch: &[(ShardId, Vec<Record>)]) {
@@ -490,6 +501,7 @@ impl Processor {
         for action in self.effects.actions.drain(..) {
             match action {
                 Action::Push { user, event } => registry.push(&user, event),
+                Action::Notice { users, notice } => registry.notice(&users, &notice),
                 Action::Answer {
                     user,
                     device,

@@ -1,5 +1,6 @@
 //! Reads for the edge: accounts, inbox pages, history pages. Run on blocking threads, a bounded number at once.
 
+mod groups;
 mod lists;
 
 use std::collections::BTreeMap;
@@ -7,23 +8,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use quipu_core::row::{
-    Account, Conversation, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow, IndexRange,
-};
-use quipu_protocol::error::RejectCode;
+use quipu_core::row::{Account, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow, IndexRange};
+use quipu_core::shard::ShardCount;
 use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, UserId};
 use quipu_protocol::limits::{
-    HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX, MESSAGE_OVERHEAD_BYTES_MAX,
-    REQUEST_FRAME_BYTES_MAX, TEXT_BYTES_MAX,
+    CONVERSATIONS_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX,
+    MESSAGE_OVERHEAD_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use quipu_protocol::media::MediaHash;
 use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
 use tokio::sync::Semaphore;
 
+use crate::access::{Access, Member, access};
 use crate::store::{HistoryRange, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -46,10 +46,25 @@ pub enum QueryError {
     Stopping,
 }
 
+/// What was found out about what a command claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// All is as the command needs it.
+    Sound {
+        /// Whether the user is a member of the conversation already.
+        is_in: bool,
+    },
+    /// There is no such user.
+    Missing(UserId),
+    /// The one who asks is in as many conversations as there may be.
+    NoRoom,
+}
+
 /// Reads the store on blocking threads. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
     store: Arc<dyn Store>,
+    shards: ShardCount,
     running: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
@@ -72,9 +87,15 @@ pub struct InboxPage {
 
 impl Queries {
     /// At most `running_max` reads at once; more wait, each in the task that asked.
-    pub fn new(store: Arc<dyn Store>, running_max: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        shards: ShardCount,
+        running_max: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             store,
+            shards,
             running: Arc::new(Semaphore::new(running_max)),
             metrics,
         }
@@ -98,29 +119,22 @@ impl Queries {
         .await
     }
 
+    /// Whether all of `exist` exist, and whether `user` is in the conversation `enters`, or may be in one more.
+    pub async fn check(
+        &self,
+        user: UserId,
+        exist: Vec<UserId>,
+        enters: Option<ConversationId>,
+    ) -> Result<Checked, QueryError> {
+        self.run(move |store| check(store, &user, &exist, enters.as_ref()))
+            .await
+    }
+
     /// Whether there is such a user.
     pub async fn user_exists(&self, user: UserId) -> Result<bool, QueryError> {
         self.run(move |store| {
             let rows = store.entities(&[EntityKey::Account(user)])?;
             Ok(rows.into_iter().flatten().next().is_some())
-        })
-        .await
-    }
-
-    /// Whether there is such a user, and whether the conversation exists.
-    pub async fn peer(
-        &self,
-        user: UserId,
-        conversation: ConversationId,
-    ) -> Result<(bool, bool), QueryError> {
-        self.run(move |store| {
-            let keys = [
-                EntityKey::Account(user),
-                EntityKey::Conversation(conversation),
-            ];
-            let mut rows = store.entities(&keys)?.into_iter();
-            let mut exists = || rows.next().flatten().is_some();
-            Ok((exists(), exists()))
         })
         .await
     }
@@ -132,11 +146,8 @@ impl Queries {
         conversation: ConversationId,
     ) -> Result<bool, QueryError> {
         self.run(move |store| {
-            let rows = store.entities(&[EntityKey::Conversation(conversation)])?;
-            let Some(row) = rows.into_iter().flatten().next() else {
-                return Ok(false);
-            };
-            Ok(Conversation::decode(&row)?.member(&user).is_some())
+            let access = access(store, &user, &conversation)?;
+            Ok(matches!(access, Access::Member(_)))
         })
         .await
     }
@@ -171,7 +182,8 @@ impl Queries {
         connected: Vec<DeviceId>,
         query: Query,
     ) -> Result<Result<Answer, Rejection>, QueryError> {
-        self.run(move |store| lists::answer(store, &user, &connected, &query))
+        let shards = self.shards;
+        self.run(move |store| lists::answer((store, shards), &user, &connected, &query))
             .await
     }
 
@@ -218,25 +230,45 @@ impl Queries {
     }
 }
 
+fn check(
+    store: &dyn Store,
+    user: &UserId,
+    exist: &[UserId],
+    enters: Option<&ConversationId>,
+) -> Result<Checked, StoreError> {
+    let mut keys: Vec<EntityKey> = exist.iter().copied().map(EntityKey::Account).collect();
+    keys.push(EntityKey::Inbox(*user));
+    let mut rows = store.entities(&keys)?;
+    let inbox = rows.pop().flatten();
+    if let Some((user, _)) = exist.iter().zip(&rows).find(|(_, row)| row.is_none()) {
+        return Ok(Checked::Missing(*user));
+    }
+    let Some(enters) = enters else {
+        return Ok(Checked::Sound { is_in: true });
+    };
+    let is_in = matches!(access(store, user, enters)?, Access::Member(_));
+    let inbox = inbox.map(|row| Inbox::decode(&row)).transpose()?;
+    let full = inbox.is_some_and(|inbox| inbox.listed as usize >= CONVERSATIONS_MAX);
+    Ok(match full && !is_in {
+        true => Checked::NoRoom,
+        false => Checked::Sound { is_in },
+    })
+}
+
 fn history_page(
     store: &dyn Store,
     user: &UserId,
     request: &HistoryRequest,
 ) -> Result<Result<HistoryPage, Rejection>, StoreError> {
-    // To a stranger a conversation that is there looks like one that is not (QP-HISTORY-2).
-    let unknown = || {
-        let reason = "you have no such conversation".to_owned();
-        Rejection::new(RejectCode::UnknownConversation, reason)
+    let Member {
+        conversation,
+        first: visible,
+        ..
+    } = match access(store, user, &request.conversation)?.member() {
+        Ok(member) => member,
+        Err(refused) => return Ok(Err(refused)),
     };
-    let key = EntityKey::Conversation(request.conversation);
-    let Some(row) = store.entities(&[key])?.into_iter().next().flatten() else {
-        return Ok(Err(unknown()));
-    };
-    let conversation = Conversation::decode(&row)?;
-    if conversation.member(user).is_none() {
-        return Ok(Err(unknown()));
-    }
-    let first = request.first.unwrap_or(Seq::FIRST);
+    let first = request.first.unwrap_or(visible).max(visible);
     // Rows above the head that was read may be there already; a page does not show what its head denies.
     let last = request.last.or(conversation.head).min(conversation.head);
     let Some(last) = last.filter(|last| *last >= first) else {

@@ -14,7 +14,7 @@ use std::task::{Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Event, Outcome, Reply, ReplyTo};
+use quipu_protocol::event::{Event, Notice, Outcome, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{DeviceId, InboxSeq, RequestId, UserId};
 use quipu_protocol::wire;
@@ -23,6 +23,10 @@ use tokio::sync::oneshot;
 /// Events and replies that wait in one mailbox. At the limit events are dropped (the session catches up from the store) and
 /// the session of a client that lets that many replies pile up is closed with BUSY.
 pub const MAILBOX_ITEMS_MAX: usize = 128;
+
+/// Items in a mailbox above which notices are dropped: half, so that they never take an event's place. The session then says
+/// that notices were dropped, and the client asks for the heads of its pulled groups.
+pub const MAILBOX_NOTICES_MAX: usize = MAILBOX_ITEMS_MAX / 2;
 
 /// Locks that the registry is split into, so that a storm of log-ins does not queue behind one.
 const STRIPES: usize = 64;
@@ -41,6 +45,8 @@ pub struct PushedEvent {
 pub enum MailboxItem {
     /// A live event.
     Event(Arc<PushedEvent>),
+    /// News of a pulled group: the whole NOTICE frame, shared by all sessions that get it.
+    Notice(Bytes),
     /// The answer to a command.
     Reply(Reply),
 }
@@ -52,6 +58,8 @@ pub struct Taken {
     pub items: Vec<MailboxItem>,
     /// Events up to this one were dropped since the last take; they are in the store.
     pub lagged: Option<InboxSeq>,
+    /// Notices were dropped since the last take.
+    pub notices_dropped: bool,
     /// The session must end now, with this code.
     pub close: Option<(CloseCode, &'static str)>,
     /// The gateway is stopping: say GOAWAY.
@@ -60,7 +68,11 @@ pub struct Taken {
 
 impl Taken {
     fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.lagged.is_none() && self.close.is_none() && !self.go_away
+        self.items.is_empty()
+            && self.lagged.is_none()
+            && !self.notices_dropped
+            && self.close.is_none()
+            && !self.go_away
     }
 }
 
@@ -137,6 +149,20 @@ impl Mailbox {
         })
     }
 
+    /// Returns whether the notice was dropped because the mailbox is filling up.
+    fn notice(&self, frame: &Bytes) -> bool {
+        self.put(|content| {
+            // Once one is dropped the client has to ask anyway.
+            let drops = content.notices_dropped || content.items.len() >= MAILBOX_NOTICES_MAX;
+            if drops {
+                content.notices_dropped = true;
+            } else {
+                content.items.push(MailboxItem::Notice(frame.clone()));
+            }
+            drops
+        })
+    }
+
     fn reply(&self, reply: Reply) {
         self.put(|content| {
             // Events never fill more than the limit, so replies have as much room again.
@@ -170,6 +196,10 @@ pub struct RegistryStats {
     pub pushed: AtomicU64,
     /// Events that a full mailbox dropped; their sessions catch up from the store.
     pub dropped: AtomicU64,
+    /// Notices put into mailboxes.
+    pub notices: AtomicU64,
+    /// Notices that a filling mailbox dropped; their clients ask for the heads of their pulled groups.
+    pub notices_dropped: AtomicU64,
     /// Sessions ended because their device connected again.
     pub replaced: AtomicU64,
     /// Answers whose session was gone; the device asks again when it is back.
@@ -303,6 +333,25 @@ impl Registry {
         }
     }
 
+    /// Puts a notice into the mailboxes of these users' sessions, encoded once, and only if there is a session at all.
+    pub fn notice(&self, users: &[UserId], notice: &Notice) {
+        let mut encoded: Option<Bytes> = None;
+        for user in users {
+            let stripe = self.stripe(user).lock();
+            let Some(attachments) = stripe.sessions.get(user) else {
+                continue;
+            };
+            let frame = encoded.get_or_insert_with(|| notice_frame(notice));
+            for attachment in attachments {
+                let dropped = attachment.mailbox.notice(frame);
+                self.stats.notices.fetch_add(1, Ordering::Relaxed);
+                self.stats
+                    .notices_dropped
+                    .fetch_add(u64::from(dropped), Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Gives the answer to a command to the device's session, or to the account command that waits for it.
     pub fn answer(&self, user: &UserId, device: DeviceId, reply: Reply) {
         let mut stripe = self.stripe(user).lock();
@@ -369,6 +418,13 @@ impl Registry {
     fn stripe(&self, user: &UserId) -> &Mutex<Stripe> {
         &self.stripes[self.hasher.hash_one(user) as usize % STRIPES]
     }
+}
+
+/// A notice as the frame that goes onto the lane.
+pub fn notice_frame(notice: &Notice) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame::encode(FrameType::Notice, &wire::Notice::from(notice), &mut frame);
+    frame.freeze()
 }
 
 /// A session's place in the registry; it leaves when this is dropped.
@@ -455,7 +511,7 @@ mod tests {
             .iter()
             .filter_map(|item| match item {
                 MailboxItem::Event(event) => Some(event.inbox_seq.get()),
-                MailboxItem::Reply(_) => None,
+                MailboxItem::Notice(_) | MailboxItem::Reply(_) => None,
             })
             .collect()
     }
@@ -471,6 +527,29 @@ mod tests {
         assert_eq!(numbers(&phone.take()), [1]);
         assert_eq!(numbers(&laptop.take()), [1]);
         assert_eq!(numbers(&other.take()), [0u64; 0]);
+    }
+
+    #[test]
+    fn notices_are_dropped_before_events_and_the_session_learns_of_it() {
+        let registry = Registry::new();
+        let mailbox = Mailbox::new();
+        let _attached = registry.attach(user("alice"), device(1), mailbox.clone());
+        let users = [user("alice"), user("nobody")];
+        for _ in 0..MAILBOX_NOTICES_MAX + 3 {
+            registry.notice(&users, &Notice::Check);
+        }
+        for number in 1..=(MAILBOX_ITEMS_MAX - MAILBOX_NOTICES_MAX) as u64 {
+            registry.push(&user("alice"), event(number));
+        }
+        let taken = mailbox.take();
+        assert!(taken.notices_dropped && taken.lagged.is_none());
+        assert_eq!(taken.items.len(), MAILBOX_ITEMS_MAX);
+        assert_eq!(registry.stats().notices_dropped.load(Ordering::Relaxed), 3);
+        // With room again they come again.
+        registry.notice(&users, &Notice::Check);
+        let taken = mailbox.take();
+        assert!(!taken.notices_dropped);
+        assert_eq!(taken.items.len(), 1);
     }
 
     #[test]

@@ -84,6 +84,8 @@ metrics! {
         commands_accepted: "Commands handed to the router";
         events_pushed: "Events written to lanes as they happened";
         events_caught_up: "Events written to lanes from the store";
+        notices_sent: "Notices of pulled groups written to lanes, each of them to one session";
+        notices_dropped: "Notices dropped because a lane was full; the session is told to check";
         event_bytes: "Bytes of event frames written to lanes";
         acks_received: "ACKs taken from devices";
         acks_ahead: "ACKs beyond what was sent, which close the connection";

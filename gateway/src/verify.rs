@@ -14,6 +14,7 @@ use crate::offline::{self, DataError};
 use crate::store::{Store, StoreError};
 
 mod attendance;
+mod group;
 mod replay;
 mod tally;
 
@@ -93,7 +94,8 @@ pub fn run(data: &Path) -> Result<Report, DataError> {
 /// 2. What the log has beyond that is applied in memory, together with what it sends to other shards, as the next start of
 ///    the gateway would do; rows that exist already must come out the same.
 /// 3. In store and memory together, histories and inboxes are dense from 1 to their head, every entity can be read, and
-///    every message of a conversation is in the inbox of each of its members exactly once.
+///    every message of a conversation is in the inbox of each of its members exactly once: of a group, from the member's
+///    joining until the member left or the group became pulled. Rosters, lists and counts agree with the members' rows.
 /// 4. No device has events that its user's inbox has not; and, unless the log has more, who is said to be here and who is in
 ///    the offline topic are those who should be.
 pub fn verify(log: &dyn Log, store: &dyn Store) -> Result<Report, DataError> {

@@ -119,7 +119,7 @@ impl Session {
             for item in self.mailbox.take().items {
                 match item {
                     MailboxItem::Reply(reply) => return reply,
-                    MailboxItem::Event(_) => {}
+                    MailboxItem::Event(_) | MailboxItem::Notice(_) => {}
                 }
             }
         }
@@ -134,6 +134,7 @@ impl Session {
                 match item {
                     MailboxItem::Event(event) => seen.push(event.inbox_seq.get()),
                     MailboxItem::Reply(reply) => panic!("an unexpected reply: {reply:?}"),
+                    MailboxItem::Notice(_) => panic!("there is no group"),
                 }
             }
         }

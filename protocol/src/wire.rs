@@ -741,7 +741,7 @@ pub struct Attachment {
 /// What happened in a conversation beside the messages of its members. Has a seq like any message; `Message.from` did it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Note {
-    #[prost(oneof = "note::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "note::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<note::Kind>,
 }
 /// Nested message and enum types in `Note`.
@@ -769,6 +769,8 @@ pub mod note {
         /// 0: kept for good
         #[prost(uint64, tag = "9")]
         TimerMs(u64),
+        #[prost(message, tag = "10")]
+        Pulled(super::Pulled),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -780,6 +782,9 @@ pub struct CreatedNote {
 pub struct Joined {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Left {}
+/// The group has grown above the fan-out limit: what follows comes as NOTICE.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pulled {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoleNote {
     #[prost(string, tag = "1")]

@@ -243,13 +243,18 @@ impl World {
                     return None;
                 }
             };
-            let mut missing = BTreeSet::new();
-            owned.state.missing(&record, &mut missing);
-            for key in missing {
-                let row = self.store.entity(key);
-                if let Err(error) = owned.state.load(key, row.map(AsRef::as_ref)) {
-                    self.checker.condemn("corrupt row", error.to_string());
-                    return None;
+            loop {
+                let mut missing = BTreeSet::new();
+                owned.state.missing(&record, &mut missing);
+                if missing.is_empty() {
+                    break;
+                }
+                for key in missing {
+                    let row = self.store.entity(key);
+                    if let Err(error) = owned.state.load(key, row.map(AsRef::as_ref)) {
+                        self.checker.condemn("corrupt row", error.to_string());
+                        return None;
+                    }
                 }
             }
             owned.state.apply(&record, effects);
@@ -355,8 +360,8 @@ impl World {
                     device,
                     reply,
                 } => self.answer(gateway, user, device, reply),
-                // Nobody listens to the offline topic in this world.
-                Action::Offline { .. } => {}
+                // Nobody listens to the offline topic in this world, and it has no groups.
+                Action::Offline { .. } | Action::Notice { .. } => {}
             }
         }
     }

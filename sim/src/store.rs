@@ -26,6 +26,8 @@ fn entity_key(key: EntityKey) -> Key {
         | EntityKey::Inbox(_)
         | EntityKey::Conversation(_)
         | EntityKey::Settings(_)
+        | EntityKey::Member(..)
+        | EntityKey::Roster(..)
         | EntityKey::Presence(_)
         | EntityKey::DeadLetters(_) => Key::Entity(key),
         EntityKey::Message(conversation, seq) => Key::History(conversation, seq.get()),

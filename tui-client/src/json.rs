@@ -188,6 +188,7 @@ impl<'a> NotePart<'a> {
                 keep_ms: Some(*keep_ms),
                 ..part("timer")
             },
+            Note::Pulled => part("pulled"),
         }
     }
 }

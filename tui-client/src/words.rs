@@ -55,6 +55,7 @@ pub(crate) fn note(note: &Note) -> String {
         Note::Title(title) => format!("named the group {title}"),
         Note::Topic(topic) if topic.is_empty() => "took the topic away".into(),
         Note::Topic(topic) => format!("set the topic: {topic}"),
+        Note::Pulled => "made the group a large one".into(),
         Note::Timer(0) => "lets new messages stay".into(),
         Note::Timer(keep_ms) => format!("lets new messages go after {}", time(*keep_ms)),
     }

@@ -3,10 +3,12 @@
 mod account;
 mod conversation;
 mod dead_letters;
+mod group;
 mod history;
 mod inbox;
 mod index;
 mod presence;
+mod roster;
 mod settings;
 mod shard;
 
@@ -16,8 +18,10 @@ use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, U
 
 pub use self::conversation::{Conversation, Member};
 pub use self::dead_letters::{DeadLetter, DeadLetters};
+pub use self::group::{Group, Membership, Seat};
 pub use self::index::{IndexKey, IndexRange};
 pub use self::presence::{OfflineRow, Presence, PresentDevice, Waiting};
+pub use self::roster::{Place, Roster, RosterEntry};
 pub use self::settings::Settings;
 pub(crate) use self::shard::ShardRow;
 use crate::shard::ShardId;
@@ -46,6 +50,10 @@ pub enum EntityKey {
     Message(ConversationId, Seq),
     /// Privacy and block list of a user: [`Settings`].
     Settings(UserId),
+    /// A member of a group, in the group's shard, or who was one, or is invited: [`Membership`].
+    Member(ConversationId, UserId),
+    /// The members of a group that live on this shard, in it: [`Roster`].
+    Roster(ConversationId, ShardId),
     /// Which devices of a user are here and how far they are: [`Presence`].
     Presence(UserId),
     /// Webhooks of a shard that were given up: [`DeadLetters`].
@@ -131,4 +139,6 @@ pub struct Inbox {
     pub head: Option<InboxSeq>,
     /// Number of the last message of somebody else.
     pub incoming: Option<InboxSeq>,
+    /// Conversations in the user's list ([`IndexKey::Listed`]).
+    pub listed: u32,
 }

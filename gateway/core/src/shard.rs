@@ -4,12 +4,14 @@ mod change;
 mod conversation;
 mod effects;
 mod entities;
+mod group;
 #[allow(
     dead_code,
     reason = "changes of groups and timers use it, which come next"
 )]
 mod note;
 mod presence;
+mod roster;
 mod turn;
 mod user;
 
@@ -126,7 +128,8 @@ impl ShardState {
         self.row.marks.values().copied()
     }
 
-    /// Adds to `keys` the entities that `apply` would need for this record and that are not in memory.
+    /// Adds to `keys` the entities that `apply` would need for this record and that are not in memory. Which inboxes a message
+    /// of a group needs, only its roster tells: the shell loads what is named and asks again until nothing is.
     pub fn missing(&self, record: &Record, keys: &mut BTreeSet<EntityKey>) {
         if record.position <= self.row.applied {
             return;
@@ -141,7 +144,7 @@ impl ShardState {
                 EntryBody::Command(command) => match &command.kind {
                     CommandKind::Send { conversation, .. }
                     | CommandKind::Receipt { conversation, .. } => {
-                        need(EntityKey::Conversation(*conversation));
+                        conversation::needs(*conversation, command.user, &mut need);
                     }
                     CommandKind::OpenDirect { peer, .. } => need(EntityKey::Conversation(
                         ConversationId::direct(&command.user, peer),
@@ -169,8 +172,17 @@ impl ShardState {
                     need(EntityKey::DeadLetters(self.shard));
                 }
                 EntryBody::Answer { .. } => {}
-                EntryBody::Spread { .. } => {}
-                EntryBody::Standing { .. } => {}
+                EntryBody::Spread {
+                    group,
+                    pulled,
+                    event,
+                } => {
+                    let what = (*pulled, event);
+                    roster::spread_needs(&self.entities, self.shard, *group, what, &mut need);
+                }
+                EntryBody::Standing {
+                    conversation, user, ..
+                } => roster::standing_needs(self.shard, *conversation, *user, &mut need),
                 EntryBody::Blocked { .. } => {}
                 EntryBody::Expire { .. } => {}
             }
@@ -252,7 +264,7 @@ impl ShardState {
                             id: *id,
                             content,
                         };
-                        conversation::send(entities, &mut turn, command, send);
+                        conversation::send(entities, &mut turn, command, &send);
                     }
                     CommandKind::OpenDirect { request, peer } => {
                         conversation::open_direct(entities, &mut turn, command, *request, *peer);
@@ -300,8 +312,16 @@ impl ShardState {
                 device,
                 reply,
             } => turn.answer_here(*user, *device, reply.clone()),
-            EntryBody::Spread { .. } => {}
-            EntryBody::Standing { .. } => {}
+            EntryBody::Spread {
+                group,
+                pulled,
+                event,
+            } => roster::spread(entities, &mut turn, *group, *pulled, event),
+            EntryBody::Standing {
+                conversation,
+                user,
+                standing,
+            } => roster::standing(entities, &mut turn, *conversation, *user, standing),
             EntryBody::Blocked { .. } => {}
             EntryBody::Expire { .. } => {}
             EntryBody::Fact { user, .. } if turn.shards.of_user(user) != turn.shard => {

@@ -259,6 +259,13 @@ settings! {
             "Tunnels, proxies and load generators bring many users from one loopback address. false: they count as one address.", since "0.1.0";
     }
 
+    /// Groups.
+    groups: Groups {
+        #[doc = "Members up to which the messages of a group go into every member's inbox; fixed for a group when it is made."]
+        fan_out_max: u32 = "256",
+            "Too small: clients of middling groups have to ask for what they missed. Too large: one message makes that many rows.", since "0.1.0";
+    }
+
     /// The log and the store.
     storage: Storage {
         #[doc = "Number of shards; fixed when the data folder is made."]

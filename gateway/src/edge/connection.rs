@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use quipu_core::delivery::{DeliveryWindow, Offer, Want};
-use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
 use quipu_core::record::{Command, CommandKind, Fact};
 use quipu_protocol::credentials::{Hello, Jwt};
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
-use quipu_protocol::event::{Change, DeviceCommand, Outcome, Rejection, Reply, ReplyTo};
+use quipu_protocol::event::{Change, DeviceCommand, Notice, Outcome, Rejection, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, RequestId, UserId};
 use quipu_protocol::limits::{
@@ -35,8 +34,8 @@ use super::lane::Outgoing;
 use super::throttle::{Held, Throttle};
 use super::{Shared, attachments, request};
 use crate::accounts::{Admitted, Refusal, now_ms};
-use crate::queries::{InboxPage, QueryError};
-use crate::registry::{Attached, Mailbox, MailboxItem, Taken};
+use crate::queries::{Checked, InboxPage, QueryError};
+use crate::registry::{Attached, Mailbox, MailboxItem, Taken, notice_frame};
 use crate::router::{NoRoom, Submission, Unavailable};
 
 /// Bytes of S0 read at once.
@@ -49,6 +48,9 @@ const GAP_WAIT_MIN: Duration = Duration::from_millis(2);
 const GAP_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Tries without progress after which the session is closed with UNAVAILABLE: about half a minute.
 const GAP_TRIES_MAX: u32 = 64;
+
+/// Bytes that wait on a lane above which notices are dropped. They have no window: nobody acks them.
+const LANE_NOTICES_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
 // S0 is closed with BUSY only after its peer was given the chance to read.
 const _: () = assert!(S0_WAITING_BYTES_MAX < SESSION_TRANSMIT_BYTES_MAX);
@@ -163,6 +165,8 @@ struct Member {
     throttle: Throttle,
     /// Blob streams that the connection may open still; made with the first stream beside S0.
     blobs: Option<Arc<Semaphore>>,
+    /// Notices were dropped, and the client has not been told.
+    check_due: bool,
     _attached: Attached,
     _counted: Counted,
 }
@@ -339,6 +343,7 @@ impl Driver {
                 .inc();
             return self.end(CloseCode::Busy, "QP-REPLY-3: replies are not being read");
         }
+        self.say_check();
         self.start_reading();
         if let Some(member) = &mut self.member {
             let in_flight = member.window.in_flight_events() > 0;
@@ -445,6 +450,7 @@ impl Driver {
             retry_at: None,
             throttle: Throttle::default(),
             blobs: None,
+            check_due: false,
             _attached: attached,
             _counted: Counted::new(&self.shared),
         });
@@ -515,15 +521,14 @@ impl Driver {
             }));
             return;
         }
-        let kind = match command_kind(command) {
-            Ok(kind) => kind,
-            Err(open) => {
-                self.work = Some(Box::pin(async move {
-                    Work::Submitted(open_direct(&shared, user, device, open).await)
-                }));
-                return;
-            }
-        };
+        let kind = command_kind(command, shared.with.fan_out_max);
+        if let Some(claims) = Claims::of(user, &kind) {
+            let command = Command { user, device, kind };
+            self.work = Some(Box::pin(async move {
+                Work::Submitted(check_and_carry(&shared, claims, command).await)
+            }));
+            return;
+        }
         match shared
             .with
             .router
@@ -600,17 +605,10 @@ impl Driver {
                 Ok(()) => return false,
                 Err(wait) => (ReplyTo::Request(*request), wait),
             },
-            DeviceCommand::Change { request, change } => {
-                let makes_one = matches!(**change, Change::CreateGroup(_));
-                let taken = take().and_then(|()| match makes_one {
-                    true => shared.with.rates.new_conversation(&user),
-                    false => Ok(()),
-                });
-                match taken {
-                    Ok(()) => return false,
-                    Err(wait) => (ReplyTo::Request(*request), wait),
-                }
-            }
+            DeviceCommand::Change { request, .. } => match take() {
+                Ok(()) => return false,
+                Err(wait) => (ReplyTo::Request(*request), wait),
+            },
             DeviceCommand::Receipt { .. } => {
                 let refused = take().is_err();
                 metrics.rate_limited_receipts.inc_by(u64::from(refused));
@@ -639,10 +637,23 @@ impl Driver {
         }
     }
 
+    /// Tells the client that notices were dropped, once the lane has room again.
+    fn say_check(&mut self) {
+        if let Some(member) = &mut self.member
+            && member.check_due
+            && self.lane.len() <= LANE_NOTICES_BYTES_MAX / 2
+        {
+            member.check_due = false;
+            self.shared.with.metrics.notices_sent.inc();
+            self.lane.push(notice_frame(&Notice::Check));
+        }
+    }
+
     fn take_mail(&mut self) {
         let Taken {
             items,
             lagged,
+            notices_dropped,
             close,
             go_away,
         } = self.mailbox.take();
@@ -650,6 +661,18 @@ impl Driver {
         for item in items {
             match item {
                 MailboxItem::Reply(reply) => self.session.reply(&reply),
+                MailboxItem::Notice(frame) => {
+                    let Some(member) = &mut self.member else {
+                        continue;
+                    };
+                    if member.check_due || self.lane.len() > LANE_NOTICES_BYTES_MAX {
+                        member.check_due = true;
+                        metrics.notices_dropped.inc();
+                    } else {
+                        metrics.notices_sent.inc();
+                        self.lane.push(frame);
+                    }
+                }
                 MailboxItem::Event(event) => {
                     let Some(member) = &mut self.member else {
                         continue;
@@ -668,6 +691,9 @@ impl Driver {
         }
         if let (Some(inbox_seq), Some(member)) = (lagged, &mut self.member) {
             member.window.missed(inbox_seq);
+        }
+        if let (true, Some(member)) = (notices_dropped, &mut self.member) {
+            member.check_due = true;
         }
         if go_away {
             self.go_away();
@@ -830,36 +856,93 @@ async fn write_lane(
     }
 }
 
-/// What a device asks of a log, or of the gateway first: whether the peer of a conversation to open exists.
-fn command_kind(command: DeviceCommand) -> Result<CommandKind, (RequestId, UserId)> {
+/// What a device asks of a log.
+fn command_kind(command: DeviceCommand, fan_out_max: u32) -> CommandKind {
     match command {
         DeviceCommand::Send {
             client_seq,
             conversation,
             id,
             content,
-        } => Ok(CommandKind::Send {
+        } => CommandKind::Send {
             conversation,
             client_seq,
             id,
             content,
-        }),
+        },
         DeviceCommand::Receipt {
             conversation,
             delivered,
             read,
-        } => Ok(CommandKind::Receipt {
+        } => CommandKind::Receipt {
             conversation,
             delivered,
             read,
             quiet: false,
-        }),
-        DeviceCommand::Change { request, change } => Ok(CommandKind::Change {
+        },
+        DeviceCommand::Change { request, change } => CommandKind::Change {
             request,
             change,
-            fan_out_max: FAN_OUT_MAX_DEFAULT,
-        }),
-        DeviceCommand::OpenDirect { request, peer } => Err((request, peer)),
+            fan_out_max,
+        },
+        DeviceCommand::OpenDirect { request, peer } => CommandKind::OpenDirect { request, peer },
+    }
+}
+
+/// What has to be so before a command goes to the shard of its conversation, which does not know the users of other shards.
+/// Accounts never go, so that what was so stays so.
+struct Claims {
+    request: RequestId,
+    /// These users exist.
+    exist: Vec<UserId>,
+    /// The user is in this conversation, or has room for one more. Commands under way at once may pass the limit by their
+    /// number.
+    enters: Option<ConversationId>,
+    /// It is a new one, if the user is not in it.
+    makes_one: bool,
+}
+
+impl Claims {
+    /// Those of a command; `None`: it has none.
+    fn of(user: UserId, kind: &CommandKind) -> Option<Self> {
+        let claims = |request: &RequestId, exist: &[UserId], enters, makes_one| Self {
+            request: *request,
+            exist: exist.to_vec(),
+            enters,
+            makes_one,
+        };
+        match kind {
+            CommandKind::OpenDirect { request, peer } => {
+                let enters = ConversationId::direct(&user, peer);
+                Some(claims(request, &[*peer], Some(enters), true))
+            }
+            CommandKind::Change {
+                request, change, ..
+            } => match &**change {
+                Change::CreateGroup(new) => {
+                    Some(claims(request, &new.invite, Some(new.conversation), true))
+                }
+                Change::Invite { users, .. } => Some(claims(request, users, None, false)),
+                Change::Join(group) => Some(claims(request, &[], Some(*group), false)),
+                Change::SetGroup { .. }
+                | Change::Leave(_)
+                | Change::Remove(..)
+                | Change::SetRole(..)
+                | Change::SetTimer(..)
+                | Change::Edit { .. }
+                | Change::Delete(..)
+                | Change::React { .. }
+                | Change::RenameDevice(..)
+                | Change::RevokeDevice(_)
+                | Change::Block(..)
+                | Change::Report { .. }
+                | Change::SetPrivacy(_) => None,
+            },
+            CommandKind::Send { .. }
+            | CommandKind::Receipt { .. }
+            | CommandKind::Register { .. }
+            | CommandKind::AddDevice { .. } => None,
+        }
     }
 }
 
@@ -888,34 +971,40 @@ async fn carry_with_files(
     if let Some(reply) = attachments::answer_instead(&shared.with.media, user, &command).await {
         return Ok(Some(Box::new(reply)));
     }
-    match command_kind(command) {
-        Ok(kind) => carry(shared, Command { user, device, kind }).await,
-        Err(open) => open_direct(shared, user, device, open).await,
-    }
+    let kind = command_kind(command, shared.with.fan_out_max);
+    carry(shared, Command { user, device, kind }).await
 }
 
-/// Hands the opening of a conversation to the router, if its peer exists: the conversation's shard does not know the users
-/// of other shards. A reply means that it needed no log.
-async fn open_direct(
+/// Hands a command to the router, if what it claims is so. A reply means that it needed no log.
+async fn check_and_carry(
     shared: &Shared,
-    user: UserId,
-    device: DeviceId,
-    (request, peer): (RequestId, UserId),
+    claims: Claims,
+    command: Command,
 ) -> Result<Option<Box<Reply>>, Refused> {
-    let to = ReplyTo::Request(request);
-    let conversation = ConversationId::direct(&user, &peer);
-    let (user_exists, is_open) = shared.with.queries.peer(peer, conversation).await?;
-    if !user_exists {
-        let rejection = Rejection::new(RejectCode::UnknownUser, "no such user");
-        let outcome = Outcome::Rejected(rejection);
-        return Ok(Some(Box::new(Reply { to, outcome })));
-    }
-    if !is_open && let Err(wait) = shared.with.rates.new_conversation(&user) {
-        let reason = "QP-RATE-3: this user makes too many conversations";
-        return Ok(Some(Box::new(too_often(to, wait, reason))));
-    }
-    let kind = CommandKind::OpenDirect { request, peer };
-    carry(shared, Command { user, device, kind }).await
+    let (queries, to) = (&shared.with.queries, ReplyTo::Request(claims.request));
+    let makes_one = claims.makes_one;
+    let user = command.user;
+    let rejection = match queries.check(user, claims.exist, claims.enters).await? {
+        Checked::Missing(user) => {
+            Rejection::new(RejectCode::UnknownUser, format!("there is no user {user}"))
+        }
+        Checked::NoRoom => Rejection::new(
+            RejectCode::TooMany,
+            "you have as many conversations as there may be; leave one",
+        ),
+        Checked::Sound { is_in: false } if makes_one => {
+            match shared.with.rates.new_conversation(&user) {
+                Ok(()) => return carry(shared, command).await,
+                Err(wait) => {
+                    let reason = "QP-RATE-3: this user makes too many conversations";
+                    return Ok(Some(Box::new(too_often(to, wait, reason))));
+                }
+            }
+        }
+        Checked::Sound { .. } => return carry(shared, command).await,
+    };
+    let outcome = Outcome::Rejected(rejection);
+    Ok(Some(Box::new(Reply { to, outcome })))
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use std::cmp::Reverse;
 use quipu_core::row::{
     Account, Conversation, EntityKey, HistoryRow, IndexKey, IndexRange, Settings,
 };
+use quipu_core::shard::ShardCount;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Content, Message, Rejection};
 use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use quipu_protocol::limits::CONVERSATIONS_MAX;
 use quipu_protocol::query::{self, Answer, ConversationEntry, DeviceEntry, Query};
 
+use super::groups;
 use crate::store::{HistoryRange, Store, StoreError};
 
 /// Messages that are looked at to count the unread ones. Above it every seq counts.
@@ -20,7 +22,7 @@ const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Answers one query, or says why not.
 pub(super) fn answer(
-    store: &dyn Store,
+    (store, shards): (&dyn Store, ShardCount),
     user: &UserId,
     connected: &[DeviceId],
     query: &Query,
@@ -40,7 +42,15 @@ pub(super) fn answer(
         }
         Query::Devices => devices(store, user, connected).map(Ok),
         Query::Settings => settings(store, user).map(Ok),
-        Query::Members { .. } | Query::Versions(..) | Query::Presence(_) => {
+        Query::Members {
+            conversation,
+            after,
+            limit,
+        } => {
+            let page = (*after, *limit as usize);
+            groups::members(store, shards, user, conversation, page)
+        }
+        Query::Versions(..) | Query::Presence(_) => {
             let reason = "this gateway does not answer it yet";
             Ok(Err(Rejection::new(RejectCode::Invalid, reason)))
         }
@@ -108,13 +118,16 @@ fn read(
         .collect()
 }
 
-/// What one member sees of a direct conversation; `None`: not a member.
+/// What one user sees of a conversation; `None`: it is none of theirs.
 fn entry(
     store: &dyn Store,
     user: &UserId,
     id: ConversationId,
     row: &Conversation,
 ) -> Result<Option<ConversationEntry>, StoreError> {
+    if id.is_group() {
+        return groups::entry(store, user, id);
+    }
     let Some(me) = row.member(user).filter(|_| !row.unopened) else {
         return Ok(None);
     };
@@ -138,7 +151,7 @@ fn entry(
 }
 
 /// Messages of others that the user has not read.
-fn unread(
+pub(super) fn unread(
     store: &dyn Store,
     user: &UserId,
     conversation: &ConversationId,
@@ -165,7 +178,8 @@ fn unread(
     Ok(unseen + rows.iter().filter(|HistoryRow(row)| counts(row)).count() as u64)
 }
 
-fn last(
+/// The message at the head.
+pub(super) fn last(
     store: &dyn Store,
     conversation: &ConversationId,
     head: Option<Seq>,

@@ -176,6 +176,8 @@ impl Store for FjallStore {
                     | EntityKey::Inbox(_)
                     | EntityKey::Conversation(_)
                     | EntityKey::Settings(_)
+                    | EntityKey::Member(..)
+                    | EntityKey::Roster(..)
                     | EntityKey::Presence(_)
                     | EntityKey::DeadLetters(_) => self.entities.get(keys::entity(key))?,
                 };

@@ -8,6 +8,8 @@ const ACCOUNT: u8 = 1;
 const INBOX: u8 = 2;
 const CONVERSATION: u8 = 3;
 const SETTINGS: u8 = 4;
+const MEMBER: u8 = 5;
+const ROSTER: u8 = 6;
 const PRESENCE: u8 = 0x10;
 const DEAD_LETTERS: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
@@ -23,25 +25,29 @@ pub(super) fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
     Ok(ShardId(u16::from_be_bytes(bytes)))
 }
 
-/// A tag, then the name, the 16 bytes of the conversation, or the two of the shard. A message has no key of this kind: it is in the history.
+/// A tag, then the 16 bytes of the conversation, the name, both, the two bytes of the shard, or conversation and shard. A message
+/// has no key of this kind: it is in the history.
 pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
-    let shard_key;
-    let (tag, rest) = match key {
-        EntityKey::Account(user) => (ACCOUNT, user.as_str().as_bytes()),
-        EntityKey::Inbox(user) => (INBOX, user.as_str().as_bytes()),
-        EntityKey::Conversation(conversation) => (CONVERSATION, &conversation.as_bytes()[..]),
-        EntityKey::Message(conversation, seq) => return history(conversation, *seq).to_vec(),
-        EntityKey::Settings(user) => (SETTINGS, user.as_str().as_bytes()),
-        EntityKey::Presence(user) => (PRESENCE, user.as_str().as_bytes()),
-        EntityKey::DeadLetters(of) => {
-            shard_key = shard(*of);
-            (DEAD_LETTERS, &shard_key[..])
-        }
+    let parts = |tag: u8, first: &[u8], second: &[u8]| {
+        let mut bytes = Vec::with_capacity(1 + first.len() + second.len());
+        bytes.push(tag);
+        bytes.extend_from_slice(first);
+        bytes.extend_from_slice(second);
+        bytes
     };
-    let mut bytes = Vec::with_capacity(1 + rest.len());
-    bytes.push(tag);
-    bytes.extend_from_slice(rest);
-    bytes
+    match key {
+        EntityKey::Account(user) => parts(ACCOUNT, user.as_str().as_bytes(), &[]),
+        EntityKey::Inbox(user) => parts(INBOX, user.as_str().as_bytes(), &[]),
+        EntityKey::Conversation(conversation) => parts(CONVERSATION, conversation.as_bytes(), &[]),
+        EntityKey::Message(conversation, seq) => history(conversation, *seq).to_vec(),
+        EntityKey::Settings(user) => parts(SETTINGS, user.as_str().as_bytes(), &[]),
+        EntityKey::Presence(user) => parts(PRESENCE, user.as_str().as_bytes(), &[]),
+        EntityKey::DeadLetters(of) => parts(DEAD_LETTERS, &shard(*of), &[]),
+        EntityKey::Member(conversation, user) => {
+            parts(MEMBER, conversation.as_bytes(), user.as_str().as_bytes())
+        }
+        EntityKey::Roster(conversation, of) => parts(ROSTER, conversation.as_bytes(), &shard(*of)),
+    }
 }
 
 pub(super) fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
@@ -53,10 +59,28 @@ pub(super) fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
             let id = ConversationId::from_slice(id).map_err(|error| invalid(&error, key))?;
             Ok(EntityKey::Conversation(id))
         }
+        Some((&MEMBER, rest)) => {
+            let (id, name) = split_conversation(rest, key)?;
+            Ok(EntityKey::Member(id, read_user(name, key)?))
+        }
+        Some((&ROSTER, rest)) => {
+            let (id, of) = split_conversation(rest, key)?;
+            Ok(EntityKey::Roster(id, read_shard(of)?))
+        }
         Some((&PRESENCE, name)) => Ok(EntityKey::Presence(read_user(name, key)?)),
         Some((&DEAD_LETTERS, shard)) => Ok(EntityKey::DeadLetters(read_shard(shard)?)),
         Some(_) | None => Err(corrupt("a known tag", key)),
     }
+}
+
+fn split_conversation<'a>(
+    rest: &'a [u8],
+    key: &[u8],
+) -> Result<(ConversationId, &'a [u8]), CorruptRow> {
+    let (id, rest) = rest
+        .split_first_chunk()
+        .ok_or_else(|| corrupt("a conversation", key))?;
+    Ok((ConversationId(*id), rest))
 }
 
 /// `conversation`, 16 bytes, then the seq, eight bytes big-endian.
@@ -133,6 +157,8 @@ mod tests {
             EntityKey::Inbox(user("a-very.long_name-of-31-characte")),
             EntityKey::Conversation(conversation),
             EntityKey::Settings(user("ann")),
+            EntityKey::Member(conversation, user("ann")),
+            EntityKey::Roster(conversation, ShardId(258)),
             EntityKey::Presence(user("ann")),
             EntityKey::DeadLetters(ShardId(259)),
         ] {
@@ -161,6 +187,10 @@ mod tests {
         entities.extend(names.map(EntityKey::Account));
         entities.push(EntityKey::Conversation(ConversationId([0; 16])));
         entities.extend(names.map(EntityKey::Settings));
+        for id in [[0; 16], [0xff; 16]].map(ConversationId) {
+            entities.extend(names.map(|user| EntityKey::Member(id, user)));
+            entities.extend([0, 255, 256].map(|shard| EntityKey::Roster(id, ShardId(shard))));
+        }
         entities.extend(names.map(EntityKey::Presence));
         entities.extend([2, 1, 256].map(|shard| EntityKey::DeadLetters(ShardId(shard))));
         entities.sort_unstable();
@@ -169,7 +199,16 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_key_are_corrupt_not_a_panic() {
-        for key in [&b""[..], b"\x01", b"\x09ann", b"\x03short", b"\x01UPPER"] {
+        for key in [
+            &b""[..],
+            b"\x01",
+            b"\x09ann",
+            b"\x03short",
+            b"\x01UPPER",
+            b"\x05short",
+            b"\x050123456789abcdefUPPER",
+            b"\x060123456789abcdef1",
+        ] {
             assert!(read_entity(key).is_err(), "{key:?}");
         }
         for key in [

@@ -77,6 +77,8 @@ impl Rows {
             | EntityKey::Inbox(_)
             | EntityKey::Conversation(_)
             | EntityKey::Settings(_)
+            | EntityKey::Member(..)
+            | EntityKey::Roster(..)
             | EntityKey::Presence(_)
             | EntityKey::DeadLetters(_) => self.entities.get(key).cloned(),
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::record::{Entry, Position, Record};
-use quipu_core::row::{CorruptRow, HistoryRow, Row};
+use quipu_core::row::{CorruptRow, HistoryRow, IndexKey, Row};
 use quipu_core::shard::{Effects, ShardId, ShardState};
 use quipu_protocol::id::{Cursor, TimestampMs};
 
@@ -27,6 +27,8 @@ pub(super) struct Replay<'a> {
     store: &'a dyn Store,
     /// What applying made.
     rows: MemoryStore,
+    /// Rows of the index that applying put or took away: the store's are older.
+    indexed: BTreeSet<IndexKey>,
     states: BTreeMap<ShardId, ShardState>,
     /// Sent to a shard and not applied there yet, with the time of the record that sent it.
     pending: BTreeMap<ShardId, Vec<(TimestampMs, Entry)>>,
@@ -39,6 +41,7 @@ impl<'a> Replay<'a> {
             log,
             store,
             rows: MemoryStore::new(),
+            indexed: BTreeSet::new(),
             states: BTreeMap::new(),
             pending: BTreeMap::new(),
             replayed: 0,
@@ -148,18 +151,28 @@ impl<'a> Replay<'a> {
         let Some(state) = self.states.get_mut(&shard) else {
             return Ok(());
         };
-        let mut keys = BTreeSet::new();
-        state.missing(record, &mut keys);
-        let keys: Vec<_> = keys.into_iter().collect();
-        let newer = self.rows.entities(&keys)?;
-        let older = self.store.entities(&keys)?;
-        for ((key, newer), older) in keys.into_iter().zip(newer).zip(older) {
-            state.load(key, newer.or(older).as_deref())?;
+        loop {
+            let mut keys = BTreeSet::new();
+            state.missing(record, &mut keys);
+            if keys.is_empty() {
+                break;
+            }
+            let keys: Vec<_> = keys.into_iter().collect();
+            let newer = self.rows.entities(&keys)?;
+            let older = self.store.entities(&keys)?;
+            for ((key, newer), older) in keys.into_iter().zip(newer).zip(older) {
+                state.load(key, newer.or(older).as_deref())?;
+            }
         }
         let mut effects = Effects::default();
         state.apply(record, &mut effects);
         let mut rows = effects.rows;
         state.drain_dirty(&mut rows);
+        let indexed = rows.iter().filter_map(|row| match row {
+            Row::Index(key, _) => Some(key.clone()),
+            Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) => None,
+        });
+        self.indexed.extend(indexed);
         self.rows.commit(rows)?;
         state.evict(ENTITIES_KEPT);
         for (to, entry) in effects.outgoing {
@@ -249,8 +262,7 @@ impl<'a> Replay<'a> {
                 }
                 found.is_some()
             }
-            // Taken away or not, the memory store does not tell: what the log says of it again, it says alike.
-            Row::Index(_, _) => false,
+            Row::Index(key, _) => self.indexed.contains(key),
         }
     }
 }

@@ -1,18 +1,20 @@
 //! Counts rows per user and per conversation, and says at the end what does not add up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::row::{
-    Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, Row, Settings,
+    Account, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey, Membership,
+    Place, Roster, Row, Seat, Settings,
 };
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
 
 use super::Report;
 use super::attendance::Attendances;
+use super::group::{self, Pointers, Standing};
 
 /// Numbers that should be all of 1 to some head, each once.
 #[derive(Debug, Default, Clone, Copy)]
-struct Numbers {
+pub(super) struct Numbers {
     count: u64,
     max: u64,
     /// Of all numbers, wrapping; tells a repeated number from a missing one.
@@ -20,7 +22,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn add(&mut self, number: u64) {
+    pub(super) fn add(&mut self, number: u64) {
         self.count += 1;
         self.max = self.max.max(number);
         self.sum = self.sum.wrapping_add(number);
@@ -39,13 +41,27 @@ impl Numbers {
     }
 }
 
+/// What the row of a conversation says.
+#[derive(Debug)]
+struct ConversationHead {
+    head: u64,
+    /// Of a direct one.
+    members: Vec<UserId>,
+    unopened: bool,
+    group: Option<Box<Group>>,
+}
+
 #[derive(Debug, Default)]
 struct ConversationTally {
-    row: Option<(u64, Vec<UserId>)>,
+    row: Option<ConversationHead>,
     messages: Numbers,
-    senders: Vec<UserId>,
+    senders: BTreeSet<UserId>,
     /// Messages that are in somebody's inbox.
-    pointers: Vec<(UserId, Numbers)>,
+    pointers: BTreeMap<UserId, Pointers>,
+    /// Of a group, in the group's shard.
+    memberships: BTreeMap<UserId, Standing>,
+    /// Of a group, in the users' shards.
+    rosters: BTreeMap<UserId, Place>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +69,9 @@ struct UserTally {
     account: bool,
     inbox_head: Option<u64>,
     entries: Numbers,
+    /// As the inbox counts them, and as they are listed.
+    listed: u64,
+    list: BTreeSet<ConversationId>,
 }
 
 /// Everything counted so far.
@@ -74,9 +93,7 @@ impl Tally {
                 report.messages += 1;
                 let tally = self.conversations.entry(*row.conversation()).or_default();
                 tally.messages.add(row.seq().get());
-                if !tally.senders.contains(&row.0.from) {
-                    tally.senders.push(row.0.from);
-                }
+                tally.senders.insert(row.0.from);
             }
             Row::Inbox(row) => {
                 report.inbox_entries += 1;
@@ -85,10 +102,15 @@ impl Tally {
                 match &row.kind {
                     InboxKind::Message { conversation, seq } => {
                         let tally = self.conversations.entry(*conversation).or_default();
-                        tally.point(row.user, *seq);
+                        let pointers = tally.pointers.entry(row.user).or_default();
+                        pointers.add(seq.get(), conversation.is_group());
                     }
                     InboxKind::Receipt(_) | InboxKind::Changed(_) | InboxKind::Invitation(_) => {}
                 }
+            }
+            Row::Index(IndexKey::Listed(user, conversation), Some(_)) => {
+                let tally = self.users.entry(*user).or_default();
+                tally.list.insert(*conversation);
             }
             Row::Index(key, value) => {
                 let value = value.as_deref().unwrap_or_default();
@@ -106,14 +128,34 @@ impl Tally {
                 self.users.entry(*user).or_default().account = true;
             }),
             EntityKey::Inbox(user) => Inbox::decode(value).map(|inbox| {
-                let head = inbox.head.map_or(0, InboxSeq::get);
-                self.users.entry(*user).or_default().inbox_head = Some(head);
+                let tally = self.users.entry(*user).or_default();
+                tally.inbox_head = Some(inbox.head.map_or(0, InboxSeq::get));
+                tally.listed = u64::from(inbox.listed);
             }),
             EntityKey::Conversation(id) => Conversation::decode(value).map(|row| {
                 report.conversations += 1;
-                let members = row.members.iter().map(|member| member.user).collect();
-                let head = row.head.map_or(0, Seq::get);
-                self.conversations.entry(*id).or_default().row = Some((head, members));
+                let tally = self.conversations.entry(*id).or_default();
+                tally.row = Some(ConversationHead {
+                    head: row.head.map_or(0, Seq::get),
+                    members: row.members.iter().map(|member| member.user).collect(),
+                    unopened: row.unopened,
+                    group: row.group,
+                });
+            }),
+            EntityKey::Member(id, user) => Membership::decode(*user, value).map(|row| {
+                let tally = self.conversations.entry(*id).or_default();
+                tally.memberships.insert(*user, Standing::of(&row));
+            }),
+            EntityKey::Roster(id, shard) => Roster::decode(value).map(|row| {
+                for entry in row.entries {
+                    let tally = self.conversations.entry(*id).or_default();
+                    if tally.rosters.insert(entry.user, entry.place).is_some() {
+                        report.problem(format!(
+                            "{} is in the rosters of {id} twice, once on shard {}",
+                            entry.user, shard.0
+                        ));
+                    }
+                }
             }),
             // A scan gives it as a history row.
             EntityKey::Message(..) => Ok(()),
@@ -137,6 +179,7 @@ impl Tally {
             if let Some(gap) = tally.entries.gap(tally.inbox_head.unwrap_or(0)) {
                 report.problem(format!("the inbox of {user} has {gap}"));
             }
+            self.finish_list(user, tally, report);
         }
         for (id, tally) in &self.conversations {
             self.finish_conversation(id, tally, report);
@@ -145,63 +188,137 @@ impl Tally {
         self.attendances.finish(head_of, report);
     }
 
+    /// Every conversation of a list is the user's, and they are as many as the inbox counts.
+    fn finish_list(&self, user: &UserId, tally: &UserTally, report: &mut Report) {
+        let count = tally.list.len() as u64;
+        if count != tally.listed {
+            report.problem(format!(
+                "the inbox of {user} counts {} listed conversations where {count} are listed",
+                tally.listed
+            ));
+        }
+        for id in &tally.list {
+            let conversation = self.conversations.get(id);
+            if !conversation.is_some_and(|conversation| conversation.lists(user)) {
+                report.problem(format!(
+                    "{user} has {id} listed without being a member or invited"
+                ));
+            }
+        }
+    }
+
+    /// Whether a user has an inbox: who has no account gets nothing.
+    fn has_inbox(&self, user: &UserId) -> bool {
+        let tally = self.users.get(user);
+        tally.is_some_and(|tally| tally.inbox_head.is_some())
+    }
+
     fn finish_conversation(
         &self,
         id: &ConversationId,
         tally: &ConversationTally,
         report: &mut Report,
     ) {
-        let Some((head, members)) = &tally.row else {
+        let Some(row) = &tally.row else {
             report.problem(format!(
                 "conversation {id} has {} messages and does not exist",
                 tally.messages.count
             ));
             return;
         };
-        if let Some(gap) = tally.messages.gap(*head) {
+        if let Some(gap) = tally.messages.gap(row.head) {
             report.problem(format!("conversation {id} has {gap}"));
         }
-        for sender in &tally.senders {
-            if !members.contains(sender) {
-                report.problem(format!(
-                    "{sender} has written to {id} without being a member"
-                ));
+        for sender in tally.senders.iter().filter(|sender| !tally.knows(sender)) {
+            report.problem(format!(
+                "{sender} has written to {id} without being a member"
+            ));
+        }
+        for user in tally.pointers.keys().filter(|user| !tally.knows(user)) {
+            report.problem(format!(
+                "{user} has messages of {id} without being a member"
+            ));
+        }
+        let here = tally.here();
+        for user in here.into_iter().filter(|user| self.has_inbox(user)) {
+            if !self.users[&user].list.contains(id) {
+                report.problem(format!("{user} is a member of {id}, which is not listed"));
             }
         }
-        for (user, _) in &tally.pointers {
-            if !members.contains(user) {
-                report.problem(format!(
-                    "{user} has messages of {id} without being a member"
-                ));
-            }
+        match &row.group {
+            None => self.finish_direct(id, tally, row, report),
+            Some(group) => self.finish_group(id, tally, (row.head, group), report),
         }
-        for member in members {
-            // Who has no account has no inbox, and nothing was delivered.
-            if self
-                .users
-                .get(member)
-                .is_none_or(|user| user.inbox_head.is_none())
-            {
-                continue;
-            }
-            let delivered = tally.pointers.iter().find(|(user, _)| user == member);
-            let delivered = delivered.map_or_else(Numbers::default, |(_, numbers)| *numbers);
-            if let Some(gap) = delivered.gap(*head) {
+    }
+
+    fn finish_direct(
+        &self,
+        id: &ConversationId,
+        tally: &ConversationTally,
+        row: &ConversationHead,
+        report: &mut Report,
+    ) {
+        for member in row.members.iter().filter(|user| self.has_inbox(user)) {
+            let pointers = tally.pointers.get(member);
+            let delivered = pointers.map_or_else(Numbers::default, |pointers| pointers.numbers);
+            if let Some(gap) = delivered.gap(row.head) {
                 report.problem(format!(
                     "of conversation {id}, the inbox of {member} has {gap}"
                 ));
             }
         }
     }
+
+    fn finish_group(
+        &self,
+        id: &ConversationId,
+        tally: &ConversationTally,
+        (head, group): (u64, &Group),
+        report: &mut Report,
+    ) {
+        group::check_counts(id, group, &tally.memberships, report);
+        group::check_rosters(id, &tally.memberships, &tally.rosters, report);
+        for (user, standing) in &tally.memberships {
+            if !self.has_inbox(user) {
+                continue;
+            }
+            let none = Pointers::default();
+            let pointers = tally.pointers.get(user).unwrap_or(&none);
+            let pulled = group.pulled.map(Seq::get);
+            if let Some(wrong) = standing.complaint(pointers, head, pulled) {
+                report.problem(format!("of group {id}, the inbox of {user} {wrong}"));
+            }
+        }
+    }
 }
 
 impl ConversationTally {
-    fn point(&mut self, user: UserId, seq: Seq) {
-        let at = self.pointers.iter().position(|(owner, _)| *owner == user);
-        let at = at.unwrap_or_else(|| {
-            self.pointers.push((user, Numbers::default()));
-            self.pointers.len() - 1
-        });
-        self.pointers[at].1.add(seq.get());
+    /// Whether a user is or was a member.
+    fn knows(&self, user: &UserId) -> bool {
+        let direct = self
+            .row
+            .as_ref()
+            .is_some_and(|row| row.members.contains(user));
+        direct || self.memberships.contains_key(user)
+    }
+
+    /// Whether it belongs into a user's list.
+    fn lists(&self, user: &UserId) -> bool {
+        let standing = self.memberships.get(user);
+        standing.is_some_and(|standing| !matches!(standing.seat, Seat::Out))
+            || self
+                .row
+                .as_ref()
+                .is_some_and(|row| !row.unopened && row.members.contains(user))
+    }
+
+    /// Who takes part now.
+    fn here(&self) -> Vec<UserId> {
+        let seated = self.memberships.iter();
+        let seated = seated.filter(|(_, standing)| matches!(standing.seat, Seat::In(_)));
+        let seated = seated.map(|(user, _)| *user);
+        let direct = self.row.iter().filter(|row| !row.unopened);
+        let direct = direct.flat_map(|row| row.members.iter().copied());
+        seated.chain(direct).collect()
     }
 }

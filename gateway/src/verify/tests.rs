@@ -89,11 +89,16 @@ impl World {
             return false;
         };
         let record = Record::decode(stored.position, stored.time, &stored.payload).unwrap();
-        let mut keys = BTreeSet::new();
-        state.missing(&record, &mut keys);
-        for key in keys {
-            let row = self.store.entities(&[key]).unwrap().pop().flatten();
-            state.load(key, row.as_deref()).unwrap();
+        loop {
+            let mut keys = BTreeSet::new();
+            state.missing(&record, &mut keys);
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys {
+                let row = self.store.entities(&[key]).unwrap().pop().flatten();
+                state.load(key, row.as_deref()).unwrap();
+            }
         }
         let mut effects = Effects::default();
         state.apply(&record, &mut effects);

@@ -71,7 +71,12 @@ impl Gateway {
         };
         let processors = Processors::start(&surroundings, 1, |error| panic!("{error}"));
         let (router, _thread) = Router::start(Arc::clone(&log), || {}).expect("a thread");
-        let queries = Queries::new(store, config.limits.queries as usize, Arc::clone(&metrics));
+        let queries = Queries::new(
+            store,
+            log.identity().shards,
+            config.limits.queries as usize,
+            Arc::clone(&metrics),
+        );
         let rates = Rates::new(&config.limits, Arc::clone(&metrics));
         let media = Media::open(
             &config.media,
@@ -103,6 +108,7 @@ impl Gateway {
             sessions: Sessions::new(1, None),
             media: Arc::clone(&media),
             metrics: Arc::clone(&metrics),
+            fan_out_max: config.groups.fan_out_max,
         };
         let identity = Identity::open(&config.tls, data.path()).expect("a certificate");
         let edge = Edge::start(config.listen, &config.edge, &config.limits, &identity, with);

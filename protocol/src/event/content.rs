@@ -91,6 +91,8 @@ pub enum Note {
     Topic(String),
     /// New messages are kept for so many milliseconds now; 0: for good.
     Timer(u64),
+    /// The group has become too large for inboxes: this is its last event there, and what follows comes as notices.
+    Pulled,
 }
 
 /// What a member of a group may do. Ascending in power.
@@ -146,7 +148,7 @@ impl Content {
             }
             Self::Note(note) => match &**note {
                 Note::Created(text) | Note::Title(text) | Note::Topic(text) => text.len(),
-                Note::Joined | Note::Left | Note::Timer(_) => 8,
+                Note::Joined | Note::Left | Note::Timer(_) | Note::Pulled => 8,
                 Note::Invited(_) | Note::Removed(_) | Note::Role(..) => 40,
             },
             Self::Gone(_) => 8,
@@ -338,6 +340,7 @@ impl TryFrom<wire::Note> for Note {
             Some(wire::note::Kind::Title(title)) => Self::Title(title),
             Some(wire::note::Kind::Topic(topic)) => Self::Topic(topic),
             Some(wire::note::Kind::TimerMs(keep)) => Self::Timer(keep),
+            Some(wire::note::Kind::Pulled(_)) => Self::Pulled,
             None => return Err(Violation::new(RULE, "a note says what happened")),
         })
     }
@@ -470,6 +473,7 @@ impl From<&Note> for wire::Note {
             Note::Title(title) => Kind::Title(title.clone()),
             Note::Topic(topic) => Kind::Topic(topic.clone()),
             Note::Timer(keep) => Kind::TimerMs(*keep),
+            Note::Pulled => Kind::Pulled(wire::Pulled {}),
         };
         Self { kind: Some(kind) }
     }

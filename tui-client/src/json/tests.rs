@@ -106,6 +106,7 @@ fn every_note_says_what_and_whom() {
             r#"{"what":"title","title":"New"}"#,
         ),
         (Note::Topic(String::new()), r#"{"what":"topic","topic":""}"#),
+        (Note::Pulled, r#"{"what":"pulled"}"#),
         (Note::Timer(5000), r#"{"what":"timer","keep_ms":5000}"#),
     ] {
         let message = Message {

@@ -117,6 +117,7 @@ pub(super) fn note(
             .execute(params![id, title])?;
         }
         Note::Joined if message.from == account.user => set_gone(tx, id, false)?,
+        Note::Pulled => set_pulled(tx, id)?,
         Note::Left if message.from == account.user => set_gone(tx, id, true)?,
         Note::Removed(user) if *user == account.user => set_gone(tx, id, true)?,
         Note::Joined
@@ -127,6 +128,15 @@ pub(super) fn note(
         | Note::Topic(_)
         | Note::Timer(_) => {}
     }
+    Ok(())
+}
+
+/// From here on messages of the group come as notices, and are asked for after a reconnect.
+fn set_pulled(tx: &Transaction<'_>, id: &[u8; 16]) -> Result<(), Error> {
+    tx.prepare_cached(
+        "INSERT INTO conversation (id, pulled, opened) VALUES (?1, 1, 1) ON CONFLICT DO UPDATE SET pulled = 1",
+    )?
+    .execute([id])?;
     Ok(())
 }
 
@@ -155,10 +165,7 @@ pub(super) fn notice(
         .prepare_cached("SELECT head FROM conversation WHERE id = ?1")?
         .query_row([message.conversation.as_bytes()], |row| row.get(0))
         .optional()?;
-    tx.prepare_cached(
-        "INSERT INTO conversation (id, pulled, opened) VALUES (?1, 1, 1) ON CONFLICT DO UPDATE SET pulled = 1",
-    )?
-    .execute([message.conversation.as_bytes()])?;
+    set_pulled(tx, message.conversation.as_bytes())?;
     if insert(tx, account, &message, None)? == Inserted::Yes {
         changes.inserted += 1;
         let known = changes

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quipu_protocol::id::{DeviceId, Seq, TimestampMs, UserId};
 
-use super::CorruptRow;
-use crate::codec::{Fields, Writer, corrupt, required};
+use super::{CorruptRow, Group};
+use crate::codec::{Field, Fields, Writer, corrupt, required};
 use crate::dedup::DedupWindow;
 
 const WHAT: &str = "conversation";
@@ -14,7 +14,8 @@ const WHAT: &str = "conversation";
 pub struct Conversation {
     /// Seq of the last message; `None`: it is empty.
     pub head: Option<Seq>,
-    /// Who takes part, ascending by user. One member: notes to oneself.
+    /// Who takes part in a direct one, ascending by user. One member: notes to oneself. Empty in a group, whose members have
+    /// rows of their own.
     pub members: Vec<Member>,
     /// How long new messages are kept, in milliseconds; 0: for good.
     pub keep_ms: u64,
@@ -22,6 +23,8 @@ pub struct Conversation {
     pub unopened: bool,
     /// When the last message was sent, or the conversation made.
     pub activity: TimestampMs,
+    /// What it is as a group; `None`: it is a direct one.
+    pub group: Option<Box<Group>>,
 }
 
 /// What a conversation keeps of a member.
@@ -56,6 +59,15 @@ impl Conversation {
         }
     }
 
+    /// A new group, without members yet.
+    pub fn of_group(group: Group, made: TimestampMs) -> Self {
+        Self {
+            activity: made,
+            group: Some(Box::new(group)),
+            ..Self::default()
+        }
+    }
+
     /// What it keeps of this user; `None`: not a member.
     pub fn member(&self, user: &UserId) -> Option<&Member> {
         let at = self.find(user)?;
@@ -76,11 +88,17 @@ impl Conversation {
         let mut out = Writer::with_capacity(64 + self.members.len() * 224);
         out.seq(1, self.head);
         for member in &self.members {
-            out.nested(2, |out| write_member(out, member));
+            out.nested(2, |out| {
+                out.user(1, &member.user);
+                write_member(out, member);
+            });
         }
         out.uint(3, self.keep_ms);
         out.uint(4, u64::from(self.unopened));
         out.uint(5, self.activity.0);
+        if let Some(group) = &self.group {
+            out.nested(6, |out| group.write(out));
+        }
         out.into_bytes()
     }
 
@@ -91,10 +109,13 @@ impl Conversation {
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => conversation.head = field.seq()?,
-                2 => conversation.members.push(read_member(field.nested()?)?),
+                2 => conversation
+                    .members
+                    .push(read_member(field.nested()?, None, |_| Ok(()))?),
                 3 => conversation.keep_ms = field.uint()?,
                 4 => conversation.unopened = field.uint()? != 0,
                 5 => conversation.activity = TimestampMs(field.uint()?),
+                6 => conversation.group = Some(Box::new(Group::read(field.nested()?)?)),
                 _ => {}
             }
         }
@@ -113,7 +134,7 @@ impl Conversation {
 }
 
 impl Member {
-    fn new(user: UserId) -> Self {
+    pub(super) fn new(user: UserId) -> Self {
         Self {
             user,
             delivered: None,
@@ -133,8 +154,8 @@ impl Member {
     }
 }
 
-fn write_member(out: &mut Writer, member: &Member) {
-    out.user(1, &member.user);
+/// Writes what a member has; who it is comes before it, or is in the key of the row.
+pub(super) fn write_member(out: &mut Writer, member: &Member) {
     out.seq(2, member.delivered);
     out.seq(3, member.read);
     for (device, window) in &member.senders {
@@ -150,8 +171,13 @@ fn write_member(out: &mut Writer, member: &Member) {
     out.uint(6, u64::from(member.blocks));
 }
 
-fn read_member(mut fields: Fields) -> Result<Member, CorruptRow> {
-    let (mut user, mut delivered, mut read, mut senders) = (None, None, None, Vec::new());
+/// Reads a member, whose user is in the fields or given, and passes on the fields that are not a member's.
+pub(super) fn read_member(
+    mut fields: Fields,
+    mut user: Option<UserId>,
+    mut other: impl FnMut(&Field) -> Result<(), CorruptRow>,
+) -> Result<Member, CorruptRow> {
+    let (mut delivered, mut read, mut senders) = (None, None, Vec::new());
     let (mut shown_read, mut blocks) = (None, false);
     while let Some(field) = fields.next()? {
         match field.number {
@@ -161,7 +187,7 @@ fn read_member(mut fields: Fields) -> Result<Member, CorruptRow> {
             4 => senders.push(read_sender(field.nested()?)?),
             5 => shown_read = Some(field.seq()?),
             6 => blocks = field.uint()? != 0,
-            _ => {}
+            _ => other(&field)?,
         }
     }
     if !senders.is_sorted_by(|a, b| a.0 < b.0) {

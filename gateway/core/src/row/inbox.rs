@@ -15,21 +15,23 @@ impl Inbox {
         let mut out = Writer::with_capacity(24);
         out.uint(1, self.head.map_or(0, InboxSeq::get));
         out.uint(2, self.incoming.map_or(0, InboxSeq::get));
+        out.uint(3, u64::from(self.listed));
         out.into_bytes()
     }
 
     /// Reads the value of its row.
     pub fn decode(value: &[u8]) -> Result<Self, CorruptRow> {
         let mut fields = Fields::new("inbox", value);
-        let (mut head, mut incoming) = (None, None);
+        let mut inbox = Self::default();
         while let Some(field) = fields.next()? {
             match field.number {
-                1 => head = InboxSeq::new(field.uint()?).ok(),
-                2 => incoming = InboxSeq::new(field.uint()?).ok(),
+                1 => inbox.head = InboxSeq::new(field.uint()?).ok(),
+                2 => inbox.incoming = InboxSeq::new(field.uint()?).ok(),
+                3 => inbox.listed = field.narrow()?,
                 _ => {}
             }
         }
-        Ok(Self { head, incoming })
+        Ok(inbox)
     }
 }
 

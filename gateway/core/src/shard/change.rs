@@ -6,6 +6,7 @@ use quipu_protocol::id::RequestId;
 
 use super::entities::Entities;
 use super::turn::{Turn, rejected};
+use super::{conversation, group};
 use crate::record::Command;
 use crate::row::EntityKey;
 
@@ -19,25 +20,70 @@ pub(super) struct Asked<'a> {
     /// For what.
     pub(super) change: &'a Change,
     /// For a new group: members up to which its messages go into every inbox.
-    #[allow(dead_code, reason = "groups use it, which come next")]
     pub(super) fan_out_max: u32,
 }
 
 /// Names the entities that a change needs.
 pub(super) fn needs(asked: Asked, need: &mut impl FnMut(EntityKey)) {
-    let _ = (asked, need);
+    match asked.change {
+        Change::CreateGroup(new) => {
+            conversation::needs(new.conversation, asked.command.user, need);
+            for user in &new.invite {
+                need(EntityKey::Member(new.conversation, *user));
+            }
+        }
+        Change::Invite {
+            conversation,
+            users,
+        } => {
+            conversation::needs(*conversation, asked.command.user, need);
+            for user in users {
+                need(EntityKey::Member(*conversation, *user));
+            }
+        }
+        Change::SetGroup { conversation, .. }
+        | Change::Join(conversation)
+        | Change::Leave(conversation) => {
+            conversation::needs(*conversation, asked.command.user, need);
+        }
+        Change::Remove(conversation, user) | Change::SetRole(conversation, user, _) => {
+            conversation::needs(*conversation, asked.command.user, need);
+            need(EntityKey::Member(*conversation, *user));
+        }
+        Change::SetTimer(..) => {}
+        Change::Edit { .. } => {}
+        Change::Delete(..) => {}
+        Change::React { .. } => {}
+        Change::RenameDevice(..) => {}
+        Change::RevokeDevice(_) => {}
+        Change::Block(..) => {}
+        Change::Report { .. } => {}
+        Change::SetPrivacy(_) => {}
+    }
 }
 
 /// Makes the change, or says why not; answers in any case.
 pub(super) fn apply(entities: &mut Entities, turn: &mut Turn, asked: Asked) {
     let outcome = match asked.change {
-        Change::CreateGroup(_) => not_yet(entities),
-        Change::SetGroup { .. } => not_yet(entities),
-        Change::Invite { .. } => not_yet(entities),
-        Change::Join(_) => not_yet(entities),
-        Change::Leave(_) => not_yet(entities),
-        Change::Remove(..) => not_yet(entities),
-        Change::SetRole(..) => not_yet(entities),
+        Change::CreateGroup(new) => group::create(entities, turn, asked, new),
+        Change::SetGroup {
+            conversation,
+            title,
+            topic,
+        } => {
+            let texts = (title.as_deref(), topic.as_deref());
+            group::set(entities, turn, asked.command, *conversation, texts)
+        }
+        Change::Invite {
+            conversation,
+            users,
+        } => group::invite(entities, turn, asked.command, *conversation, users),
+        Change::Join(id) => group::join(entities, turn, asked.command, *id),
+        Change::Leave(id) => group::leave(entities, turn, asked.command, *id),
+        Change::Remove(id, user) => group::remove(entities, turn, asked.command, *id, *user),
+        Change::SetRole(id, user, role) => {
+            group::set_role(entities, turn, asked.command, *id, (*user, *role))
+        }
         Change::SetTimer(..) => not_yet(entities),
         Change::Edit { .. } => not_yet(entities),
         Change::Delete(..) => not_yet(entities),

@@ -1,16 +1,18 @@
 //! Decisions about conversations: opening, sending, receipts.
 
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Content, Message, Outcome, Receipt, Reply, ReplyTo};
+use quipu_protocol::event::{
+    Content, EventBody, Message, Note, Outcome, Receipt, Reply, ReplyTo, Role,
+};
 use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
 
-use super::ShardId;
-use super::entities::{Entities, OpenConversation};
+use super::entities::{Audience, Entities, OpenConversation};
 use super::turn::{Turn, rejected};
+use super::{ShardId, group, note};
 use crate::dedup::{DedupWindow, Known};
 use crate::limits::DEVICES_PER_ACCOUNT_MAX;
-use crate::record::Command;
-use crate::row::{Conversation, Member};
+use crate::record::{Command, Standing};
+use crate::row::{Conversation, EntityKey, Member, Seat};
 
 /// The message that a command wants to add.
 #[derive(Debug)]
@@ -21,27 +23,146 @@ pub(super) struct Send<'a> {
     pub(super) content: &'a Content,
 }
 
+/// What a user may do in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rights {
+    /// In a direct one always [`Role::Member`].
+    pub(super) role: Role,
+    /// The oldest message that the user may see.
+    pub(super) first: Seq,
+}
+
+/// Names the entities that a decision about a user in a conversation needs.
+pub(super) fn needs(id: ConversationId, user: UserId, need: &mut impl FnMut(EntityKey)) {
+    need(EntityKey::Conversation(id));
+    if id.is_group() {
+        need(EntityKey::Member(id, user));
+    }
+}
+
+/// What a user may do in a conversation, or the answer to one who is not in it (QP-CMD-2).
+pub(super) fn rights(
+    entities: &mut Entities,
+    turn: &Turn,
+    id: ConversationId,
+    user: UserId,
+) -> Result<Rights, Outcome> {
+    if id.is_group() {
+        let (conversation, member) = entities.seated(id, user, turn.position);
+        let Some(group) = conversation
+            .get()
+            .and_then(|open| open.row.group.as_deref())
+        else {
+            return Err(unknown_conversation());
+        };
+        return match member.get() {
+            Some(row) => match row.seat {
+                Seat::In(role) => Ok(Rights {
+                    role,
+                    first: row.first(group),
+                }),
+                Seat::Out | Seat::Invited(_) => Err(group::not_a_member(row)),
+            },
+            None => Err(unknown_conversation()),
+        };
+    }
+    let conversation = entities.conversation(id, turn.position);
+    let member = conversation
+        .get()
+        .filter(|open| !open.row.unopened)
+        .and_then(|open| open.row.member(&user));
+    member.map_or_else(
+        || Err(unknown_conversation()),
+        |_| {
+            Ok(Rights {
+                role: Role::Member,
+                first: Seq::FIRST,
+            })
+        },
+    )
+}
+
+/// Tells every member of a conversation.
+#[allow(dead_code, reason = "changes of messages use it, which come next")]
+pub(super) fn announce(
+    entities: &mut Entities,
+    turn: &mut Turn,
+    id: ConversationId,
+    event: &EventBody,
+) {
+    let conversation = entities.conversation(id, turn.position);
+    if let Some(open) = conversation.get() {
+        turn.tell(open.audience(id), || event.clone());
+    }
+}
+
+/// Adds a note to a conversation and tells every member; gives the message, `None` where there is no conversation.
+pub(super) fn write_note(
+    entities: &mut Entities,
+    turn: &mut Turn,
+    command: &Command,
+    id: ConversationId,
+    what: Note,
+) -> Option<Message> {
+    let mut conversation = entities.conversation(id, turn.position);
+    let open = conversation.change()?;
+    let seq = open.row.head.map_or(Seq::FIRST, Seq::next);
+    open.row.head = Some(seq);
+    open.row.activity = turn.time;
+    let to = peer_of(id, &open.row, &command.user);
+    let message = note::note(turn, command, (id, seq), to, what);
+    turn.message(message.clone(), open.audience(id));
+    Some(message)
+}
+
 /// Gives a message its seq and tells every member, or answers why not.
-pub(super) fn send(entities: &mut Entities, turn: &mut Turn, command: &Command, send: Send) {
-    let mut entity = entities.conversation(send.conversation, turn.position);
-    if let Some(outcome) = answer_instead(entity.get(), command, send.client_seq) {
+pub(super) fn send(entities: &mut Entities, turn: &mut Turn, command: &Command, send: &Send) {
+    let accepted = match send.conversation.is_group() {
+        true => group::send(entities, turn, command, send),
+        false => send_direct(entities, turn, command, send),
+    };
+    // A message that is in the sender's own inbox is its own answer.
+    if let Some(outcome) = accepted {
         let to = ReplyTo::Send {
             conversation: send.conversation,
             client_seq: send.client_seq,
         };
         turn.answer(command.user, command.device, Reply { to, outcome });
-        return;
     }
-    let Some(open) = entity.change() else { return };
-    let row = &mut open.row;
+}
+
+fn send_direct(
+    entities: &mut Entities,
+    turn: &mut Turn,
+    command: &Command,
+    send: &Send,
+) -> Option<Outcome> {
+    let mut entity = entities.conversation(send.conversation, turn.position);
+    if let Some(outcome) = answer_instead(entity.get(), command, send.client_seq) {
+        return Some(outcome);
+    }
+    let open = entity.change()?;
+    let to = peer_of(send.conversation, &open.row, &command.user);
+    let message = next_message(&mut open.row, turn, command, send, to);
+    if let Some(member) = open.row.member_mut(&command.user) {
+        sender(member, command.device).accept(send.client_seq, message.seq);
+    }
+    turn.message(message, Audience::Users(&open.audience));
+    None
+}
+
+/// The next message of a conversation, whose head moves to it.
+pub(super) fn next_message(
+    row: &mut Conversation,
+    turn: &Turn,
+    command: &Command,
+    send: &Send,
+    to: Option<UserId>,
+) -> Message {
     let seq = row.head.map_or(Seq::FIRST, Seq::next);
     row.head = Some(seq);
     row.activity = turn.time;
-    let to = peer_of(send.conversation, row, &command.user);
-    if let Some(member) = row.member_mut(&command.user) {
-        sender(member, command.device).accept(send.client_seq, seq);
-    }
-    let message = Message {
+    Message {
         conversation: send.conversation,
         seq,
         id: send.id,
@@ -52,8 +173,7 @@ pub(super) fn send(entities: &mut Entities, turn: &mut Turn, command: &Command, 
         sent_at: turn.time,
         content: send.content.clone(),
         state: None,
-    };
-    turn.message(message, &open.audience);
+    }
 }
 
 /// The answer to a send that makes no new message; `None`: it makes one.
@@ -70,9 +190,18 @@ fn answer_instead(
     let Some(member) = conversation.row.member(&command.user) else {
         return Some(unknown_conversation());
     };
+    answer_again(member, command.device, client_seq)
+}
+
+/// The answer to a send that was accepted before, or never can be; `None`: it is new.
+pub(super) fn answer_again(
+    member: &Member,
+    device: DeviceId,
+    client_seq: ClientSeq,
+) -> Option<Outcome> {
     let at = member
         .senders
-        .binary_search_by_key(&command.device, |(device, _)| *device)
+        .binary_search_by_key(&device, |(device, _)| *device)
         .ok()?;
     match member.senders[at].1.look_up(client_seq) {
         Known::New => None,
@@ -84,7 +213,7 @@ fn answer_instead(
     }
 }
 
-fn unknown_conversation() -> Outcome {
+pub(super) fn unknown_conversation() -> Outcome {
     rejected(
         RejectCode::UnknownConversation,
         "you have no such conversation; a direct one has to be opened first",
@@ -93,7 +222,7 @@ fn unknown_conversation() -> Outcome {
 
 /// The window of a member's device. When a member has had too many devices, the one silent for the longest time gives way:
 /// that many devices are only reached after some were replaced.
-fn sender(member: &mut Member, device: DeviceId) -> &mut DedupWindow {
+pub(super) fn sender(member: &mut Member, device: DeviceId) -> &mut DedupWindow {
     let senders = &mut member.senders;
     if senders.len() >= DEVICES_PER_ACCOUNT_MAX
         && senders.binary_search_by_key(&device, |(d, _)| *d).is_err()
@@ -137,8 +266,16 @@ pub(super) fn open_direct(
     let mut entity = entities.conversation(id, turn.position);
     let outcome = match entity.get() {
         None => {
-            let row = Conversation::new([command.user, peer], turn.time);
-            entity.put(OpenConversation::new(row, turn.shards));
+            let open = OpenConversation::new(
+                Conversation::new([command.user, peer], turn.time),
+                turn.shards,
+            );
+            for (_, users) in &open.audience {
+                for user in users {
+                    turn.standing(id, *user, Standing::In(Role::Member));
+                }
+            }
+            entity.put(open);
             opened(id, None)
         }
         Some(open) if open.row.member(&command.user).is_some() => opened(id, open.row.head),
@@ -149,7 +286,7 @@ pub(super) fn open_direct(
     turn.answer(command.user, command.device, Reply { to, outcome });
 }
 
-fn opened(conversation: ConversationId, head: Option<Seq>) -> Outcome {
+pub(super) fn opened(conversation: ConversationId, head: Option<Seq>) -> Outcome {
     Outcome::Opened { conversation, head }
 }
 
@@ -162,36 +299,59 @@ pub(super) struct Positions {
     pub(super) quiet: bool,
 }
 
-/// Moves a member's positions forward, never beyond the head. `None`: none moved; otherwise whether others see that one
-/// did. A receipt has no answer: one that does not fit is ignored.
+/// What a receipt moves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    delivered: Option<Seq>,
+    read: Option<Seq>,
+    shown_read: Option<Seq>,
+    /// Whether others see that something moved.
+    pub(super) seen: bool,
+}
+
+impl Moved {
+    /// What `said` moves of a member's positions: forward only, never beyond the head; `None`: nothing.
+    pub(super) fn of(member: &Member, head: Option<Seq>, said: Positions) -> Option<Self> {
+        // `None` is below every seq, so an empty conversation caps both to none.
+        let said_read = said.read.min(head);
+        let read = said_read.max(member.read);
+        let delivered = said.delivered.min(head).max(member.delivered).max(read);
+        let shown_read = match said.quiet {
+            false => said_read.max(member.shown_read),
+            true => member.shown_read,
+        };
+        let seen = (delivered, shown_read) != (member.delivered, member.shown_read);
+        (seen || read != member.read).then_some(Self {
+            delivered,
+            read,
+            shown_read,
+            seen,
+        })
+    }
+
+    pub(super) fn apply(self, member: &mut Member) {
+        member.delivered = self.delivered;
+        member.read = self.read;
+        member.shown_read = self.shown_read;
+    }
+}
+
+/// Moves a member's positions forward. `None`: none moved; otherwise whether others see that one did. A receipt has no
+/// answer: one that does not fit is ignored.
 pub(super) fn receipt(
     entities: &mut Entities,
     turn: &mut Turn,
     (conversation, user): (ConversationId, UserId),
     said: Positions,
 ) -> Option<bool> {
+    if conversation.is_group() {
+        return group::receipt(entities, turn, (conversation, user), said);
+    }
     let mut entity = entities.conversation(conversation, turn.position);
     let open = entity.get()?;
-    let member = open.row.member(&user)?;
-    // `None` is below every seq, so an empty conversation caps both to none.
-    let said_read = said.read.min(open.row.head);
-    let read = said_read.max(member.read);
-    let said_delivered = said.delivered.min(open.row.head);
-    let delivered = said_delivered.max(member.delivered).max(read);
-    let shown_read = match said.quiet {
-        false => said_read.max(member.shown_read),
-        true => member.shown_read,
-    };
-    let seen = (delivered, shown_read) != (member.delivered, member.shown_read);
-    if !seen && read == member.read {
-        return None;
-    }
-    if let Some(member) = entity.change().and_then(|open| open.row.member_mut(&user)) {
-        member.delivered = delivered;
-        member.read = read;
-        member.shown_read = shown_read;
-    }
-    Some(seen)
+    let moved = Moved::of(open.row.member(&user)?, open.row.head, said)?;
+    moved.apply(entity.change()?.row.member_mut(&user)?);
+    Some(moved.seen)
 }
 
 /// Tells the reader's devices, and if `seen` every other member, how far a member is now.
@@ -201,25 +361,39 @@ pub(super) fn announce_receipt(
     (conversation, user): (ConversationId, UserId),
     seen: bool,
 ) {
+    if conversation.is_group() {
+        return group::announce_receipt(entities, turn, (conversation, user), seen);
+    }
     let entity = entities.conversation(conversation, turn.position);
     let Some(open) = entity.get() else { return };
     let Some(member) = open.row.member(&user) else {
         return;
     };
-    let of = |read| Receipt {
-        conversation,
-        user,
-        delivered: member.delivered,
-        read,
-    };
     if seen && member.read == member.shown_read {
-        return turn.receipt(&of(member.read), &open.audience);
+        let receipt = position_of(conversation, member, member.read);
+        return turn.receipt(&receipt, Audience::Users(&open.audience));
     }
     let own = [(turn.shards.of_user(&user), vec![user])];
-    turn.receipt(&of(member.read), &own);
+    let receipt = position_of(conversation, member, member.read);
+    turn.receipt(&receipt, Audience::Users(&own));
     if seen {
+        let receipt = position_of(conversation, member, member.shown_read);
         let others = without(&open.audience, &user);
-        turn.receipt(&of(member.shown_read), &others);
+        turn.receipt(&receipt, Audience::Users(&others));
+    }
+}
+
+/// How far a member is, with this much of what was read.
+pub(super) fn position_of(
+    conversation: ConversationId,
+    member: &Member,
+    read: Option<Seq>,
+) -> Receipt {
+    Receipt {
+        conversation,
+        user: member.user,
+        delivered: member.delivered,
+        read,
     }
 }
 

@@ -1,6 +1,8 @@
 //! What applying records asks of the shell.
 
-use quipu_protocol::event::{Event, Reply};
+use std::sync::Arc;
+
+use quipu_protocol::event::{Event, Notice, Reply};
 use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
 
 use super::ShardId;
@@ -10,8 +12,9 @@ use crate::row::Row;
 /// What follows from applied records. The shell appends `outgoing` and waits until it is durable, commits `rows` together
 /// with what [`drain_dirty`](super::ShardState::drain_dirty) gives, then performs `actions`.
 ///
-/// Its size is bounded by the turn that filled it: each entry makes at most one history row, and an outgoing entry, an inbox
-/// row and an action per member.
+/// Its size is bounded by the turn that filled it. An entry makes at most one history row, and an outgoing entry for each
+/// shard, or an inbox row and an action for each member of a pushed group that lives here; an invitation of several users
+/// does so for each of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Entries for the logs of other shards, or of this one, numbered; those for one shard are to be appended in this order.
@@ -33,6 +36,13 @@ pub enum Action {
         user: UserId,
         /// What; its row is committed.
         event: Event,
+    },
+    /// Offer news of a pulled group to the devices of these users that are connected here. Nothing of it is in their inboxes.
+    Notice {
+        /// Whose devices, ascending.
+        users: Arc<[UserId]>,
+        /// What.
+        notice: Notice,
     },
     /// Answer a device's command, if the device is connected here.
     Answer {

@@ -1,6 +1,7 @@
 //! The entities of a shard that are in memory, which of them changed, and when each was last needed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_protocol::event::Message;
@@ -9,16 +10,30 @@ use quipu_protocol::id::{ConversationId, Seq, UserId};
 use super::{ShardCount, ShardId};
 use crate::record::Position;
 use crate::row::{
-    Account, Conversation, CorruptRow, DeadLetters, EntityKey, HistoryRow, Inbox, Presence, Row,
-    Settings,
+    Account, Conversation, CorruptRow, DeadLetters, EntityKey, HistoryRow, Inbox, Membership,
+    Place, Presence, Roster, Row, Settings,
 };
 
 /// A conversation in memory: its row, and whom its events go to.
 #[derive(Debug, Clone)]
 pub(super) struct OpenConversation {
     pub(super) row: Conversation,
-    /// The members by their shards, both ascending.
+    /// The members of a direct one by their shards, both ascending.
     pub(super) audience: Vec<(ShardId, Vec<UserId>)>,
+}
+
+/// Whom an event of a conversation goes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Audience<'a> {
+    /// These users, by their shards.
+    Users(&'a [(ShardId, Vec<UserId>)]),
+    /// All members of a group.
+    Group {
+        id: ConversationId,
+        pulled: bool,
+        /// The shards that have members, with their numbers.
+        shards: &'a [(ShardId, u32)],
+    },
 }
 
 impl OpenConversation {
@@ -33,6 +48,49 @@ impl OpenConversation {
             audience: by_shard.into_iter().collect(),
         }
     }
+
+    /// Whom its events go to.
+    pub(super) fn audience(&self, id: ConversationId) -> Audience<'_> {
+        match &self.row.group {
+            None => Audience::Users(&self.audience),
+            Some(group) => Audience::Group {
+                id,
+                pulled: group.pulled.is_some(),
+                shards: &group.shards,
+            },
+        }
+    }
+}
+
+/// A roster in memory: its row, and whom a spread goes to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OpenRoster {
+    row: Roster,
+    members: Arc<[UserId]>,
+}
+
+impl OpenRoster {
+    fn new(row: Roster) -> Self {
+        let members = row.members().collect();
+        Self { row, members }
+    }
+
+    /// The members that live here, ascending.
+    pub(super) fn members(&self) -> &Arc<[UserId]> {
+        &self.members
+    }
+
+    pub(super) fn place(&self, user: &UserId) -> Option<Place> {
+        self.row.place(user)
+    }
+
+    pub(super) fn set(&mut self, user: UserId, place: Option<Place>) {
+        let was = matches!(self.row.place(&user), Some(Place::Member(_)));
+        self.row.set(user, place);
+        if was != matches!(place, Some(Place::Member(_))) {
+            self.members = self.row.members().collect();
+        }
+    }
 }
 
 /// All that is in memory. The shell bounds it with [`evict`](Self::evict).
@@ -45,7 +103,16 @@ pub(super) struct Entities {
     settings: Table<UserId, Settings>,
     presences: Table<UserId, Presence>,
     dead_letters: Table<ShardId, DeadLetters>,
+    members: Table<(ConversationId, UserId), Membership>,
+    /// All of this shard.
+    rosters: Table<ConversationId, (ShardId, OpenRoster)>,
 }
+
+/// A conversation of a group, and what it keeps of one user.
+pub(super) type Seated<'a> = (
+    Entity<'a, ConversationId, OpenConversation>,
+    Entity<'a, (ConversationId, UserId), Membership>,
+);
 
 impl Entities {
     pub(super) fn account(&mut self, user: UserId, at: Position) -> Entity<'_, UserId, Account> {
@@ -94,6 +161,35 @@ impl Entities {
         self.settings.entity(user, at)
     }
 
+    pub(super) fn member(
+        &mut self,
+        id: ConversationId,
+        user: UserId,
+        at: Position,
+    ) -> Entity<'_, (ConversationId, UserId), Membership> {
+        self.members.entity((id, user), at)
+    }
+
+    /// Both at once.
+    pub(super) fn seated(&mut self, id: ConversationId, user: UserId, at: Position) -> Seated<'_> {
+        let conversation = self.conversations.entity(id, at);
+        (conversation, self.members.entity((id, user), at))
+    }
+
+    pub(super) fn roster(
+        &mut self,
+        id: ConversationId,
+        at: Position,
+    ) -> Entity<'_, ConversationId, (ShardId, OpenRoster)> {
+        self.rosters.entity(id, at)
+    }
+
+    /// The members of a group that live here, if its roster is in memory.
+    pub(super) fn spread_to(&self, id: &ConversationId) -> Option<&[UserId]> {
+        let slot = self.rosters.slots.get(id)?;
+        Some(slot.value.as_ref().map_or(&[], |(_, open)| open.members()))
+    }
+
     pub(super) fn contains(&self, key: &EntityKey) -> bool {
         match key {
             EntityKey::Account(user) => self.accounts.slots.contains_key(user),
@@ -103,6 +199,8 @@ impl Entities {
             EntityKey::Settings(user) => self.settings.slots.contains_key(user),
             EntityKey::Presence(user) => self.presences.slots.contains_key(user),
             EntityKey::DeadLetters(shard) => self.dead_letters.slots.contains_key(shard),
+            EntityKey::Member(id, user) => self.members.slots.contains_key(&(*id, *user)),
+            EntityKey::Roster(id, _) => self.rosters.slots.contains_key(id),
         }
     }
 
@@ -114,6 +212,8 @@ impl Entities {
             + self.settings.slots.len()
             + self.presences.slots.len()
             + self.dead_letters.slots.len()
+            + self.members.slots.len()
+            + self.rosters.slots.len()
     }
 
     pub(super) fn load(
@@ -152,6 +252,15 @@ impl Entities {
                 self.dead_letters
                     .load(shard, row.map(DeadLetters::decode).transpose()?);
             }
+            EntityKey::Member(id, user) => {
+                let row = row.map(|row| Membership::decode(user, row)).transpose()?;
+                self.members.load((id, user), row);
+            }
+            EntityKey::Roster(id, shard) => {
+                let row = row.map(Roster::decode).transpose()?;
+                let open = row.map(|row| (shard, OpenRoster::new(row)));
+                self.rosters.load(id, open);
+            }
         }
         Ok(())
     }
@@ -171,6 +280,12 @@ impl Entities {
             .drain(|user, presence| rows.push(row(EntityKey::Presence(user), presence.encode())));
         self.dead_letters
             .drain(|shard, dead| rows.push(row(EntityKey::DeadLetters(shard), dead.encode())));
+        self.members.drain(|(id, user), member| {
+            rows.push(row(EntityKey::Member(id, user), member.encode()));
+        });
+        self.rosters.drain(|id, (shard, open)| {
+            rows.push(row(EntityKey::Roster(id, *shard), open.row.encode()));
+        });
     }
 
     pub(super) fn evict(&mut self, keep: usize) {
@@ -193,6 +308,11 @@ impl Entities {
         oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Presence(user))));
         let shards = self.dead_letters.clean();
         oldest_first.extend(shards.map(|(at, shard)| (at, EntityKey::DeadLetters(shard))));
+        let members = self.members.clean();
+        oldest_first.extend(members.map(|(at, (id, user))| (at, EntityKey::Member(id, user))));
+        // The shard does not matter: all of them are this one's.
+        let rosters = self.rosters.clean();
+        oldest_first.extend(rosters.map(|(at, id)| (at, EntityKey::Roster(id, ShardId(0)))));
         oldest_first.sort_unstable();
         for (_, key) in oldest_first.into_iter().take(len - keep) {
             match key {
@@ -203,6 +323,8 @@ impl Entities {
                 EntityKey::Settings(user) => drop(self.settings.slots.remove(&user)),
                 EntityKey::Presence(user) => drop(self.presences.slots.remove(&user)),
                 EntityKey::DeadLetters(shard) => drop(self.dead_letters.slots.remove(&shard)),
+                EntityKey::Member(id, user) => drop(self.members.slots.remove(&(id, user))),
+                EntityKey::Roster(id, _) => drop(self.rosters.slots.remove(&id)),
             }
         }
     }

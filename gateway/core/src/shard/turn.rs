@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Rejection, Reply, ReplyTo};
-use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
+use quipu_protocol::event::{
+    EventBody, Message, Notice, Outcome, Receipt, Rejection, Reply, ReplyTo,
+};
+use quipu_protocol::id::{ConversationId, DeviceId, TimestampMs, UserId};
 use siphasher::sip::SipHasher13;
 
+use super::entities::Audience;
 use super::{Action, Effects, ShardCount, ShardId};
-use crate::record::{Entry, EntryBody, Position, Source};
+use crate::record::{Entry, EntryBody, Position, Source, Standing};
 use crate::row::{HistoryRow, IndexKey, Presence, Row};
 
 /// How many entries a record has sent to each shard.
@@ -51,20 +55,21 @@ mod decision {
     pub(super) const ANSWER: u8 = 3;
     pub(super) const INBOX: u8 = 4;
     pub(super) const ACCOUNT: u8 = 5;
+    pub(super) const STANDING: u8 = 6;
+    pub(super) const LISTED: u8 = 7;
+    pub(super) const NOTICE: u8 = 8;
     pub(super) const PRESENCE: u8 = 0x10;
 }
 
 impl Turn<'_> {
     /// Keeps a message and tells everybody in `audience`.
-    pub(super) fn message(&mut self, message: Message, audience: &[(ShardId, Vec<UserId>)]) {
+    pub(super) fn message(&mut self, message: Message, audience: Audience) {
         self.digest(decision::HISTORY, |hasher| {
             hasher.write(message.conversation.as_bytes());
             hasher.write_u64(message.seq.get());
             hasher.write(message.id.as_bytes());
         });
-        for (shard, to) in audience {
-            self.deliver(*shard, to, EventBody::Message(message.clone()));
-        }
+        self.tell(audience, || EventBody::Message(message.clone()));
         for key in IndexKey::media_refs(message.conversation, message.seq, &message.content) {
             self.effects.rows.push(Row::Index(key, Some(Bytes::new())));
         }
@@ -72,16 +77,85 @@ impl Turn<'_> {
     }
 
     /// Tells everybody in `audience` how far a member is.
-    pub(super) fn receipt(&mut self, receipt: &Receipt, audience: &[(ShardId, Vec<UserId>)]) {
+    pub(super) fn receipt(&mut self, receipt: &Receipt, audience: Audience) {
         self.digest(decision::RECEIPT, |hasher| {
             hasher.write(receipt.conversation.as_bytes());
             hasher.write(receipt.user.as_str().as_bytes());
             hasher.write_u64(receipt.delivered.map_or(0, |seq| seq.get()));
             hasher.write_u64(receipt.read.map_or(0, |seq| seq.get()));
         });
-        for (shard, to) in audience {
-            self.deliver(*shard, to, EventBody::Receipt(receipt.clone()));
+        self.tell(audience, || EventBody::Receipt(receipt.clone()));
+    }
+
+    /// Sends an event to each shard that has somebody of `audience`.
+    pub(super) fn tell(&mut self, audience: Audience, event: impl Fn() -> EventBody) {
+        match audience {
+            Audience::Users(users) => {
+                for (shard, to) in users {
+                    self.deliver(*shard, to, event());
+                }
+            }
+            Audience::Group { id, pulled, shards } => {
+                for (shard, _) in shards {
+                    let body = EntryBody::Spread {
+                        group: id,
+                        pulled,
+                        event: event(),
+                    };
+                    self.send(*shard, body);
+                }
+            }
         }
+    }
+
+    /// Sends an event to one user's inbox.
+    pub(super) fn tell_one(&mut self, user: UserId, event: EventBody) {
+        self.deliver(self.shards.of_user(&user), &[user], event);
+    }
+
+    /// Tells a user's shard what the user is to a conversation from now on.
+    pub(super) fn standing(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+        standing: Standing,
+    ) {
+        self.digest(decision::STANDING, |hasher| {
+            hasher.write(conversation.as_bytes());
+            hasher.write(user.as_str().as_bytes());
+            hasher.write_u8(match &standing {
+                Standing::Out => 0,
+                Standing::Invited(_) => 255,
+                Standing::In(role) => role.to_wire() as u8,
+            });
+        });
+        let body = EntryBody::Standing {
+            conversation,
+            user,
+            standing,
+        };
+        self.send(self.shards.of_user(&user), body);
+    }
+
+    /// Puts a conversation into a user's list, or takes it out.
+    pub(super) fn listed(&mut self, user: UserId, conversation: ConversationId, on: bool) {
+        self.digest(decision::LISTED, |hasher| {
+            hasher.write(conversation.as_bytes());
+            hasher.write(user.as_str().as_bytes());
+            hasher.write_u8(u8::from(on));
+        });
+        let key = IndexKey::Listed(user, conversation);
+        let value = on.then(bytes::Bytes::new);
+        self.effects.rows.push(Row::Index(key, value));
+    }
+
+    /// Offers news of a pulled group to the devices of its members that are connected.
+    pub(super) fn notice(&mut self, group: ConversationId, users: Arc<[UserId]>, notice: Notice) {
+        self.digest(decision::NOTICE, |hasher| {
+            hasher.write(group.as_bytes());
+            hasher.write_u64(users.len() as u64);
+        });
+        self.effects.actions.push(Action::Notice { users, notice });
     }
 
     /// Sends the answer to a device's command to the shard of its user.

@@ -15,7 +15,7 @@ use crate::support::{self, Store};
 
 /// How far a processor comes in a turn.
 #[derive(Debug, Clone, Copy)]
-enum Turn {
+pub(crate) enum Turn {
     Whole,
     /// Dies when it has appended to so many shards, before the commit.
     DiesAppending {
@@ -28,15 +28,15 @@ enum Turn {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Move {
-    shard: usize,
-    records: usize,
-    turn: Turn,
+pub(crate) struct Move {
+    pub(crate) shard: usize,
+    pub(crate) records: usize,
+    pub(crate) turn: Turn,
     /// How many commands of the story the router appends before.
-    commands: usize,
+    pub(crate) commands: usize,
 }
 
-fn moves() -> impl Strategy<Value = Vec<Move>> {
+pub(crate) fn moves() -> impl Strategy<Value = Vec<Move>> {
     let turn = prop_oneof![
         5 => Just(Turn::Whole),
         2 => (0..4usize).prop_map(|after| Turn::DiesAppending { after }),
@@ -53,9 +53,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..120)
 }
 
-struct Cluster {
+pub(crate) struct Cluster {
     count: ShardCount,
-    store: Store,
+    pub(crate) store: Store,
     logs: Vec<Vec<(TimestampMs, Bytes)>>,
     processors: Vec<ShardState>,
     time: u64,
@@ -64,7 +64,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(count: u16) -> Self {
+    pub(crate) fn new(count: u16) -> Self {
         let count = ShardCount(count);
         Self {
             count,
@@ -85,7 +85,7 @@ impl Cluster {
         self.logs[usize::from(shard.0)].push(record);
     }
 
-    fn route(&mut self, entries: &[Entry]) {
+    pub(crate) fn route(&mut self, entries: &[Entry]) {
         let mut records: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
         for entry in entries {
             let shard = support::routed(entry, self.count);
@@ -97,20 +97,25 @@ impl Cluster {
     }
 
     /// One turn of a shard's processor; says whether there was anything to do.
-    fn turn(&mut self, shard: usize, records: usize, turn: Turn) -> bool {
+    pub(crate) fn turn(&mut self, shard: usize, records: usize, turn: Turn) -> bool {
         let id = ShardId(shard as u16);
         let mut effects = Effects::default();
         let state = &mut self.processors[shard];
         let from = state.applied();
         let todo = self.logs[shard].iter().skip(from.0 as usize).take(records);
         let mut position = from;
+        let mut batch = Vec::new();
         for (time, payload) in todo {
             position = position.next();
-            let record = Record::decode(position, *time, payload).unwrap();
-            self.store.apply(state, &record, &mut effects);
+            batch.push(Record::decode(position, *time, payload).unwrap());
         }
         if position == from {
             return false;
+        }
+        // As a processor does: all of the batch is loaded before any of it is applied.
+        self.store.load(state, &batch);
+        for record in &batch {
+            state.apply(record, &mut effects);
         }
         if matches!(turn, Turn::Superseded) {
             self.processors[shard] = self.store.restore(id, self.count);
@@ -158,7 +163,7 @@ impl Cluster {
         }
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while (0..self.processors.len())
             .fold(false, |any, shard| self.turn(shard, 3, Turn::Whole) | any)
         {}

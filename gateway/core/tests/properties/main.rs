@@ -7,6 +7,8 @@ mod bounds;
 mod bytes;
 mod cluster;
 mod delivery;
+mod groups;
+mod large_group;
 mod offline;
 mod shard;
 mod story;

@@ -9,16 +9,27 @@
 //! Of gateways: `bob/1 attaches BOOT.NUMBER [at N]` · `bob/1 stalls BOOT.NUMBER at N since MS` · `bob/1 leaves BOOT.NUMBER
 //! [at N]` · `bob/1 vanishes BOOT since MS` · `bob/1 is told through N` · `bob/1 is not told through N of alice+bob FIRST LAST:
 //! WHY` · `bob/1 is told again after N`
+//!
+//! A group is called by one word: `alice/1 creates climbers [open] [from-start] [inviting bob carol]: TITLE` · `alice/1 titles
+//! climbers: TEXT` · `alice/1 topics climbers: TEXT` · `alice/1 invites bob carol to climbers` · `bob/1 enters climbers` ·
+//! `bob/1 leaves climbers` · `alice/1 removes bob from climbers` · `alice/1 makes bob admin of climbers`. Groups made after
+//! `fan-out N` are pulled above N members.
 
 use std::collections::BTreeMap;
 
-use quipu_core::record::{CommandKind, Entry, EntryBody, Fact, GivenUp, Record, SessionId};
+use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
+use quipu_core::record::{
+    CommandKind, Entry, EntryBody, Fact, GivenUp, Record, SessionId, Standing,
+};
 use quipu_core::row::{
-    Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, OfflineRow,
-    Presence, Row, Settings,
+    Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, Membership,
+    OfflineRow, Presence, Roster, Row, Seat, Settings,
 };
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
-use quipu_protocol::event::{EventBody, Message, Outcome, Receipt, Reply, ReplyTo};
+use quipu_protocol::event::{
+    Change, Content, EventBody, Invitation, Message, NewGroup, Notice, Outcome, Receipt, Reply,
+    ReplyTo, Role,
+};
 use quipu_protocol::id::{
     ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
 };
@@ -35,6 +46,7 @@ pub(crate) struct Cluster {
     carried: BTreeMap<ShardId, Vec<Entry>>,
     changed: Vec<Row>,
     requests: u64,
+    fan_out_max: u32,
     names: BTreeMap<ConversationId, String>,
 }
 
@@ -48,6 +60,10 @@ impl crate::Machine for Cluster {
     fn run(&mut self, instruction: &str) -> Result<Vec<String>, String> {
         if let Some(count) = instruction.strip_prefix("shards ") {
             *self = Self::new(count.parse().map_err(|_| "not a number of shards")?);
+            return Ok(Vec::new());
+        }
+        if let Some(most) = instruction.strip_prefix("fan-out ") {
+            self.fan_out_max = most.parse().map_err(|_| "not a number of members")?;
             return Ok(Vec::new());
         }
         match instruction {
@@ -102,6 +118,7 @@ impl Cluster {
             carried: BTreeMap::new(),
             changed: Vec::new(),
             requests: 0,
+            fan_out_max: FAN_OUT_MAX_DEFAULT,
             names: BTreeMap::new(),
         }
     }
@@ -196,10 +213,69 @@ impl Cluster {
                 };
                 support::command(user, device, kind)
             }
-            _ => self
-                .fact((user, device), rest, message)?
-                .ok_or_else(|| format!("`{text}` is no entry"))?,
+            _ => match self.asked(rest, message)? {
+                Some(change) => self.change((user, device), change),
+                None => self
+                    .fact((user, device), rest, message)?
+                    .ok_or_else(|| format!("`{text}` is no entry"))?,
+            },
         })
+    }
+
+    /// What a member asks of a group, if these words say so.
+    fn asked(&mut self, words: &[&str], message: &str) -> Result<Option<Change>, String> {
+        Ok(Some(match words {
+            ["creates", group, how @ ..] => {
+                let (flags, invite) = how.split_at(
+                    how.iter()
+                        .position(|word| *word == "inviting")
+                        .unwrap_or(how.len()),
+                );
+                let new = NewGroup {
+                    conversation: self.conversation(group)?,
+                    title: message.to_owned(),
+                    topic: String::new(),
+                    open: flags.contains(&"open"),
+                    history_from_start: flags.contains(&"from-start"),
+                    invite: invite
+                        .iter()
+                        .skip(1)
+                        .map(|name| support::user(name))
+                        .collect(),
+                };
+                Change::CreateGroup(new)
+            }
+            ["titles", group] => Change::SetGroup {
+                conversation: self.conversation(group)?,
+                title: Some(message.to_owned()),
+                topic: None,
+            },
+            ["topics", group] => Change::SetGroup {
+                conversation: self.conversation(group)?,
+                title: None,
+                topic: Some(message.to_owned()),
+            },
+            ["invites", users @ .., "to", group] => Change::Invite {
+                conversation: self.conversation(group)?,
+                users: users.iter().map(|name| support::user(name)).collect(),
+            },
+            ["enters", group] => Change::Join(self.conversation(group)?),
+            ["leaves", group] => Change::Leave(self.conversation(group)?),
+            ["removes", other, "from", group] => {
+                Change::Remove(self.conversation(group)?, support::user(other))
+            }
+            ["makes", other, role, "of", group] => {
+                let role = match *role {
+                    "member" => Role::Member,
+                    "admin" => Role::Admin,
+                    "owner" => Role::Owner,
+                    _ => return Err(format!("{role} is no role")),
+                };
+                let group = self.conversation(group)?;
+                Change::SetRole(group, support::user(other), role)
+            }
+            _ => return Ok(None),
+        }))
     }
 
     /// What a gateway tells, if these words say so.
@@ -281,9 +357,20 @@ impl Cluster {
         }))
     }
 
+    fn change(&self, (user, device): (UserId, DeviceId), change: Change) -> Entry {
+        let kind = CommandKind::Change {
+            request: RequestId(self.requests),
+            change: Box::new(change),
+            fan_out_max: self.fan_out_max,
+        };
+        support::command(user, device, kind)
+    }
+
     fn conversation(&mut self, name: &str) -> Result<ConversationId, String> {
-        let (a, b) = name.split_once('+').ok_or("a conversation is NAME+NAME")?;
-        let id = ConversationId::direct(&support::user(a), &support::user(b));
+        let id = match name.split_once('+') {
+            Some((a, b)) => ConversationId::direct(&support::user(a), &support::user(b)),
+            None => support::group(name),
+        };
         self.names.insert(id, name.to_owned());
         Ok(id)
     }
@@ -317,6 +404,15 @@ impl Cluster {
                     Some(since) => format!("notes that {user} misses messages since {}", since.0),
                     None => format!("notes that {user} misses nothing"),
                 },
+                Action::Notice { users, notice } => {
+                    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+                    let what = match notice {
+                        Notice::Message(message) => self.message(message),
+                        Notice::Changed(changed) => format!("{changed:?}"),
+                        Notice::Check => "check".to_owned(),
+                    };
+                    format!("notices {}: {what}", users.join(" "))
+                }
                 Action::Answer {
                     user,
                     device,
@@ -369,7 +465,14 @@ impl Cluster {
                 conversation,
                 user,
                 standing,
-            } => format!("{user} in {}: {standing:?}", self.name(conversation)),
+            } => {
+                let standing = match standing {
+                    Standing::Out => "out".to_owned(),
+                    Standing::Invited(invitation) => format!("invited by {}", invitation.by),
+                    Standing::In(role) => format!("{role:?}").to_lowercase(),
+                };
+                format!("{user} in {}: {standing}", self.name(conversation))
+            }
             EntryBody::Blocked { by, user, on } => format!("{by} blocks {user}: {on}"),
             EntryBody::Expire { conversation, seqs } => {
                 format!("expire {} {seqs:?}", self.name(conversation))
@@ -382,12 +485,29 @@ impl Cluster {
             EventBody::Message(message) => self.message(message),
             EventBody::Receipt(receipt) => self.receipt(receipt),
             EventBody::Changed(changed) => format!("{changed:?}"),
-            EventBody::Invitation(invitation) => format!("{invitation:?}"),
+            EventBody::Invitation(invitation) => self.invitation(invitation),
         }
     }
 
+    fn invitation(&self, invitation: &Invitation) -> String {
+        let name = self.name(&invitation.conversation);
+        format!(
+            "{} invites to {name}, {:?}",
+            invitation.by, invitation.title
+        )
+    }
+
     fn message(&self, message: &Message) -> String {
-        let text = message.content.text();
+        let text = match &message.content {
+            Content::Note(note) => {
+                let name = self.name(&message.conversation);
+                return format!(
+                    "{name} {} from {} at {}: {note:?}",
+                    message.seq, message.from, message.sent_at.0
+                );
+            }
+            content @ (Content::Text(_) | Content::Rich(_) | Content::Gone(_)) => content.text(),
+        };
         format!(
             "{} {} from {}/{} no. {} at {}: {text}",
             self.name(&message.conversation),
@@ -443,9 +563,17 @@ impl Cluster {
                     }
                     InboxKind::Receipt(receipt) => self.receipt(receipt),
                     InboxKind::Changed(changed) => format!("{changed:?}"),
-                    InboxKind::Invitation(invitation) => format!("{invitation:?}"),
+                    InboxKind::Invitation(invitation) => self.invitation(invitation),
                 };
                 format!("row inbox of {} {}: {kind}", row.user, row.inbox_seq)
+            }
+            Row::Index(IndexKey::Listed(user, id), value) => {
+                let on = if value.is_some() {
+                    "listed"
+                } else {
+                    "not listed"
+                };
+                format!("row {} {on} for {user}", self.name(id))
             }
             Row::Index(IndexKey::Here(user), value) => {
                 format!("row here {user}: {}", value.is_some())
@@ -470,6 +598,19 @@ impl Cluster {
     fn entity(&self, key: &EntityKey, value: &[u8]) -> String {
         match key {
             EntityKey::Presence(user) => self.presence(user, value),
+            EntityKey::Member(id, user) => {
+                let row = Membership::decode(*user, value).unwrap();
+                self.membership(id, &row)
+            }
+            EntityKey::Roster(id, shard) => {
+                let row = Roster::decode(value).unwrap();
+                let entries = row.entries.iter();
+                let entries: Vec<String> = entries
+                    .map(|entry| format!("{} {:?}", entry.user, entry.place))
+                    .collect();
+                let (name, entries) = (self.name(id), entries.join(", "));
+                format!("row roster of {name} on shard {}: {entries}", shard.0)
+            }
             EntityKey::DeadLetters(shard) => {
                 let dead = DeadLetters::decode(value).unwrap();
                 let letters = dead.letters.iter().map(|letter| {
@@ -514,12 +655,16 @@ impl Cluster {
                 )
             }
             EntityKey::Inbox(user) => {
-                let Inbox { head, incoming } = Inbox::decode(value).unwrap();
+                let Inbox {
+                    head,
+                    incoming,
+                    listed,
+                } = Inbox::decode(value).unwrap();
                 let number = |seq: Option<InboxSeq>| {
                     seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
                 };
                 format!(
-                    "row inbox {user}: head {}, incoming {}",
+                    "row inbox {user}: head {}, incoming {}, {listed} listed",
                     number(head),
                     number(incoming)
                 )
@@ -534,32 +679,62 @@ impl Cluster {
                 )
             }
             EntityKey::Conversation(id) => {
-                let row = Conversation::decode(value).unwrap();
-                let members: Vec<String> = row
-                    .members
-                    .iter()
-                    .map(|m| {
-                        let shown = match m.shown_read == m.read {
-                            true => String::new(),
-                            false => format!(" shows {}", or_none(m.shown_read)),
-                        };
-                        let blocks = if m.blocks { " blocks" } else { "" };
-                        format!(
-                            "{} {}{shown}{blocks}",
-                            m.user,
-                            positions(m.delivered, m.read)
-                        )
-                    })
-                    .collect();
-                format!(
-                    "row conversation {}: head {}, {} ({} bytes)",
-                    self.name(id),
-                    or_none(row.head),
-                    members.join(", "),
-                    value.len()
-                )
+                self.conversation_row(id, &Conversation::decode(value).unwrap(), value.len())
             }
         }
+    }
+
+    fn membership(&self, id: &ConversationId, row: &Membership) -> String {
+        let seat = match row.seat {
+            Seat::Out => "out".to_owned(),
+            Seat::Invited(by) => format!("invited by {by}"),
+            Seat::In(role) => format!("{role:?}").to_lowercase(),
+        };
+        let declined = row.declined.map(|seq| format!(" declined {seq}"));
+        format!(
+            "row member {} of {}: {seat}, joined {} left {}{}, {}",
+            row.member.user,
+            self.name(id),
+            or_none(row.joined),
+            or_none(row.left),
+            declined.unwrap_or_default(),
+            positions(row.member.delivered, row.member.read)
+        )
+    }
+
+    fn conversation_row(&self, id: &ConversationId, row: &Conversation, bytes: usize) -> String {
+        if let Some(group) = &row.group {
+            return format!(
+                "row group {}: head {}, {:?} {:?}, owner {}, members {}, invited {}, pulled {}",
+                self.name(id),
+                or_none(row.head),
+                group.title,
+                group.topic,
+                group.owner,
+                group.members(),
+                group.invited,
+                or_none(group.pulled)
+            );
+        }
+        let members = row.members.iter().map(|m| {
+            let shown = match m.shown_read == m.read {
+                true => String::new(),
+                false => format!(" shows {}", or_none(m.shown_read)),
+            };
+            let blocks = if m.blocks { " blocks" } else { "" };
+            format!(
+                "{} {}{shown}{blocks}",
+                m.user,
+                positions(m.delivered, m.read)
+            )
+        });
+        let members: Vec<String> = members.collect();
+        format!(
+            "row conversation {}: head {}, {} ({bytes} bytes)",
+            self.name(id),
+            or_none(row.head),
+            members.join(", ")
+        )
     }
 
     fn presence(&self, user: &UserId, value: &[u8]) -> String {

@@ -18,7 +18,7 @@ use quipu_core::record::{
 };
 use quipu_core::row::{
     Account, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind, InboxRow,
-    OfflineRow, Presence, PresentDevice, Settings, Waiting,
+    Membership, OfflineRow, Place, Presence, PresentDevice, Roster, Seat, Settings, Waiting,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
@@ -75,6 +75,7 @@ fn rows_are_what_the_schema_says() {
     let inbox = Inbox {
         head: InboxSeq::new(300).ok(),
         incoming: InboxSeq::new(299).ok(),
+        listed: 3,
     };
     let read = wire::Inbox::decode(inbox.encode()).unwrap();
     assert_eq!((read.head, read.incoming), (300, 299));
@@ -161,6 +162,7 @@ fn conversation_is_what_the_schema_says() {
                 ..Default::default()
             },
         ],
+        group: None,
     };
     let row = Conversation::decode(&written.encode_to_vec()).unwrap();
     assert_eq!(row.head, Some(seq(700)));
@@ -237,6 +239,123 @@ fn attendance_is_what_the_schema_says() {
     assert_eq!((read.dropped, read.letters[0].died_at_ms), (5, 4));
     assert_eq!(read.encode_to_vec(), dead.encode());
     assert_eq!(DeadLetters::decode(&dead.encode()).unwrap(), dead);
+}
+
+#[test]
+fn groups_are_what_the_schema_says() {
+    let written = wire::Conversation {
+        head: 9,
+        group: Some(wire::Group {
+            title: "climbing".into(),
+            topic: "where to next".into(),
+            open: true,
+            history_from_start: true,
+            pulled: 7,
+            fan_out_max: 256,
+            creator: "alice".into(),
+            owner: "bob".into(),
+            invited: 4,
+            shards: vec![0, 200, 300, 1],
+        }),
+        ..Default::default()
+    };
+    let row = Conversation::decode(&written.encode_to_vec()).unwrap();
+    let group = row.group.as_deref().unwrap();
+    assert_eq!((group.members(), group.pulled), (201, Some(seq(7))));
+    assert_eq!((group.creator, group.owner), (user("alice"), user("bob")));
+    assert_eq!(row.encode(), written.encode_to_vec());
+
+    let invited = wire::Membership {
+        invited_by: "bob".into(),
+        joined: 3,
+        left: 5,
+        declined: 8,
+        ..Default::default()
+    };
+    let row = Membership::decode(user("carol"), &invited.encode_to_vec()).unwrap();
+    assert_eq!(row.seat, Seat::Invited(user("bob")));
+    assert_eq!((row.joined, row.left), (Some(seq(3)), Some(seq(5))));
+    assert_eq!(row.declined, Some(seq(8)));
+    assert_eq!(row.encode(), invited.encode_to_vec());
+
+    let member = wire::Membership {
+        delivered: 8,
+        read: 8,
+        shown_read: Some(6),
+        senders: vec![wire::Sender {
+            device: 5,
+            steps: vec![1, 4],
+        }],
+        role: Role::Admin.to_wire() as u32,
+        joined: 3,
+        ..Default::default()
+    };
+    let row = Membership::decode(user("carol"), &member.encode_to_vec()).unwrap();
+    assert_eq!(
+        (row.role(), row.member.user),
+        (Some(Role::Admin), user("carol"))
+    );
+    assert_eq!(
+        (row.member.read, row.member.shown_read),
+        (Some(seq(8)), Some(seq(6)))
+    );
+    assert_eq!(
+        (row.first(group), row.encode()),
+        (Seq::FIRST, member.encode_to_vec().into())
+    );
+
+    let roster = wire::Roster {
+        entries: [(2, false), (0, false), (0, true)]
+            .into_iter()
+            .zip(["alice", "bob", "carol"])
+            .map(|((role, untold), name)| wire::RosterEntry {
+                user: name.into(),
+                role,
+                untold,
+            })
+            .collect(),
+    };
+    let row = Roster::decode(&roster.encode_to_vec()).unwrap();
+    let places = [Place::Member(Role::Admin), Place::Invited, Place::Untold];
+    assert_eq!(
+        row.entries
+            .iter()
+            .map(|entry| entry.place)
+            .collect::<Vec<_>>(),
+        places
+    );
+    assert_eq!(row.members().collect::<Vec<_>>(), [user("alice")]);
+    assert_eq!(row.encode(), roster.encode_to_vec());
+}
+
+#[test]
+fn groups_that_cannot_be_are_corrupt() {
+    let group = |shards: Vec<u32>| wire::Conversation {
+        group: Some(wire::Group {
+            creator: "alice".into(),
+            owner: "alice".into(),
+            shards,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    assert!(Conversation::decode(&group(vec![1, 1]).encode_to_vec()).is_ok());
+    for shards in [vec![2, 1, 1, 1], vec![1, 0], vec![1], vec![70_000, 1]] {
+        assert!(Conversation::decode(&group(shards).encode_to_vec()).is_err());
+    }
+    let never_joined = wire::Membership {
+        role: Role::Member.to_wire() as u32,
+        ..Default::default()
+    };
+    assert!(Membership::decode(user("bob"), &never_joined.encode_to_vec()).is_err());
+    let entry = |name: &str| wire::RosterEntry {
+        user: name.into(),
+        ..Default::default()
+    };
+    let twice = wire::Roster {
+        entries: vec![entry("bob"), entry("bob")],
+    };
+    assert!(Roster::decode(&twice.encode_to_vec()).is_err());
 }
 
 #[test]
@@ -360,14 +479,15 @@ fn every_entry() -> Vec<Entry> {
         changed(ChangedKind::Gone(Gone::Expired)),
         EventBody::Invitation(Box::new(invitation())),
     ];
-    let spread = events[..5]
-        .to_vec()
-        .into_iter()
+    let spread: Vec<EntryBody> = events[..5]
+        .iter()
+        .cloned()
         .map(|event| EntryBody::Spread {
             group: ConversationId([0xff; 16]),
             pulled: event == EventBody::Receipt(receipt()),
             event,
-        });
+        })
+        .collect();
     let standings = [
         Standing::Out,
         Standing::In(Role::Owner),
@@ -393,7 +513,7 @@ fn every_entry() -> Vec<Entry> {
         user: user("bob"),
         fact,
     });
-    let deliveries = events.clone().map(|event| EntryBody::Deliver {
+    let deliveries = events.map(|event| EntryBody::Deliver {
         to: vec![user("alice"), user("bob")],
         event,
     });

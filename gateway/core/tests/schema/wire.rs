@@ -537,6 +537,9 @@ pub struct Inbox {
     /// inbox seq of the last message of somebody else; 0: none
     #[prost(uint64, tag = "2")]
     pub incoming: u64,
+    /// conversations in the user's list
+    #[prost(uint32, tag = "3")]
+    pub listed: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Presence {
@@ -632,6 +635,88 @@ pub struct Conversation {
     /// Unix time of the last message, or of the making
     #[prost(uint64, tag = "5")]
     pub activity_ms: u64,
+    /// in a group, whose members have rows of their own
+    #[prost(message, optional, tag = "6")]
+    pub group: ::core::option::Option<Group>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Group {
+    #[prost(string, tag = "1")]
+    pub title: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// whoever knows the id may join
+    #[prost(bool, tag = "3")]
+    pub open: bool,
+    #[prost(bool, tag = "4")]
+    pub history_from_start: bool,
+    /// seq of the note that made it pulled; 0: it is pushed
+    #[prost(uint64, tag = "5")]
+    pub pulled: u64,
+    /// members up to which it is pushed
+    #[prost(uint32, tag = "6")]
+    pub fan_out_max: u32,
+    /// user id
+    #[prost(string, tag = "7")]
+    pub creator: ::prost::alloc::string::String,
+    /// user id
+    #[prost(string, tag = "8")]
+    pub owner: ::prost::alloc::string::String,
+    /// how many are invited and have not joined
+    #[prost(uint32, tag = "9")]
+    pub invited: u32,
+    /// pairs (shard, members who live there), ascending by shard, none with 0
+    #[prost(uint32, repeated, tag = "10")]
+    pub shards: ::prost::alloc::vec::Vec<u32>,
+}
+/// A user of a group, in the group's shard; the user is in its key.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Membership {
+    /// as in Member, and so the next four
+    #[prost(uint64, tag = "2")]
+    pub delivered: u64,
+    #[prost(uint64, tag = "3")]
+    pub read: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub senders: ::prost::alloc::vec::Vec<Sender>,
+    #[prost(uint64, optional, tag = "5")]
+    pub shown_read: ::core::option::Option<u64>,
+    #[prost(bool, tag = "6")]
+    pub blocks: bool,
+    /// quipu.v1.Role; 0: not a member
+    #[prost(uint32, tag = "7")]
+    pub role: u32,
+    /// user id, while invited
+    #[prost(string, tag = "8")]
+    pub invited_by: ::prost::alloc::string::String,
+    /// seq of the note of the last joining; 0: never
+    #[prost(uint64, tag = "9")]
+    pub joined: u64,
+    /// seq of the note of the last leaving or removal; 0: never
+    #[prost(uint64, tag = "10")]
+    pub left: u64,
+    /// seq of the note of the last invitation that was declined or taken back; 0: never
+    #[prost(uint64, tag = "11")]
+    pub declined: u64,
+}
+/// The members and invited users of a group that live on one shard, in that shard.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Roster {
+    /// ascending by user
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<RosterEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterEntry {
+    /// user id
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    /// quipu.v1.Role; 0: invited
+    #[prost(uint32, tag = "2")]
+    pub role: u32,
+    /// invited, and not told
+    #[prost(bool, tag = "3")]
+    pub untold: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Member {

@@ -69,13 +69,42 @@ impl Store {
 
     /// Loads what a record needs, then applies it.
     pub(crate) fn apply(&self, state: &mut ShardState, record: &Record, effects: &mut Effects) {
-        let mut missing = BTreeSet::new();
-        state.missing(record, &mut missing);
-        for key in missing {
-            let row = self.entities.get(&key).map(Bytes::as_ref);
-            state.load(key, row).unwrap();
-        }
+        self.load(state, std::slice::from_ref(record));
         state.apply(record, effects);
+    }
+
+    /// Loads what records need, until nothing is missing.
+    pub(crate) fn load(&self, state: &mut ShardState, records: &[Record]) {
+        loop {
+            let mut missing = BTreeSet::new();
+            for record in records {
+                state.missing(record, &mut missing);
+            }
+            if missing.is_empty() {
+                return;
+            }
+            for key in missing {
+                state.load(key, self.row(&key).as_deref()).unwrap();
+            }
+        }
+    }
+
+    /// The value of an entity; a message's is that of its history row.
+    fn row(&self, key: &EntityKey) -> Option<Bytes> {
+        match key {
+            EntityKey::Message(conversation, seq) => {
+                let row = self.history.get(&(*conversation, seq.get()))?;
+                Some(row.encode_value())
+            }
+            EntityKey::Account(_)
+            | EntityKey::Inbox(_)
+            | EntityKey::Conversation(_)
+            | EntityKey::Settings(_)
+            | EntityKey::Presence(_)
+            | EntityKey::DeadLetters(_)
+            | EntityKey::Member(..)
+            | EntityKey::Roster(..) => self.entities.get(key).cloned(),
+        }
     }
 
     /// Commits everything that a state has to write.
@@ -178,4 +207,13 @@ pub(crate) fn new_device(secret: u8) -> NewDevice {
 pub(crate) fn open(by: UserId, with: DeviceId, peer: UserId, request: u64) -> Entry {
     let request = RequestId(request);
     command(by, with, CommandKind::OpenDirect { request, peer })
+}
+
+/// The id of a group that a test calls so.
+pub(crate) fn group(name: &str) -> ConversationId {
+    let mut id = [0; 16];
+    id[0] = 0xff;
+    let len = name.len().min(15);
+    id[1..=len].copy_from_slice(&name.as_bytes()[..len]);
+    ConversationId(id)
 }

@@ -1,0 +1,150 @@
+//! Decisions of a user's shard about conversations: which of them a user is in, and whom a group's news goes to here.
+
+use quipu_protocol::event::{EventBody, Invitation, Notice};
+use quipu_protocol::id::{ConversationId, UserId};
+use quipu_protocol::limits::CONVERSATIONS_MAX;
+
+use super::entities::{Entities, OpenRoster};
+use super::turn::Turn;
+use super::{ShardId, user};
+use crate::record::Standing;
+use crate::row::{EntityKey, Place};
+
+/// Names the entities that a standing needs. Inbox and presence are among them in any case: whoever enters a roster in one record may
+/// get a message in the next, before anybody could look for the members of the new roster.
+pub(super) fn standing_needs(
+    shard: ShardId,
+    conversation: ConversationId,
+    user: UserId,
+    need: &mut impl FnMut(EntityKey),
+) {
+    need(EntityKey::Inbox(user));
+    need(EntityKey::Presence(user));
+    if conversation.is_group() {
+        need(EntityKey::Roster(conversation, shard));
+        need(EntityKey::Settings(user));
+    }
+}
+
+/// Names the entities that a spread needs: the roster first, and when it is here, the inboxes of those in it.
+pub(super) fn spread_needs(
+    entities: &Entities,
+    shard: ShardId,
+    group: ConversationId,
+    (pulled, event): (bool, &EventBody),
+    need: &mut impl FnMut(EntityKey),
+) {
+    let incoming = user::is_incoming(event);
+    match entities.spread_to(&group) {
+        None => need(EntityKey::Roster(group, shard)),
+        Some(_) if pulled => {}
+        Some(members) => members.iter().for_each(|user| {
+            need(EntityKey::Inbox(*user));
+            if incoming {
+                need(EntityKey::Presence(*user));
+            }
+        }),
+    }
+}
+
+/// Keeps what a user is to a conversation from now on, and tells an invited one.
+pub(super) fn standing(
+    entities: &mut Entities,
+    turn: &mut Turn,
+    conversation: ConversationId,
+    user: UserId,
+    standing: &Standing,
+) {
+    if turn.shards.of_user(&user) != turn.shard {
+        turn.effects.dropped.misrouted += 1;
+        return;
+    }
+    if !conversation.is_group() {
+        // Sent once, when the conversation was made.
+        return match standing {
+            Standing::In(_) => list(entities, turn, conversation, user, true),
+            Standing::Out | Standing::Invited(_) => {}
+        };
+    }
+    let place = match standing {
+        Standing::Out => None,
+        Standing::In(role) => Some(Place::Member(*role)),
+        Standing::Invited(invitation) => Some(invited(entities, turn, user, invitation)),
+    };
+    let mut roster = entities.roster(conversation, turn.position);
+    let was = roster.get().and_then(|(_, open)| open.place(&user));
+    if roster.get().is_none() {
+        roster.put((turn.shard, OpenRoster::default()));
+    }
+    if let Some((_, open)) = roster.change() {
+        open.set(user, place);
+    }
+    let (was, is) = (
+        was.is_some_and(Place::is_listed),
+        place.is_some_and(Place::is_listed),
+    );
+    if was != is {
+        list(entities, turn, conversation, user, is);
+    }
+    if let (Standing::Invited(invitation), Some(Place::Invited)) = (standing, place) {
+        let event = EventBody::Invitation(invitation.clone());
+        user::deliver(entities, turn, &[user], &event);
+    }
+}
+
+/// Whether an invited user is told.
+fn invited(entities: &mut Entities, turn: &Turn, user: UserId, invitation: &Invitation) -> Place {
+    let settings = entities.settings(user, turn.position);
+    let blocks = settings.get().is_some_and(|row| row.blocks(&invitation.by));
+    let inbox = entities.inbox(user, turn.position);
+    let listed = inbox.get().map_or(0, |inbox| inbox.listed);
+    match blocks || listed as usize >= CONVERSATIONS_MAX {
+        true => Place::Untold,
+        false => Place::Invited,
+    }
+}
+
+/// Puts a conversation into a user's list, or takes it out.
+fn list(
+    entities: &mut Entities,
+    turn: &mut Turn,
+    conversation: ConversationId,
+    user: UserId,
+    on: bool,
+) {
+    let mut entity = entities.inbox(user, turn.position);
+    let Some(inbox) = entity.change() else {
+        turn.effects.dropped.without_inbox += 1;
+        return;
+    };
+    inbox.listed = match on {
+        true => inbox.listed.saturating_add(1),
+        false => inbox.listed.saturating_sub(1),
+    };
+    turn.listed(user, conversation, on);
+}
+
+/// Gives an event of a group to its members that live here.
+pub(super) fn spread(
+    entities: &mut Entities,
+    turn: &mut Turn,
+    group: ConversationId,
+    pulled: bool,
+    event: &EventBody,
+) {
+    let roster = entities.roster(group, turn.position);
+    let Some((_, open)) = roster.get() else {
+        return;
+    };
+    let members = open.members().clone();
+    if !pulled {
+        return user::deliver(entities, turn, &members, event);
+    }
+    let notice = match event {
+        EventBody::Message(message) => Notice::Message(message.clone()),
+        EventBody::Changed(changed) => Notice::Changed(changed.clone()),
+        // Nobody sends these to a pulled group.
+        EventBody::Receipt(_) | EventBody::Invitation(_) => return,
+    };
+    turn.notice(group, members, notice);
+}
