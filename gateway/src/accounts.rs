@@ -279,7 +279,10 @@ impl Accounts {
 
     fn believe(&self, jwt: &Jwt) -> Result<Believed, Refusal> {
         let unauthenticated = |why| refusal(CloseCode::Unauthenticated, why);
-        let issuer = self.issuer.as_ref().ok_or(unauthenticated(NO_ISSUER))?;
+        let issuer = self
+            .issuer
+            .as_ref()
+            .ok_or_else(|| unauthenticated(NO_ISSUER))?;
         let judged = issuer.judge(jwt, SystemTime::now(), Instant::now());
         judged.map_err(|disbelief| match disbelief {
             Disbelief::Expired => refusal(CloseCode::TokenExpired, EXPIRED),

@@ -247,7 +247,7 @@ impl TryFrom<wire::command::Kind> for Change {
             Kind::SetRole(set) => Self::SetRole(
                 group(&set.conversation)?,
                 user(&set.user)?,
-                Role::from_wire(set.role).ok_or(bad("QP-CMD-2: a role of this version"))?,
+                Role::from_wire(set.role).ok_or_else(|| bad("QP-CMD-2: a role of this version"))?,
             ),
             Kind::SetTimer(set) => {
                 if set.keep_ms != 0 && !(KEEP_MS_MIN..=KEEP_MS_MAX).contains(&set.keep_ms) {

@@ -334,7 +334,8 @@ impl TryFrom<wire::Note> for Note {
             Some(wire::note::Kind::Removed(name)) => Self::Removed(user(&name, RULE)?),
             Some(wire::note::Kind::Role(role)) => {
                 let known = Role::from_wire(role.role);
-                let known = known.ok_or(Violation::new(RULE, "a role is one of this version"))?;
+                let known =
+                    known.ok_or_else(|| Violation::new(RULE, "a role is one of this version"))?;
                 Self::Role(user(&role.user, RULE)?, known)
             }
             Some(wire::note::Kind::Title(title)) => Self::Title(title),

@@ -344,9 +344,14 @@ fn blob_examples_from_gateway() -> Vec<Example> {
 }
 
 fn examples_from_gateway() -> Vec<Example> {
+    let mut examples = answers_on_s0();
+    examples.extend(on_the_lane());
+    examples.extend(answers_to_requests());
+    examples
+}
+
+fn answers_on_s0() -> Vec<Example> {
     let s0 = |title, bytes| example(title, StreamKind::S0FromGateway, bytes);
-    let lane = |title, bytes| example(title, StreamKind::Lane, bytes);
-    let request = |title, bytes| example(title, StreamKind::RequestFromGateway, bytes);
     let reply = |to, outcome| frame(FrameType::Reply, &wire::Reply::from(&Reply { to, outcome }));
     let to_send = ReplyTo::Send {
         conversation: conversation(),
@@ -367,24 +372,6 @@ fn examples_from_gateway() -> Vec<Example> {
         deadline_ms: 5_000,
         jitter_ms: 0,
     };
-    let event = |body| {
-        event_frame(&Event {
-            inbox_seq: inbox_seq(301),
-            body,
-        })
-    };
-    let receipt = Receipt {
-        conversation: conversation(),
-        user: user("ben"),
-        delivered: Some(seq(12)),
-        read: None,
-    };
-    let page = HistoryPage {
-        messages: vec![message(299, 7, "one"), message(300, 8, "two")],
-        more: true,
-        head: Some(seq(300)),
-    };
-    let failure = Rejection::new(RejectCode::NotAMember, "not your conversation");
     vec![
         s0(
             "WELCOME",
@@ -407,6 +394,24 @@ fn examples_from_gateway() -> Vec<Example> {
             "GOAWAY: redirect",
             frame(FrameType::GoAway, &wire::GoAway::from(go_away)),
         ),
+    ]
+}
+
+fn on_the_lane() -> Vec<Example> {
+    let lane = |title, bytes| example(title, StreamKind::Lane, bytes);
+    let event = |body| {
+        event_frame(&Event {
+            inbox_seq: inbox_seq(301),
+            body,
+        })
+    };
+    let receipt = Receipt {
+        conversation: conversation(),
+        user: user("ben"),
+        delivered: Some(seq(12)),
+        read: None,
+    };
+    vec![
         lane("LANE", lane_frame()),
         lane(
             "EVENT: a message",
@@ -440,6 +445,18 @@ fn examples_from_gateway() -> Vec<Example> {
             "NOTICE: notices were dropped",
             frame(FrameType::Notice, &wire::Notice::from(&Notice::Check)),
         ),
+    ]
+}
+
+fn answers_to_requests() -> Vec<Example> {
+    let request = |title, bytes| example(title, StreamKind::RequestFromGateway, bytes);
+    let page = HistoryPage {
+        messages: vec![message(299, 7, "one"), message(300, 8, "two")],
+        more: true,
+        head: Some(seq(300)),
+    };
+    let failure = Rejection::new(RejectCode::NotAMember, "not your conversation");
+    vec![
         request(
             "HISTORY_PAGE",
             frame(FrameType::HistoryPage, &wire::HistoryPage::from(&page)),
