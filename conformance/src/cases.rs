@@ -16,6 +16,7 @@ macro_rules! cases {
     };
 }
 
+mod changes;
 mod frames;
 mod hello;
 mod history;
@@ -31,6 +32,7 @@ pub fn all() -> &'static [Case] {
             hello::CASES,
             sending::CASES,
             inbox::CASES,
+            changes::CASES,
             history::CASES,
             frames::CASES,
             streams::CASES,

@@ -1,4 +1,4 @@
-//! The operator's pages over HTTP/1.1: `/metrics`, `/healthz`, `/readyz`, `/dead-letters`.
+//! The operator's pages over HTTP/1.1: `/metrics`, `/healthz`, `/readyz`, `/dead-letters`, `/reports`.
 //!
 //! Answers GET, one request a connection. Connections, bytes and time are bounded, because a browser or a scraper that hangs
 //! must not cost the gateway anything.
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::AdminListen;
 use crate::notify::dead_letters;
+use crate::reports;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -33,7 +34,7 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
     /// `/readyz`.
     pub ready: Arc<AtomicBool>,
-    /// `/dead-letters`.
+    /// `/dead-letters` and `/reports`.
     pub store: Arc<dyn Store>,
     /// How many shards the store has.
     pub shards: ShardCount,
@@ -114,6 +115,7 @@ async fn answer(mut stream: TcpStream, pages: &Pages) -> std::io::Result<()> {
     }
     let (status, kind, body) = match path(&request) {
         Some(b"/dead-letters") => dead_letters(pages.clone()).await,
+        Some(b"/reports") => complaints(pages.clone()).await,
         path => page(path, pages),
     };
     pages.metrics.admin_requests.inc();
@@ -152,7 +154,7 @@ fn page(path: Option<&[u8]>, pages: &Pages) -> Page {
         Some(b"/readyz") => text("503 Service Unavailable", "not ready\n"),
         Some(_) => text(
             "404 Not Found",
-            "try /metrics, /healthz, /readyz or /dead-letters\n",
+            "try /metrics, /healthz, /readyz, /dead-letters or /reports\n",
         ),
     }
 }
@@ -162,6 +164,15 @@ async fn dead_letters(pages: Pages) -> Page {
     let list = move || dead_letters::list(&*pages.store, pages.shards);
     match tokio::task::spawn_blocking(list).await {
         Ok(Ok(letters)) => ("200 OK", LINES, dead_letters::lines(&letters)),
+        Ok(Err(error)) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
+        Err(error) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
+    }
+}
+
+/// What users have complained about.
+async fn complaints(pages: Pages) -> Page {
+    match tokio::task::spawn_blocking(move || reports::text(&*pages.store)).await {
+        Ok(Ok(reports)) => ("200 OK", TEXT, reports),
         Ok(Err(error)) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
         Err(error) => ("500 Internal Server Error", TEXT, format!("{error}\n")),
     }
@@ -223,6 +234,11 @@ mod tests {
             ask(&admin, b"GET /readyz HTTP/1.1\r\n\r\n")
                 .await
                 .starts_with("HTTP/1.1 200")
+        );
+        assert!(
+            ask(&admin, b"GET /reports HTTP/1.1\r\n\r\n")
+                .await
+                .ends_with("no complaints\n")
         );
         assert!(
             ask(&admin, b"GET /nothing HTTP/1.1\r\n\r\n")

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::expiry::ExpiryStats;
 use crate::log::stats::LogStats;
 use crate::processor::ProcessorStats;
 use crate::registry::Registry;
@@ -47,6 +48,16 @@ pub(crate) fn store(metrics: &Metrics, stats: &Arc<StoreStats>) {
         Counter "store_stall_microseconds": stall_us, "Time that these commits waited";
         Counter "store_syncs": syncs, "Times that the store was made durable";
         Gauge "store_overlay_bytes": overlay_bytes, "Estimated bytes of rows in memory and not handed to the disk";
+    );
+}
+
+/// What the sweeper of expired messages counts.
+pub(crate) fn expiry(metrics: &Metrics, stats: &Arc<ExpiryStats>) {
+    show!(metrics, stats,
+        Counter "expiry_sweeps": sweeps, "Sweeps that found messages whose time was over";
+        Counter "expiry_messages": messages, "Messages whose end was put into the log";
+        Counter "expiry_full": full, "Sweeps that took as much as they may, so that messages may be waiting";
+        Counter "expiry_refused": refused, "Sweeps put off because the log's queue was full";
     );
 }
 

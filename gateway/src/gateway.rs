@@ -15,6 +15,7 @@ use crate::checkpoint::{CHECKPOINT_INTERVAL, Checkpointer};
 use crate::config::Config;
 use crate::counters;
 use crate::edge::{self, Edge, EdgeError, Sessions};
+use crate::expiry::{Expiry, SWEEP_INTERVAL};
 use crate::external::{Issuer, IssuerError};
 use crate::folder::{DataFolder, FolderError};
 use crate::log::Log;
@@ -94,6 +95,7 @@ pub struct Gateway {
 struct Backbone {
     processors: Option<Processors>,
     checkpointer: Option<Checkpointer>,
+    expiry: Option<Expiry>,
     router: Router,
     router_thread: Option<JoinHandle<()>>,
     registry: Arc<Registry>,
@@ -298,9 +300,12 @@ impl Backbone {
         counters::router(metrics, router.stats());
         let checkpointer =
             Checkpointer::start(Arc::clone(&log), Arc::clone(&store), CHECKPOINT_INTERVAL)?;
+        let expiry = Expiry::start(Arc::clone(&log), Arc::clone(&store), SWEEP_INTERVAL)?;
+        counters::expiry(metrics, expiry.stats());
         Ok(Self {
             processors: Some(processors),
             checkpointer: Some(checkpointer),
+            expiry: Some(expiry),
             router,
             router_thread: Some(router_thread),
             registry,
@@ -323,6 +328,7 @@ impl Backbone {
 
     /// Ends the threads that hold the log, the one that feeds it first.
     fn stop(&mut self) {
+        drop(self.expiry.take());
         self.router.stop();
         if let Some(thread) = self.router_thread.take() {
             // A thread that panicked has said so; there is nothing left to stop.

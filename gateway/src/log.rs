@@ -160,7 +160,7 @@ fn check_shard(shards: ShardCount, shard: ShardId) -> Result<(), LogError> {
 }
 
 /// Unix time now, in milliseconds; a clock before 1970 counts as 0.
-fn unix_time_now() -> TimestampMs {
+pub(crate) fn unix_time_now() -> TimestampMs {
     let since_epoch = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

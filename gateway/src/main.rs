@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use quipu_core::shard::ShardCount;
 use quipu_gateway::config::{Config, Overrides, SETTINGS, sample};
 use quipu_gateway::notify::dead_letters;
-use quipu_gateway::{Gateway, provision, telemetry, tls, verify};
+use quipu_gateway::{Gateway, provision, reports, telemetry, tls, verify};
 use tokio::signal::unix::{SignalKind, signal};
 
 // The allocator of the C library keeps the memory of a handshake storm and is slower on small, short-lived buffers.
@@ -41,6 +41,10 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("dead-letters", arguments)) => {
             let data = path(arguments, "data")?;
             print(&dead_letters::run(data, arguments.get_flag("retry"))?);
+            Ok(())
+        }
+        Some(("reports", arguments)) => {
+            print(&reports::run(path(arguments, "data")?)?);
             Ok(())
         }
         _ => serve(&load(matches)?),
@@ -182,6 +186,11 @@ fn arguments() -> Command {
         .subcommand(
             Command::new("verify")
                 .about("Walks the data of a gateway that does not run and proves it consistent")
+                .arg(data_argument()),
+        )
+        .subcommand(
+            Command::new("reports")
+                .about("Lists what users have complained about, from the data of a gateway that does not run")
                 .arg(data_argument()),
         )
         .subcommand(

@@ -502,6 +502,8 @@ impl Processor {
             match action {
                 Action::Push { user, event } => registry.push(&user, event),
                 Action::Notice { users, notice } => registry.notice(&users, &notice),
+                Action::Revoked { user, device } => registry.revoke(&user, device),
+                Action::Privacy { user, privacy } => registry.set_privacy(&user, privacy),
                 Action::Answer {
                     user,
                     device,

@@ -2,15 +2,18 @@
 
 mod groups;
 mod lists;
+mod visible;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use quipu_core::row::{Account, EntityKey, HistoryRow, Inbox, InboxKind, InboxRow, IndexRange};
+use quipu_core::row::{Account, EntityKey, Inbox, InboxKind, InboxRow, IndexRange, Settings};
 use quipu_core::shard::ShardCount;
-use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
+use quipu_protocol::event::{
+    Changed, ChangedKind, Content, EventBody, Gone, Message, Privacy, Rejection,
+};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, UserId};
@@ -128,6 +131,19 @@ impl Queries {
     ) -> Result<Checked, QueryError> {
         self.run(move |store| check(store, &user, &exist, enters.as_ref()))
             .await
+    }
+
+    /// What others may not learn of a user.
+    pub async fn privacy(&self, user: UserId) -> Result<Privacy, QueryError> {
+        self.run(move |store| {
+            let row = store
+                .entities(&[EntityKey::Settings(user)])?
+                .pop()
+                .flatten();
+            let settings = row.map(|row| Settings::decode(&row)).transpose()?;
+            Ok(settings.unwrap_or_default().privacy)
+        })
+        .await
     }
 
     /// Whether there is such a user.
@@ -285,11 +301,7 @@ fn history_page(
         bytes: HISTORY_PAGE_BYTES_MAX,
         newest_first: request.newest_first,
     };
-    let messages: Vec<Message> = store
-        .history(&request.conversation, range)?
-        .into_iter()
-        .map(|HistoryRow(message)| message)
-        .collect();
+    let messages = visible::messages(store, &request.conversation, range)?;
     let more = if request.newest_first {
         messages.first().is_some_and(|message| message.seq > first)
     } else {
@@ -362,8 +374,8 @@ fn as_it_is_now(store: &dyn Store, changed: &Changed) -> Result<Changed, StoreEr
         last: Some(changed.seq),
         ..HistoryRange::ALL
     };
-    let found = store.history(&changed.conversation, range)?.pop();
-    changed.kind = match found.map(|row| row.0.content) {
+    let found = visible::messages(store, &changed.conversation, range)?.pop();
+    changed.kind = match found.map(|message| message.content) {
         Some(content @ (Content::Text(_) | Content::Rich(_) | Content::Note(_))) => {
             ChangedKind::Edited(content)
         }
@@ -402,7 +414,7 @@ fn read_run(
         bytes,
         newest_first: false,
     };
-    for HistoryRow(mut message) in store.history(conversation, range)? {
+    for mut message in visible::messages(store, conversation, range)? {
         // An event stays small; reactions have events of their own.
         if let Some(state) = &mut message.state {
             state.reactions = Vec::new();

@@ -3,8 +3,8 @@
 //! Processors push from their own threads; each session's task takes from its mailbox. A full mailbox drops events, never
 //! blocks a processor: the session then catches up from the store.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::task::{Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Event, Notice, Outcome, Reply, ReplyTo};
+use quipu_protocol::event::{Event, Notice, Outcome, Privacy, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{DeviceId, InboxSeq, RequestId, UserId};
 use quipu_protocol::wire;
@@ -27,6 +27,10 @@ pub const MAILBOX_ITEMS_MAX: usize = 128;
 /// Items in a mailbox above which notices are dropped: half, so that they never take an event's place. The session then says
 /// that notices were dropped, and the client asks for the heads of its pulled groups.
 pub const MAILBOX_NOTICES_MAX: usize = MAILBOX_ITEMS_MAX / 2;
+
+/// Devices that were thrown out and are remembered, in each of the registry's parts. A device whose token was read just before
+/// and whose session begins just after is thrown out as well; longer than such a log-in takes nobody needs to remember.
+const REVOKED_KEPT_MAX: usize = 256;
 
 /// Locks that the registry is split into, so that a storm of log-ins does not queue behind one.
 const STRIPES: usize = 64;
@@ -60,6 +64,8 @@ pub struct Taken {
     pub lagged: Option<InboxSeq>,
     /// Notices were dropped since the last take.
     pub notices_dropped: bool,
+    /// What others may learn of the user from now on.
+    pub privacy: Option<Privacy>,
     /// The session must end now, with this code.
     pub close: Option<(CloseCode, &'static str)>,
     /// The gateway is stopping: say GOAWAY.
@@ -71,6 +77,7 @@ impl Taken {
         self.items.is_empty()
             && self.lagged.is_none()
             && !self.notices_dropped
+            && self.privacy.is_none()
             && self.close.is_none()
             && !self.go_away
     }
@@ -202,6 +209,8 @@ pub struct RegistryStats {
     pub notices_dropped: AtomicU64,
     /// Sessions ended because their device connected again.
     pub replaced: AtomicU64,
+    /// Devices thrown out because their user took them out of the account.
+    pub revoked: AtomicU64,
     /// Answers whose session was gone; the device asks again when it is back.
     pub answers_unclaimed: AtomicU64,
 }
@@ -219,6 +228,8 @@ struct Stripe {
     sessions: HashMap<UserId, Vec<Attachment>>,
     /// Account commands whose connection has no session yet; bounded by the admission of log-ins.
     waiting: HashMap<WaitKey, oneshot::Sender<Outcome>>,
+    /// The devices that were thrown out last, the latest at the end; at most [`REVOKED_KEPT_MAX`].
+    revoked: VecDeque<(UserId, DeviceId)>,
 }
 
 /// All sessions of this gateway, by user.
@@ -286,7 +297,11 @@ impl Registry {
                 None
             }
         };
+        let is_revoked = stripe.revoked.contains(&(user, device));
         drop(stripe);
+        if is_revoked {
+            mailbox.close(CloseCode::Revoked, REVOKED);
+        }
         if let Some(older) = older {
             self.stats.replaced.fetch_add(1, Ordering::Relaxed);
             older.close(CloseCode::Replaced, "this device connected again");
@@ -405,6 +420,27 @@ impl Registry {
         }
     }
 
+    /// Ends the session of a device that its account has no longer, and one that begins now because its token was read before.
+    pub fn revoke(&self, user: &UserId, device: DeviceId) {
+        let mut stripe = self.stripe(user).lock();
+        if stripe.revoked.len() >= REVOKED_KEPT_MAX {
+            stripe.revoked.pop_front();
+        }
+        stripe.revoked.push_back((*user, device));
+        drop(stripe);
+        self.stats.revoked.fetch_add(1, Ordering::Relaxed);
+        self.close(user, device, CloseCode::Revoked, REVOKED);
+    }
+
+    /// Tells the sessions of a user what others may learn of the user from now on.
+    pub fn set_privacy(&self, user: &UserId, privacy: Privacy) {
+        let stripe = self.stripe(user).lock();
+        for attachment in stripe.sessions.get(user).into_iter().flatten() {
+            let tell = |content: &mut Taken| content.privacy = Some(privacy);
+            attachment.mailbox.put(tell);
+        }
+    }
+
     /// Calls `each` for every session's mailbox: GOAWAY or close of all.
     pub fn for_each(&self, mut each: impl FnMut(&Mailbox)) {
         for stripe in &self.stripes {
@@ -426,6 +462,9 @@ pub fn notice_frame(notice: &Notice) -> Bytes {
     frame::encode(FrameType::Notice, &wire::Notice::from(notice), &mut frame);
     frame.freeze()
 }
+
+/// What a device is told that its account has no longer.
+const REVOKED: &str = "QP-SELF-1: another device of the user has thrown this one out";
 
 /// A session's place in the registry; it leaves when this is dropped.
 #[derive(Debug)]
@@ -550,6 +589,46 @@ mod tests {
         let taken = mailbox.take();
         assert!(!taken.notices_dropped);
         assert_eq!(taken.items.len(), 1);
+    }
+
+    #[test]
+    fn a_revoked_device_is_thrown_out_now_and_when_it_is_just_coming_in() {
+        let registry = Registry::new();
+        let (phone, laptop) = (Mailbox::new(), Mailbox::new());
+        let _phone = registry.attach(user("alice"), device(1), phone.clone());
+        let _laptop = registry.attach(user("alice"), device(2), laptop.clone());
+        registry.revoke(&user("alice"), device(1));
+        let code = |mailbox: &Mailbox| mailbox.take().close.map(|(code, _)| code);
+        assert_eq!(code(&phone), Some(CloseCode::Revoked));
+        assert_eq!(code(&laptop), None);
+        // Its token was read before it was revoked.
+        let late = Mailbox::new();
+        let _late = registry.attach(user("alice"), device(1), late.clone());
+        assert_eq!(code(&late), Some(CloseCode::Revoked));
+        // The same number of somebody else's device is another device.
+        let other = Mailbox::new();
+        let _other = registry.attach(user("bob"), device(1), other.clone());
+        assert_eq!(code(&other), None);
+        for number in 10..10 + REVOKED_KEPT_MAX as u64 {
+            registry.revoke(&user("alice"), device(number));
+        }
+        let kept = registry.stripe(&user("alice")).lock().revoked.len();
+        assert_eq!(kept, REVOKED_KEPT_MAX);
+    }
+
+    #[test]
+    fn every_session_of_a_user_learns_of_new_privacy() {
+        let registry = Registry::new();
+        let (phone, other) = (Mailbox::new(), Mailbox::new());
+        let _phone = registry.attach(user("alice"), device(1), phone.clone());
+        let _other = registry.attach(user("bob"), device(1), other.clone());
+        let privacy = Privacy {
+            hide_read: true,
+            ..Privacy::default()
+        };
+        registry.set_privacy(&user("alice"), privacy);
+        assert_eq!(phone.take().privacy, Some(privacy));
+        assert_eq!(other.take().privacy, None);
     }
 
     #[test]

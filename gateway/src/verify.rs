@@ -14,6 +14,7 @@ use crate::offline::{self, DataError};
 use crate::store::{Store, StoreError};
 
 mod attendance;
+mod extras;
 mod group;
 mod replay;
 mod tally;
@@ -93,7 +94,8 @@ pub fn run(data: &Path) -> Result<Report, DataError> {
 /// 1. Every shard's applied position lies within its log, and its source marks within the logs of the sources.
 /// 2. What the log has beyond that is applied in memory, together with what it sends to other shards, as the next start of
 ///    the gateway would do; rows that exist already must come out the same.
-/// 3. In store and memory together, histories and inboxes are dense from 1 to their head, every entity can be read, and
+/// 3. In store and memory together, histories and inboxes are dense from 1 to their head, every entity can be read, earlier
+///    contents, references to files and ends of messages are there for the messages that have them and for no others, and
 ///    every message of a conversation is in the inbox of each of its members exactly once: of a group, from the member's
 ///    joining until the member left or the group became pulled. Rosters, lists and counts agree with the members' rows.
 /// 4. No device has events that its user's inbox has not; and, unless the log has more, who is said to be here and who is in

@@ -43,6 +43,25 @@ pub struct Message {
     pub state: Option<Box<MessageState>>,
 }
 
+impl Message {
+    /// Whether its time is over, whether or not its content was taken away yet.
+    pub fn is_expired(&self, now: TimestampMs) -> bool {
+        let expires_at = self.state.as_ref().and_then(|state| state.expires_at);
+        expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Takes the content away if its time is over: what a reader gets between that time and the sweep (QP-MSG-5).
+    pub fn hide_expired(&mut self, now: TimestampMs) {
+        let says_something = !matches!(self.content, Content::Gone(_));
+        if says_something && self.is_expired(now) {
+            self.content = Content::Gone(Gone::Expired);
+            if let Some(state) = &mut self.state {
+                state.reactions = Vec::new();
+            }
+        }
+    }
+}
+
 /// How far a member of a conversation has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {

@@ -806,6 +806,9 @@ pub struct MessageState {
     /// in HISTORY_PAGE only; at most 128
     #[prost(message, repeated, tag = "4")]
     pub reactions: ::prost::alloc::vec::Vec<Reaction>,
+    /// contents before this one; at most 32
+    #[prost(uint32, tag = "5")]
+    pub edits: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reaction {
@@ -1050,7 +1053,7 @@ pub struct Versions {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Version {
-    /// 0: as it was sent
+    /// how many edits made it; 0: as it was sent
     #[prost(uint32, tag = "1")]
     pub version: u32,
     #[prost(message, optional, tag = "2")]

@@ -11,6 +11,9 @@ pub const DEAD_LETTERS_PER_SHARD_MAX: usize = 64;
 // A catch-up waits for half of the window; the other half has to take a frame of any size.
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= DELIVERY_WINDOW_BYTES);
 
+/// Complaints of one user about one conversation and its messages. Above it REPORT is refused with `TOO_MANY`.
+pub const REPORTS_PER_CONVERSATION_MAX: usize = 32;
+
 /// Members of a group up to which its messages go into every member's inbox, unless configured. Above it they are stored once
 /// and each shard with members gets one notice.
 pub const FAN_OUT_MAX_DEFAULT: u32 = 256;

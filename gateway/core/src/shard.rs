@@ -5,11 +5,9 @@ mod conversation;
 mod effects;
 mod entities;
 mod group;
-#[allow(
-    dead_code,
-    reason = "changes of groups and timers use it, which come next"
-)]
+mod message;
 mod note;
+mod own;
 mod presence;
 mod roster;
 mod turn;
@@ -161,10 +159,7 @@ impl ShardState {
                     } => change::needs(asked(command, *request, change, *fan_out_max), &mut need),
                 },
                 EntryBody::Deliver { to, event } => {
-                    to.iter().for_each(|user| need(EntityKey::Inbox(*user)));
-                    if user::is_incoming(event) {
-                        to.iter().for_each(|user| need(EntityKey::Presence(*user)));
-                    }
+                    to.iter().for_each(|to| user::needs(*to, event, &mut need));
                 }
                 EntryBody::Fact { user, .. } => {
                     need(EntityKey::Inbox(*user));
@@ -177,14 +172,20 @@ impl ShardState {
                     pulled,
                     event,
                 } => {
-                    let what = (*pulled, event);
-                    roster::spread_needs(&self.entities, self.shard, *group, what, &mut need);
+                    let to = (*group, *pulled);
+                    roster::spread_needs(&self.entities, self.shard, to, event, &mut need);
                 }
                 EntryBody::Standing {
                     conversation, user, ..
                 } => roster::standing_needs(self.shard, *conversation, *user, &mut need),
-                EntryBody::Blocked { .. } => {}
-                EntryBody::Expire { .. } => {}
+                EntryBody::Blocked { by, user, .. } => {
+                    need(EntityKey::Conversation(ConversationId::direct(by, user)));
+                }
+                EntryBody::Expire { conversation, seqs } => {
+                    for seq in seqs {
+                        message::needs((*conversation, *seq), &mut need);
+                    }
+                }
             }
         }
     }
@@ -217,7 +218,9 @@ impl ShardState {
             {
                 continue;
             }
+            let made = effects.rows.len();
             self.apply_entry(record, &entry.body, effects);
+            self.entities.made(&effects.rows[made..]);
         }
         self.announce_receipts(record, effects);
         self.row.applied = record.position;
@@ -322,8 +325,12 @@ impl ShardState {
                 user,
                 standing,
             } => roster::standing(entities, &mut turn, *conversation, *user, standing),
-            EntryBody::Blocked { .. } => {}
-            EntryBody::Expire { .. } => {}
+            EntryBody::Blocked { by, user, on } => {
+                own::blocked(entities, &mut turn, (*by, *user), *on);
+            }
+            EntryBody::Expire { conversation, seqs } => {
+                message::expire(entities, &mut turn, *conversation, seqs);
+            }
             EntryBody::Fact { user, .. } if turn.shards.of_user(user) != turn.shard => {
                 turn.effects.dropped.misrouted += 1;
             }

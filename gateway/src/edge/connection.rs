@@ -16,7 +16,9 @@ use quipu_core::delivery::{DeliveryWindow, Offer, Want};
 use quipu_core::record::{Command, CommandKind, Fact};
 use quipu_protocol::credentials::{Hello, Jwt};
 use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
-use quipu_protocol::event::{Change, DeviceCommand, Notice, Outcome, Rejection, Reply, ReplyTo};
+use quipu_protocol::event::{
+    Change, DeviceCommand, Notice, Outcome, Privacy, Rejection, Reply, ReplyTo,
+};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, RequestId, UserId};
 use quipu_protocol::limits::{
@@ -65,6 +67,8 @@ enum Work {
     Admitted(Box<Result<Admitted, Refusal>>),
     /// A command is queued, or was answered without the log.
     Submitted(Result<Option<Box<Reply>>, Refused>),
+    /// What the user hides is known now, and this command waited for it.
+    Privacy(Result<Privacy, QueryError>, Box<CommandKind>),
 }
 
 /// Why a command could not be carried to the log.
@@ -165,6 +169,8 @@ struct Member {
     throttle: Throttle,
     /// Blob streams that the connection may open still; made with the first stream beside S0.
     blobs: Option<Arc<Semaphore>>,
+    /// What others may not learn of the user; `None`: not asked for yet.
+    privacy: Option<Privacy>,
     /// Notices were dropped, and the client has not been told.
     check_due: bool,
     _attached: Attached,
@@ -304,6 +310,15 @@ impl Driver {
                 Ok(Some(reply)) => self.session.reply(&reply),
                 Ok(None) => {}
                 Err(Refused) => self.unavailable(),
+            },
+            Happened::Done(Work::Privacy(result, command)) => match (result, &mut self.member) {
+                (Ok(privacy), Some(member)) => {
+                    // One that came with the mail meanwhile is newer.
+                    member.privacy.get_or_insert(privacy);
+                    self.pass_on(*command);
+                }
+                (Ok(_), None) => {}
+                (Err(_), _) => self.unavailable(),
             },
             Happened::Page(page) => self.take_page(page),
             Happened::Request(send, receive) => self.start_request(send, receive),
@@ -450,6 +465,7 @@ impl Driver {
             retry_at: None,
             throttle: Throttle::default(),
             blobs: None,
+            privacy: None,
             check_due: false,
             _attached: attached,
             _counted: Counted::new(&self.shared),
@@ -514,14 +530,33 @@ impl Driver {
         if self.is_too_much(user, &command) {
             return;
         }
-        let shared = Arc::clone(&self.shared);
         if attachments::of_command(&command).is_some() {
+            let shared = Arc::clone(&self.shared);
             self.work = Some(Box::pin(async move {
                 Work::Submitted(carry_with_files(&shared, user, device, command).await)
             }));
             return;
         }
-        let kind = command_kind(command, shared.with.fan_out_max);
+        let kind = command_kind(command, self.shared.with.fan_out_max);
+        self.pass_on(kind);
+    }
+
+    /// Hands a command to the router, or first finds out what has to be known about it.
+    fn pass_on(&mut self, mut kind: CommandKind) {
+        let Some(member) = &self.member else { return };
+        let (user, device) = (member.user, member.device);
+        let shared = Arc::clone(&self.shared);
+        if let CommandKind::Receipt { quiet, .. } = &mut kind {
+            let Some(privacy) = &member.privacy else {
+                // Read with the first receipt and not with every log-in, most of which come without one.
+                self.work = Some(Box::pin(async move {
+                    let privacy = shared.with.queries.privacy(user).await;
+                    Work::Privacy(privacy, Box::new(kind))
+                }));
+                return;
+            };
+            *quiet = privacy.hide_read;
+        }
         if let Some(claims) = Claims::of(user, &kind) {
             let command = Command { user, device, kind };
             self.work = Some(Box::pin(async move {
@@ -654,6 +689,7 @@ impl Driver {
             items,
             lagged,
             notices_dropped,
+            privacy,
             close,
             go_away,
         } = self.mailbox.take();
@@ -688,6 +724,9 @@ impl Driver {
                     }
                 }
             }
+        }
+        if let (Some(_), Some(member)) = (privacy, &mut self.member) {
+            member.privacy = privacy;
         }
         if let (Some(inbox_seq), Some(member)) = (lagged, &mut self.member) {
             member.window.missed(inbox_seq);
@@ -923,6 +962,7 @@ impl Claims {
                     Some(claims(request, &new.invite, Some(new.conversation), true))
                 }
                 Change::Invite { users, .. } => Some(claims(request, users, None, false)),
+                Change::Block(user, true) => Some(claims(request, &[*user], None, false)),
                 Change::Join(group) => Some(claims(request, &[], Some(*group), false)),
                 Change::SetGroup { .. }
                 | Change::Leave(_)
@@ -934,7 +974,7 @@ impl Claims {
                 | Change::React { .. }
                 | Change::RenameDevice(..)
                 | Change::RevokeDevice(_)
-                | Change::Block(..)
+                | Change::Block(_, false)
                 | Change::Report { .. }
                 | Change::SetPrivacy(_) => None,
             },

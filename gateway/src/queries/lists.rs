@@ -3,16 +3,17 @@
 use std::cmp::Reverse;
 
 use quipu_core::row::{
-    Account, Conversation, EntityKey, HistoryRow, IndexKey, IndexRange, Settings,
+    Account, Conversation, EntityKey, IndexKey, IndexRange, OldContent, Settings,
 };
 use quipu_core::shard::ShardCount;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Content, Message, Rejection};
 use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
-use quipu_protocol::limits::CONVERSATIONS_MAX;
+use quipu_protocol::limits::{CONVERSATIONS_MAX, EDITS_MAX};
 use quipu_protocol::query::{self, Answer, ConversationEntry, DeviceEntry, Query};
 
-use super::groups;
+use super::{groups, visible};
+use crate::access::access;
 use crate::store::{HistoryRange, Store, StoreError};
 
 /// Messages that are looked at to count the unread ones. Above it every seq counts.
@@ -50,7 +51,8 @@ pub(super) fn answer(
             let page = (*after, *limit as usize);
             groups::members(store, shards, user, conversation, page)
         }
-        Query::Versions(..) | Query::Presence(_) => {
+        Query::Versions(conversation, seq) => versions(store, user, conversation, *seq),
+        Query::Presence(_) => {
             let reason = "this gateway does not answer it yet";
             Ok(Err(Rejection::new(RejectCode::Invalid, reason)))
         }
@@ -170,12 +172,12 @@ pub(super) fn unread(
         bytes: UNREAD_BYTES_MAX,
         newest_first: false,
     };
-    let rows = store.history(conversation, range)?;
+    let rows = visible::messages(store, conversation, range)?;
     let unseen = above - rows.len() as u64;
     let counts = |message: &Message| {
         message.from != *user && !matches!(message.content, Content::Note(_) | Content::Gone(_))
     };
-    Ok(unseen + rows.iter().filter(|HistoryRow(row)| counts(row)).count() as u64)
+    Ok(unseen + rows.iter().filter(|message| counts(message)).count() as u64)
 }
 
 /// The message at the head.
@@ -190,8 +192,46 @@ pub(super) fn last(
         last: Some(head),
         ..HistoryRange::ALL
     };
-    let row = store.history(conversation, range)?.pop();
-    Ok(row.map(|HistoryRow(message)| message))
+    Ok(visible::messages(store, conversation, range)?.pop())
+}
+
+/// What a message said before its edits, to who may read it.
+fn versions(
+    store: &dyn Store,
+    user: &UserId,
+    id: &ConversationId,
+    seq: Seq,
+) -> Result<Result<Answer, Rejection>, StoreError> {
+    let member = match access(store, user, id)?.member() {
+        Ok(member) => member,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let range = HistoryRange {
+        first: seq,
+        last: Some(seq),
+        ..HistoryRange::ALL
+    };
+    let message = visible::messages(store, id, range)?.pop();
+    let there = message.is_some_and(|message| {
+        seq >= member.first && !matches!(message.content, Content::Note(_) | Content::Gone(_))
+    });
+    if !there {
+        let reason = "there is no such message, or it is gone";
+        return Ok(Err(Rejection::new(RejectCode::UnknownMessage, reason)));
+    }
+    let rows = store.index(&IndexRange::Versions(*id, seq), EDITS_MAX)?;
+    let versions = rows.iter().filter_map(|(key, value)| match key {
+        IndexKey::Version(_, _, edit) => Some(
+            OldContent::decode(value).map(|OldContent(content)| (edit.saturating_sub(1), content)),
+        ),
+        IndexKey::Listed(..)
+        | IndexKey::MediaRef(..)
+        | IndexKey::Due(..)
+        | IndexKey::Report(..)
+        | IndexKey::Here(_)
+        | IndexKey::Offline(_) => None,
+    });
+    Ok(Ok(Answer::Versions(versions.collect::<Result<_, _>>()?)))
 }
 
 fn settings(store: &dyn Store, user: &UserId) -> Result<Answer, StoreError> {

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::row::{
     Account, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey, Membership,
-    Place, Roster, Row, Seat, Settings,
+    OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
 };
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
 
 use super::Report;
 use super::attendance::Attendances;
+use super::extras::Extras;
 use super::group::{self, Pointers, Standing};
 
 /// Numbers that should be all of 1 to some head, each once.
@@ -62,6 +63,7 @@ struct ConversationTally {
     memberships: BTreeMap<UserId, Standing>,
     /// Of a group, in the users' shards.
     rosters: BTreeMap<UserId, Place>,
+    extras: Extras,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +96,7 @@ impl Tally {
                 let tally = self.conversations.entry(*row.conversation()).or_default();
                 tally.messages.add(row.seq().get());
                 tally.senders.insert(row.0.from);
+                tally.extras.expect(&row.0);
             }
             Row::Inbox(row) => {
                 report.inbox_entries += 1;
@@ -108,16 +111,35 @@ impl Tally {
                     InboxKind::Receipt(_) | InboxKind::Changed(_) | InboxKind::Invitation(_) => {}
                 }
             }
-            Row::Index(IndexKey::Listed(user, conversation), Some(_)) => {
+            Row::Index(key, Some(value)) => self.add_index(key, value, report),
+            // Taken away by what the log has beyond the store.
+            Row::Index(_, None) => {}
+        }
+    }
+
+    fn add_index(&mut self, key: &IndexKey, value: &[u8], report: &mut Report) {
+        let read = match key {
+            IndexKey::Version(..) => OldContent::decode(value).map(drop),
+            IndexKey::Report(..) => Complaint::decode(value).map(drop),
+            IndexKey::Here(_) | IndexKey::Offline(_) => self.attendances.index(key, value),
+            IndexKey::Listed(..) | IndexKey::MediaRef(..) | IndexKey::Due(..) => Ok(()),
+        };
+        if let Err(error) = read {
+            report.problem(format!("{key:?}: {error}"));
+        }
+        match key {
+            IndexKey::Listed(user, conversation) => {
                 let tally = self.users.entry(*user).or_default();
                 tally.list.insert(*conversation);
             }
-            Row::Index(key, value) => {
-                let value = value.as_deref().unwrap_or_default();
-                if let Err(error) = self.attendances.index(key, value) {
-                    report.problem(format!("{key:?}: {error}"));
-                }
+            IndexKey::Version(conversation, ..)
+            | IndexKey::MediaRef(conversation, ..)
+            | IndexKey::Due(_, conversation, _)
+            | IndexKey::Report(_, conversation, ..) => {
+                let tally = self.conversations.entry(*conversation).or_default();
+                tally.extras.find(key);
             }
+            IndexKey::Here(_) | IndexKey::Offline(_) => {}
         }
     }
 
@@ -228,6 +250,9 @@ impl Tally {
         };
         if let Some(gap) = tally.messages.gap(row.head) {
             report.problem(format!("conversation {id} has {gap}"));
+        }
+        for problem in tally.extras.problems() {
+            report.problem(format!("conversation {id} has {problem}"));
         }
         for sender in tally.senders.iter().filter(|sender| !tally.knows(sender)) {
             report.problem(format!(

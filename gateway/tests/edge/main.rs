@@ -1,5 +1,6 @@
 //! Raw clients, well-behaved and hostile, against the edge of a gateway without disks.
 
+mod changes;
 mod groups;
 mod hostile;
 mod media;

@@ -13,6 +13,7 @@ use quipu_core::shard::ShardCount;
 use quipu_gateway::accounts::{self, Accounts};
 use quipu_gateway::config::{ByteCount, Config};
 use quipu_gateway::edge::{Edge, Sessions, Surroundings};
+use quipu_gateway::expiry::Expiry;
 use quipu_gateway::external::Issuer;
 use quipu_gateway::log::{Log, MemoryLog};
 use quipu_gateway::media::Media;
@@ -26,20 +27,28 @@ use quipu_gateway::telemetry::Metrics;
 use quipu_gateway::tls::{self, Identity};
 use quipu_protocol::credentials::{Credentials, Hello, Resume, Token};
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Event, EventBody, Message, Reply};
+use quipu_protocol::event::{Change, Event, EventBody, Message, Outcome, Reply};
 use quipu_protocol::frame::{self, FrameDecoder, FrameType, RawFrame, StreamKind};
-use quipu_protocol::id::{ConversationId, DeviceId, UserId};
+use quipu_protocol::history::HistoryPage;
+use quipu_protocol::id::{ConversationId, DeviceId, RequestId, UserId};
+use quipu_protocol::query::Query;
 use quipu_protocol::welcome::Welcome;
 use quipu_protocol::wire;
 
 /// Nothing here takes longer; a test that does has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two sweeps of expired messages.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+
 /// A gateway without disks.
 pub(crate) struct Gateway {
     pub(crate) edge: Edge,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) media: Arc<Media>,
+    /// What the processors have written, to look at.
+    pub(crate) store: Arc<dyn Store>,
+    _expiry: Expiry,
     _processors: Processors,
     _data: tempfile::TempDir,
 }
@@ -71,8 +80,9 @@ impl Gateway {
         };
         let processors = Processors::start(&surroundings, 1, |error| panic!("{error}"));
         let (router, _thread) = Router::start(Arc::clone(&log), || {}).expect("a thread");
+        let expiry = Expiry::start(Arc::clone(&log), Arc::clone(&store), SWEEP_INTERVAL);
         let queries = Queries::new(
-            store,
+            Arc::clone(&store),
             log.identity().shards,
             config.limits.queries as usize,
             Arc::clone(&metrics),
@@ -116,6 +126,8 @@ impl Gateway {
             edge: edge.expect("a free port"),
             metrics,
             media,
+            store,
+            _expiry: expiry.expect("a thread"),
             _processors: processors.expect("nothing to replay"),
             _data: data,
         }
@@ -305,6 +317,20 @@ impl Peer {
         self.reply().await
     }
 
+    /// Asks for a change and gives its outcome.
+    pub(crate) async fn change(&mut self, change: Change) -> Outcome {
+        self.ask(change).await;
+        self.reply().await.outcome
+    }
+
+    /// Asks for a change.
+    pub(crate) async fn ask(&mut self, change: Change) {
+        let mut bytes = BytesMut::new();
+        let command = wire::Command::numbered(RequestId(77), &change);
+        frame::encode(FrameType::Command, &command, &mut bytes);
+        self.write(&bytes).await;
+    }
+
     pub(crate) async fn reply(&mut self) -> Reply {
         let frame = self.answers.next().await;
         assert_eq!(frame.kind, FrameType::Reply);
@@ -368,6 +394,25 @@ impl Peer {
                 panic!("not a message: {body:?}")
             }
         }
+    }
+
+    /// The messages of a conversation.
+    pub(crate) async fn messages(&self, conversation: ConversationId) -> Vec<Message> {
+        let page = self.history(conversation).await;
+        assert_eq!(page.kind, FrameType::HistoryPage);
+        let page = page.message::<wire::HistoryPage>().expect("a page");
+        HistoryPage::try_from(page).expect("valid").messages
+    }
+
+    /// Asks on a request stream; the one frame that answers.
+    pub(crate) async fn query(&self, query: &Query) -> RawFrame {
+        let mut bytes = BytesMut::new();
+        frame::encode(FrameType::Query, &wire::Query::from(query), &mut bytes);
+        let (mut send, receive) = self.connection.open_bi().await.expect("a stream");
+        send.write_all(&bytes).await.expect("written");
+        Frames::new(receive, StreamKind::RequestFromGateway)
+            .next()
+            .await
     }
 
     /// Asks on a request stream; the one frame that answers.

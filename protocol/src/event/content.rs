@@ -126,6 +126,8 @@ pub struct MessageState {
     pub expires_at: Option<TimestampMs>,
     /// Ascending by user, then emoji; empty in an EVENT, which has to stay small.
     pub reactions: Vec<Reaction>,
+    /// Contents before this one; at most [`EDITS_MAX`](crate::limits::EDITS_MAX).
+    pub edits: u32,
 }
 
 /// One user's sign on a message.
@@ -394,6 +396,7 @@ impl TryFrom<wire::MessageState> for MessageState {
             edited_at: time(state.edited_at_ms),
             expires_at: time(state.expires_at_ms),
             reactions: reactions.collect::<Result<_, Violation>>()?,
+            edits: state.edits,
         })
     }
 }
@@ -494,6 +497,7 @@ impl From<&MessageState> for wire::MessageState {
                     emoji: reaction.emoji.clone(),
                 })
                 .collect(),
+            edits: state.edits,
         }
     }
 }

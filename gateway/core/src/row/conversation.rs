@@ -6,6 +6,7 @@ use quipu_protocol::id::{DeviceId, Seq, TimestampMs, UserId};
 use super::{CorruptRow, Group};
 use crate::codec::{Field, Fields, Writer, corrupt, required};
 use crate::dedup::DedupWindow;
+use crate::limits::REPORTS_PER_CONVERSATION_MAX;
 
 const WHAT: &str = "conversation";
 
@@ -40,6 +41,9 @@ pub struct Member {
     pub shown_read: Option<Seq>,
     /// Takes no messages from the other side of this direct conversation.
     pub blocks: bool,
+    /// The messages that the user has complained about, 0 for the conversation itself; ascending, at most
+    /// [`REPORTS_PER_CONVERSATION_MAX`](crate::limits::REPORTS_PER_CONVERSATION_MAX).
+    pub(crate) reports: Vec<u64>,
     /// The devices that have sent something, ascending; at most
     /// [`DEVICES_PER_ACCOUNT_MAX`](crate::limits::DEVICES_PER_ACCOUNT_MAX).
     pub(crate) senders: Vec<(DeviceId, DedupWindow)>,
@@ -74,6 +78,12 @@ impl Conversation {
         self.members.get(at)
     }
 
+    /// Whether the other side of this direct conversation takes no messages from the user.
+    pub fn has_blocked(&self, user: &UserId) -> bool {
+        let mut others = self.members.iter().filter(|member| member.user != *user);
+        others.any(|member| member.blocks)
+    }
+
     pub(crate) fn member_mut(&mut self, user: &UserId) -> Option<&mut Member> {
         let at = self.find(user)?;
         self.members.get_mut(at)
@@ -91,6 +101,7 @@ impl Conversation {
             out.nested(2, |out| {
                 out.user(1, &member.user);
                 write_member(out, member);
+                write_reports(out, member);
             });
         }
         out.uint(3, self.keep_ms);
@@ -141,6 +152,7 @@ impl Member {
             read: None,
             shown_read: None,
             blocks: false,
+            reports: Vec::new(),
             senders: Vec::new(),
         }
     }
@@ -172,13 +184,35 @@ pub(super) fn write_member(out: &mut Writer, member: &Member) {
 }
 
 /// Reads a member, whose user is in the fields or given, and passes on the fields that are not a member's.
+/// Writes the last field of a member, behind those that a membership has of its own.
+pub(super) fn write_reports(out: &mut Writer, member: &Member) {
+    if !member.reports.is_empty() {
+        let reports = member.reports.iter();
+        out.nested(12, |out| reports.for_each(|seq| out.varint(*seq)));
+    }
+}
+
+fn read_reports(field: &Field) -> Result<Vec<u64>, CorruptRow> {
+    let (mut reports, mut packed) = (Vec::new(), field.nested()?);
+    while let Some(seq) = packed.packed()? {
+        reports.push(seq);
+    }
+    if !reports.is_sorted_by(|a, b| a < b) || reports.len() > REPORTS_PER_CONVERSATION_MAX {
+        return Err(corrupt(
+            WHAT,
+            "a member's complaints are too many or unordered",
+        ));
+    }
+    Ok(reports)
+}
+
 pub(super) fn read_member(
     mut fields: Fields,
     mut user: Option<UserId>,
     mut other: impl FnMut(&Field) -> Result<(), CorruptRow>,
 ) -> Result<Member, CorruptRow> {
     let (mut delivered, mut read, mut senders) = (None, None, Vec::new());
-    let (mut shown_read, mut blocks) = (None, false);
+    let (mut shown_read, mut blocks, mut reports) = (None, false, Vec::new());
     while let Some(field) = fields.next()? {
         match field.number {
             1 => user = Some(field.user()?),
@@ -187,6 +221,7 @@ pub(super) fn read_member(
             4 => senders.push(read_sender(field.nested()?)?),
             5 => shown_read = Some(field.seq()?),
             6 => blocks = field.uint()? != 0,
+            12 => reports = read_reports(&field)?,
             _ => other(&field)?,
         }
     }
@@ -202,6 +237,7 @@ pub(super) fn read_member(
         read,
         shown_read: shown_read.unwrap_or(read),
         blocks,
+        reports,
         senders,
     })
 }

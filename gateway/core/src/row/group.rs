@@ -5,7 +5,7 @@ use quipu_protocol::event::Role;
 use quipu_protocol::id::{Seq, UserId};
 
 use super::CorruptRow;
-use super::conversation::{Member, read_member, write_member};
+use super::conversation::{Member, read_member, write_member, write_reports};
 use crate::codec::{Field, Fields, Writer, corrupt, required};
 use crate::shard::ShardId;
 
@@ -203,6 +203,7 @@ impl Membership {
         out.seq(9, self.joined);
         out.seq(10, self.left);
         out.seq(11, self.declined);
+        write_reports(&mut out, &self.member);
         out.into_bytes()
     }
 

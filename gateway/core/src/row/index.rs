@@ -11,14 +11,15 @@ use crate::codec::corrupt;
 pub enum IndexKey {
     /// The user is in this conversation, or invited.
     Listed(UserId, ConversationId),
-    /// What a message said before the change that made this version of it, counted from 1.
+    /// What a message said before this edit of it, counted from 1: [`OldContent`](super::OldContent).
     Version(ConversationId, Seq, u32),
     /// A message refers to the uploaded file with this hash.
     MediaRef(ConversationId, [u8; 32], Seq),
     /// The message goes at this time.
     Due(TimestampMs, ConversationId, Seq),
-    /// A complaint: when it came, about what, and from whom.
-    Report(TimestampMs, ConversationId, UserId),
+    /// A complaint: when it came, about which conversation, from whom, and about which message of it:
+    /// [`Report`](super::Report).
+    Report(TimestampMs, ConversationId, UserId, Option<Seq>),
     /// A device of the user has a session, as far as the log knows.
     Here(UserId),
     /// The offline topic: messages wait for the user, and no device takes them. Its value is an
@@ -94,11 +95,12 @@ impl IndexKey {
                 key.extend_from_slice(conversation.as_bytes());
                 key.extend_from_slice(&seq.get().to_be_bytes());
             }
-            Self::Report(time, conversation, user) => {
+            Self::Report(time, conversation, user, seq) => {
                 key.push(REPORT);
                 key.extend_from_slice(&time.0.to_be_bytes());
                 key.extend_from_slice(conversation.as_bytes());
                 push_user(&mut key, user);
+                key.extend_from_slice(&seq.map_or(0, Seq::get).to_be_bytes());
             }
             Self::Here(user) => {
                 key.push(HERE);
@@ -125,7 +127,12 @@ impl IndexKey {
             ),
             MEDIA_REF => Self::MediaRef(rest.conversation()?, rest.array()?, rest.seq()?),
             DUE => Self::Due(rest.time()?, rest.conversation()?, rest.seq()?),
-            REPORT => Self::Report(rest.time()?, rest.conversation()?, rest.user()?),
+            REPORT => Self::Report(
+                rest.time()?,
+                rest.conversation()?,
+                rest.user()?,
+                Seq::new(u64::from_be_bytes(rest.array()?)).ok(),
+            ),
             HERE => Self::Here(rest.user()?),
             OFFLINE => Self::Offline(rest.user()?),
             _ => return Err(rest.lacks("a known tag")),
@@ -278,7 +285,8 @@ mod tests {
             IndexKey::MediaRef(b, [0xff; 32], seq(u64::MAX)),
             IndexKey::Due(TimestampMs(5), b, seq(1)),
             IndexKey::Due(TimestampMs(6), a, seq(1)),
-            IndexKey::Report(TimestampMs(u64::MAX), b, user("zed")),
+            IndexKey::Report(TimestampMs(u64::MAX), b, user("zed"), None),
+            IndexKey::Report(TimestampMs(u64::MAX), b, user("zed"), Some(seq(2))),
         ]
     }
 
@@ -304,7 +312,7 @@ mod tests {
             (IndexRange::MediaRefs(b, [0xff; 32]), 6..8),
             (IndexRange::Due(TimestampMs(5)), 8..9),
             (IndexRange::Due(TimestampMs(u64::MAX)), 8..10),
-            (IndexRange::Reports, 10..11),
+            (IndexRange::Reports, 10..12),
         ];
         for (range, expected) in cases {
             let (start, end) = range.bounds();

@@ -1,12 +1,11 @@
 //! Passes a change that a device asks for to the decisions about groups, messages or the user's own account.
 
-use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Change, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::RequestId;
 
 use super::entities::Entities;
-use super::turn::{Turn, rejected};
-use super::{conversation, group};
+use super::turn::Turn;
+use super::{conversation, group, message, own};
 use crate::record::Command;
 use crate::row::EntityKey;
 
@@ -50,15 +49,33 @@ pub(super) fn needs(asked: Asked, need: &mut impl FnMut(EntityKey)) {
             conversation::needs(*conversation, asked.command.user, need);
             need(EntityKey::Member(*conversation, *user));
         }
-        Change::SetTimer(..) => {}
-        Change::Edit { .. } => {}
-        Change::Delete(..) => {}
-        Change::React { .. } => {}
-        Change::RenameDevice(..) => {}
-        Change::RevokeDevice(_) => {}
-        Change::Block(..) => {}
-        Change::Report { .. } => {}
-        Change::SetPrivacy(_) => {}
+        Change::SetTimer(conversation, _) => {
+            conversation::needs(*conversation, asked.command.user, need);
+        }
+        Change::Edit {
+            conversation, seq, ..
+        }
+        | Change::Delete(conversation, seq)
+        | Change::React {
+            conversation, seq, ..
+        } => {
+            conversation::needs(*conversation, asked.command.user, need);
+            message::needs((*conversation, *seq), need);
+        }
+        Change::Report {
+            conversation, seq, ..
+        } => {
+            conversation::needs(*conversation, asked.command.user, need);
+            if let Some(seq) = seq {
+                message::needs((*conversation, *seq), need);
+            }
+        }
+        Change::RenameDevice(..) | Change::RevokeDevice(_) => {
+            need(EntityKey::Account(asked.command.user));
+        }
+        Change::Block(..) | Change::SetPrivacy(_) => {
+            need(EntityKey::Settings(asked.command.user));
+        }
     }
 }
 
@@ -84,16 +101,43 @@ pub(super) fn apply(entities: &mut Entities, turn: &mut Turn, asked: Asked) {
         Change::SetRole(id, user, role) => {
             group::set_role(entities, turn, asked.command, *id, (*user, *role))
         }
-        Change::SetTimer(..) => not_yet(entities),
-        Change::Edit { .. } => not_yet(entities),
-        Change::Delete(..) => not_yet(entities),
-        Change::React { .. } => not_yet(entities),
-        Change::RenameDevice(..) => not_yet(entities),
-        Change::RevokeDevice(_) => not_yet(entities),
-        Change::Block(..) => not_yet(entities),
-        Change::Report { .. } => not_yet(entities),
-        Change::SetPrivacy(_) => not_yet(entities),
+        Change::SetTimer(id, keep_ms) => {
+            message::set_timer(entities, turn, asked.command, *id, *keep_ms)
+        }
+        Change::Edit {
+            conversation,
+            seq,
+            content,
+        } => message::edit(
+            entities,
+            turn,
+            asked.command,
+            (*conversation, *seq),
+            content,
+        ),
+        Change::Delete(id, seq) => message::delete(entities, turn, asked.command, (*id, *seq)),
+        Change::React {
+            conversation,
+            seq,
+            emoji,
+            on,
+        } => {
+            let place = (*conversation, *seq);
+            message::react(entities, turn, asked.command, place, (emoji, *on))
+        }
+        Change::RenameDevice(device, label) => {
+            own::rename_device(entities, turn, asked.command, *device, label)
+        }
+        Change::RevokeDevice(device) => own::revoke_device(entities, turn, asked.command, *device),
+        Change::Block(user, on) => own::block(entities, turn, asked.command, *user, *on),
+        Change::Report {
+            conversation,
+            seq,
+            reason,
+        } => own::report(entities, turn, asked.command, (*conversation, *seq), reason),
+        Change::SetPrivacy(privacy) => own::set_privacy(entities, turn, asked.command, *privacy),
     };
+    let is_done = outcome == Outcome::Done;
     let to = ReplyTo::Request(asked.request);
     let command = asked.command;
     let reply = Reply { to, outcome };
@@ -101,8 +145,10 @@ pub(super) fn apply(entities: &mut Entities, turn: &mut Turn, asked: Asked) {
         Some(_) => turn.answer(command.user, command.device, reply),
         None => turn.answer_here(command.user, command.device, reply),
     }
-}
-
-fn not_yet(_: &mut Entities) -> Outcome {
-    rejected(RejectCode::Internal, "not yet")
+    // Behind the answer, as the device may be the one that asked.
+    if let Change::RevokeDevice(device) = asked.change
+        && is_done
+    {
+        turn.revoked(command.user, *device);
+    }
 }

@@ -8,7 +8,7 @@ use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, Request
 
 use super::entities::{Audience, Entities, OpenConversation};
 use super::turn::{Turn, rejected};
-use super::{ShardId, group, note};
+use super::{ShardId, group, message, note};
 use crate::dedup::{DedupWindow, Known};
 use crate::limits::DEVICES_PER_ACCOUNT_MAX;
 use crate::record::{Command, Standing};
@@ -83,7 +83,6 @@ pub(super) fn rights(
 }
 
 /// Tells every member of a conversation.
-#[allow(dead_code, reason = "changes of messages use it, which come next")]
 pub(super) fn announce(
     entities: &mut Entities,
     turn: &mut Turn,
@@ -138,7 +137,7 @@ fn send_direct(
     send: &Send,
 ) -> Option<Outcome> {
     let mut entity = entities.conversation(send.conversation, turn.position);
-    if let Some(outcome) = answer_instead(entity.get(), command, send.client_seq) {
+    if let Some(outcome) = answer_instead(entity.get(), command, send) {
         return Some(outcome);
     }
     let open = entity.change()?;
@@ -172,7 +171,7 @@ pub(super) fn next_message(
         to,
         sent_at: turn.time,
         content: send.content.clone(),
-        state: None,
+        state: message::first_state(row.keep_ms, turn.time),
     }
 }
 
@@ -180,17 +179,18 @@ pub(super) fn next_message(
 fn answer_instead(
     conversation: Option<&OpenConversation>,
     command: &Command,
-    client_seq: ClientSeq,
+    send: &Send,
 ) -> Option<Outcome> {
     // To a stranger a conversation that is there looks like one that is not: the id of a direct one is a function of two
     // names, and nobody is to find out in this way who talks with whom.
-    let Some(conversation) = conversation else {
+    let Some(conversation) = conversation.filter(|open| !open.row.unopened) else {
         return Some(unknown_conversation());
     };
     let Some(member) = conversation.row.member(&command.user) else {
         return Some(unknown_conversation());
     };
-    answer_again(member, command.device, client_seq)
+    answer_again(member, command.device, send.client_seq)
+        .or_else(|| message::refused(&conversation.row, &command.user, send.content))
 }
 
 /// The answer to a send that was accepted before, or never can be; `None`: it is new.
@@ -266,16 +266,17 @@ pub(super) fn open_direct(
     let mut entity = entities.conversation(id, turn.position);
     let outcome = match entity.get() {
         None => {
-            let open = OpenConversation::new(
-                Conversation::new([command.user, peer], turn.time),
-                turn.shards,
-            );
-            for (_, users) in &open.audience {
-                for user in users {
-                    turn.standing(id, *user, Standing::In(Role::Member));
-                }
-            }
+            let row = Conversation::new([command.user, peer], turn.time);
+            let open = OpenConversation::new(row, turn.shards);
+            list(turn, id, &open);
             entity.put(open);
+            opened(id, None)
+        }
+        Some(open) if open.row.unopened => {
+            list(turn, id, open);
+            if let Some(open) = entity.change() {
+                open.row.unopened = false;
+            }
             opened(id, None)
         }
         Some(open) if open.row.member(&command.user).is_some() => opened(id, open.row.head),
@@ -284,6 +285,13 @@ pub(super) fn open_direct(
     };
     let to = ReplyTo::Request(request);
     turn.answer(command.user, command.device, Reply { to, outcome });
+}
+
+/// Puts a direct conversation into the lists of its members.
+fn list(turn: &mut Turn, id: ConversationId, open: &OpenConversation) {
+    for user in open.audience.iter().flat_map(|(_, users)| users) {
+        turn.standing(id, *user, Standing::In(Role::Member));
+    }
 }
 
 pub(super) fn opened(conversation: ConversationId, head: Option<Seq>) -> Outcome {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quipu_protocol::event::{Event, Notice, Reply};
+use quipu_protocol::event::{Event, Notice, Privacy, Reply};
 use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
 
 use super::ShardId;
@@ -43,6 +43,20 @@ pub enum Action {
         users: Arc<[UserId]>,
         /// What.
         notice: Notice,
+    },
+    /// End the session of a device that its account has no longer, now and if it is just about to begin.
+    Revoked {
+        /// Whose device.
+        user: UserId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// Tell the sessions of a user what others may learn of the user from now on.
+    Privacy {
+        /// Whose sessions.
+        user: UserId,
+        /// What.
+        privacy: Privacy,
     },
     /// Answer a device's command, if the device is connected here.
     Answer {

@@ -143,7 +143,6 @@ impl Entities {
         self.dead_letters.entity(shard, at)
     }
 
-    #[allow(dead_code, reason = "changes of messages use it, which come next")]
     pub(super) fn message(
         &mut self,
         conversation: ConversationId,
@@ -153,10 +152,6 @@ impl Entities {
         self.messages.entity((conversation, seq), at)
     }
 
-    #[allow(
-        dead_code,
-        reason = "changes of the own account use it, which come next"
-    )]
     pub(super) fn settings(&mut self, user: UserId, at: Position) -> Entity<'_, UserId, Settings> {
         self.settings.entity(user, at)
     }
@@ -188,6 +183,23 @@ impl Entities {
     pub(super) fn spread_to(&self, id: &ConversationId) -> Option<&[UserId]> {
         let slot = self.rosters.slots.get(id)?;
         Some(slot.value.as_ref().map_or(&[], |(_, open)| open.members()))
+    }
+
+    /// Takes over new messages whose absence is known, because a later record of the same turn changes them.
+    pub(super) fn made(&mut self, rows: &[Row]) {
+        if self.messages.slots.is_empty() {
+            return;
+        }
+        for row in rows {
+            if let Row::History(HistoryRow(message)) = row
+                && let Some(slot) = self
+                    .messages
+                    .slots
+                    .get_mut(&(message.conversation, message.seq))
+            {
+                slot.value = Some(message.clone());
+            }
+        }
     }
 
     pub(super) fn contains(&self, key: &EntityKey) -> bool {

@@ -11,6 +11,7 @@ use super::conversation::{
     unknown_conversation, write_note,
 };
 use super::entities::{Audience, Entities, OpenConversation};
+use super::message::refused;
 use super::turn::{Turn, rejected};
 use crate::record::{Command, Standing};
 use crate::row::{Conversation, Group, Membership, Seat};
@@ -451,6 +452,10 @@ pub(super) fn send(
     let known = member.get()?;
     if let Some(outcome) = answer_again(&known.member, command.device, send.client_seq) {
         return Some(outcome);
+    }
+    let row = conversation.get().map(|open| &open.row);
+    if let Some(refused) = row.and_then(|row| refused(row, &command.user, send.content)) {
+        return Some(refused);
     }
     let open = conversation.change()?;
     let message = next_message(&mut open.row, turn, command, send, None);

@@ -30,20 +30,16 @@ pub(super) fn standing_needs(
 pub(super) fn spread_needs(
     entities: &Entities,
     shard: ShardId,
-    group: ConversationId,
-    (pulled, event): (bool, &EventBody),
+    (group, pulled): (ConversationId, bool),
+    event: &EventBody,
     need: &mut impl FnMut(EntityKey),
 ) {
-    let incoming = user::is_incoming(event);
     match entities.spread_to(&group) {
         None => need(EntityKey::Roster(group, shard)),
         Some(_) if pulled => {}
-        Some(members) => members.iter().for_each(|user| {
-            need(EntityKey::Inbox(*user));
-            if incoming {
-                need(EntityKey::Presence(*user));
-            }
-        }),
+        Some(members) => members
+            .iter()
+            .for_each(|member| user::needs(*member, event, need)),
     }
 }
 

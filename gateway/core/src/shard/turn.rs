@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_protocol::event::{
-    EventBody, Message, Notice, Outcome, Receipt, Rejection, Reply, ReplyTo,
+    EventBody, Message, Notice, Outcome, Privacy, Receipt, Rejection, Reply, ReplyTo,
 };
-use quipu_protocol::id::{ConversationId, DeviceId, TimestampMs, UserId};
+use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use siphasher::sip::SipHasher13;
 
 use super::entities::Audience;
 use super::{Action, Effects, ShardCount, ShardId};
 use crate::record::{Entry, EntryBody, Position, Source, Standing};
-use crate::row::{HistoryRow, IndexKey, Presence, Row};
+use crate::row::{HistoryRow, IndexKey, Presence, Row, Settings};
 
 /// How many entries a record has sent to each shard.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +58,9 @@ mod decision {
     pub(super) const STANDING: u8 = 6;
     pub(super) const LISTED: u8 = 7;
     pub(super) const NOTICE: u8 = 8;
+    pub(super) const CHANGED: u8 = 9;
+    pub(super) const SETTINGS: u8 = 10;
+    pub(super) const REPORTED: u8 = 11;
     pub(super) const PRESENCE: u8 = 0x10;
 }
 
@@ -70,10 +73,64 @@ impl Turn<'_> {
             hasher.write(message.id.as_bytes());
         });
         self.tell(audience, || EventBody::Message(message.clone()));
-        for key in IndexKey::media_refs(message.conversation, message.seq, &message.content) {
-            self.effects.rows.push(Row::Index(key, Some(Bytes::new())));
+        let (conversation, seq) = (message.conversation, message.seq);
+        for key in IndexKey::media_refs(conversation, seq, &message.content) {
+            self.index(key, Some(Bytes::new()));
+        }
+        let state = message.state.as_ref();
+        if let Some(at) = state.and_then(|state| state.expires_at) {
+            self.index(IndexKey::Due(at, conversation, seq), Some(Bytes::new()));
         }
         self.effects.rows.push(Row::History(HistoryRow(message)));
+    }
+
+    /// Writes a row of the index, or takes it away.
+    pub(super) fn index(&mut self, key: IndexKey, value: Option<Bytes>) {
+        self.effects.rows.push(Row::Index(key, value));
+    }
+
+    /// Notes in the digest that a message has another version.
+    pub(super) fn changed(&mut self, (conversation, seq): (ConversationId, Seq), version: u32) {
+        self.digest(decision::CHANGED, |hasher| {
+            hasher.write(conversation.as_bytes());
+            hasher.write_u64(seq.get());
+            hasher.write_u32(version);
+        });
+    }
+
+    /// Notes in the digest that a user has other settings.
+    pub(super) fn settings(&mut self, user: &UserId, settings: &Settings) {
+        self.digest(decision::SETTINGS, |hasher| {
+            hasher.write(user.as_str().as_bytes());
+            hasher.write(&settings.encode());
+        });
+    }
+
+    /// Notes in the digest that somebody complained.
+    pub(super) fn reported(&mut self, id: ConversationId, by: &UserId, seq: Option<Seq>) {
+        self.digest(decision::REPORTED, |hasher| {
+            hasher.write(id.as_bytes());
+            hasher.write(by.as_str().as_bytes());
+            hasher.write_u64(seq.map_or(0, Seq::get));
+        });
+    }
+
+    /// Tells the direct conversation of two users that one takes no messages from the other any more, or takes them again.
+    pub(super) fn blocked(&mut self, by: UserId, user: UserId, on: bool) {
+        let conversation = ConversationId::direct(&by, &user);
+        let shard = self.shards.of_conversation(&conversation);
+        self.send(shard, EntryBody::Blocked { by, user, on });
+    }
+
+    /// Tells the sessions of a user of this shard what others may learn of the user from now on.
+    pub(super) fn privacy(&mut self, user: UserId, privacy: Privacy) {
+        let tell = Action::Privacy { user, privacy };
+        self.effects.actions.push(tell);
+    }
+
+    /// Throws a device out that its account has no longer.
+    pub(super) fn revoked(&mut self, user: UserId, device: DeviceId) {
+        self.effects.actions.push(Action::Revoked { user, device });
     }
 
     /// Tells everybody in `audience` how far a member is.
@@ -145,7 +202,7 @@ impl Turn<'_> {
             hasher.write_u8(u8::from(on));
         });
         let key = IndexKey::Listed(user, conversation);
-        let value = on.then(bytes::Bytes::new);
+        let value = on.then(Bytes::new);
         self.effects.rows.push(Row::Index(key, value));
     }
 

@@ -1,8 +1,10 @@
 //! Decisions about users: accounts, devices, inboxes.
 
+use std::borrow::Cow;
+
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{
-    Changed, ChangedKind, Content, EventBody, Gone, Outcome, Reply, ReplyTo,
+    Changed, ChangedKind, Content, EventBody, Gone, Outcome, Receipt, Reply, ReplyTo,
 };
 use quipu_protocol::id::{InboxSeq, RequestId, UserId};
 
@@ -11,7 +13,7 @@ use super::presence;
 use super::turn::{Turn, rejected};
 use crate::limits::DEVICES_PER_ACCOUNT_MAX;
 use crate::record::{Command, NewDevice};
-use crate::row::{Account, Device, Inbox, InboxKind, InboxRow};
+use crate::row::{Account, Device, EntityKey, Inbox, InboxKind, InboxRow};
 
 /// Makes an account and its inbox, or answers that the name is taken. The same registration again is done already.
 pub(super) fn register(
@@ -109,6 +111,48 @@ fn kept(changed: &Changed) -> Changed {
     }
 }
 
+/// Names the entities that an event for a user's inbox needs.
+pub(super) fn needs(user: UserId, event: &EventBody, need: &mut impl FnMut(EntityKey)) {
+    need(EntityKey::Inbox(user));
+    if is_incoming(event) {
+        need(EntityKey::Presence(user));
+    }
+    if is_of_another(event, &user) {
+        need(EntityKey::Settings(user));
+    }
+}
+
+/// Whether it is the position of somebody else.
+fn is_of_another(event: &EventBody, user: &UserId) -> bool {
+    match event {
+        EventBody::Receipt(receipt) => receipt.user != *user,
+        EventBody::Message(_) | EventBody::Changed(_) | EventBody::Invitation(_) => false,
+    }
+}
+
+/// What this user gets of an event: who hides what was read does not see it of others (QP-SELF-4).
+fn as_seen<'a>(
+    entities: &mut Entities,
+    turn: &Turn,
+    user: &UserId,
+    event: &'a EventBody,
+) -> Cow<'a, EventBody> {
+    let EventBody::Receipt(receipt) = event else {
+        return Cow::Borrowed(event);
+    };
+    if !is_of_another(event, user) {
+        return Cow::Borrowed(event);
+    }
+    let settings = entities.settings(*user, turn.position);
+    match settings.get().is_some_and(|row| row.privacy.hide_read) {
+        false => Cow::Borrowed(event),
+        true => Cow::Owned(EventBody::Receipt(Receipt {
+            read: None,
+            ..receipt.clone()
+        })),
+    }
+}
+
 /// Numbers an event in each inbox that it is for.
 pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], event: &EventBody) {
     for user in to {
@@ -116,6 +160,7 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
             turn.effects.dropped.misrouted += 1;
             continue;
         }
+        let event = as_seen(entities, turn, user, event);
         let mut entity = entities.inbox(*user, turn.position);
         let Some(inbox) = entity.change() else {
             turn.effects.dropped.without_inbox += 1;
@@ -123,11 +168,11 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
         };
         let inbox_seq = inbox.head.map_or(InboxSeq::FIRST, InboxSeq::next);
         inbox.head = Some(inbox_seq);
-        let incoming = is_incoming_for(event, user);
+        let incoming = is_incoming_for(&event, user);
         if incoming {
             inbox.incoming = Some(inbox_seq);
         }
-        let kind = match event {
+        let kind = match &*event {
             EventBody::Message(message) => InboxKind::Message {
                 conversation: message.conversation,
                 seq: message.seq,
@@ -141,7 +186,7 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
             inbox_seq,
             kind,
         };
-        turn.inbox(row, event.clone());
+        turn.inbox(row, event.into_owned());
         if incoming {
             presence::came(entities, turn, *user, inbox_seq);
         }
@@ -150,7 +195,7 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
 
 /// Whether somebody could miss this event: a message that says something. Whoever delivers it has to have loaded
 /// [`EntityKey::Presence`](crate::row::EntityKey::Presence) of everybody.
-pub(super) fn is_incoming(event: &EventBody) -> bool {
+fn is_incoming(event: &EventBody) -> bool {
     match event {
         EventBody::Message(message) => match message.content {
             Content::Text(_) | Content::Rich(_) => true,

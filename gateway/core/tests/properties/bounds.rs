@@ -42,7 +42,11 @@ impl Shard {
 fn outcomes(effects: &Effects) -> Vec<&Outcome> {
     let answers = effects.actions.iter().filter_map(|action| match action {
         Action::Answer { reply, .. } => Some(&reply.outcome),
-        Action::Push { .. } | Action::Notice { .. } | Action::Offline { .. } => None,
+        Action::Push { .. }
+        | Action::Notice { .. }
+        | Action::Offline { .. }
+        | Action::Revoked { .. }
+        | Action::Privacy { .. } => None,
     });
     answers.collect()
 }

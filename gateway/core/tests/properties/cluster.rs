@@ -113,7 +113,7 @@ impl Cluster {
             return false;
         }
         // As a processor does: all of the batch is loaded before any of it is applied.
-        self.store.load(state, &batch);
+        self.store.load(state, &batch, &[]);
         for record in &batch {
             state.apply(record, &mut effects);
         }

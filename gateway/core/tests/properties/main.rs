@@ -5,6 +5,7 @@ mod support;
 
 mod bounds;
 mod bytes;
+mod changes;
 mod cluster;
 mod delivery;
 mod groups;

@@ -4,7 +4,7 @@
 //! `at MS: carry again` (the same once more, as after a crash) · `rows` (what changed) · `restart` (from rows alone)
 //!
 //! Entries: `alice/1 registers [secret N]` · `alice/2 joins [secret N]` · `alice/1 opens bob` · `alice/1 sends N to
-//! alice+bob: TEXT` · `alice/1 has alice+bob delivered N read N [quietly 1]`
+//! alice+bob [replying N] [with file N]: TEXT` · `alice/1 has alice+bob delivered N read N [quietly 1]` · those of changes.rs
 //!
 //! Of gateways: `bob/1 attaches BOOT.NUMBER [at N]` · `bob/1 stalls BOOT.NUMBER at N since MS` · `bob/1 leaves BOOT.NUMBER
 //! [at N]` · `bob/1 vanishes BOOT since MS` · `bob/1 is told through N` · `bob/1 is not told through N of alice+bob FIRST LAST:
@@ -27,13 +27,14 @@ use quipu_core::row::{
 };
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::{
-    Change, Content, EventBody, Invitation, Message, NewGroup, Notice, Outcome, Receipt, Reply,
-    ReplyTo, Role,
+    Change, Changed, Content, EventBody, Invitation, Message, NewGroup, Notice, Outcome, Receipt,
+    Reply, ReplyTo, Role,
 };
 use quipu_protocol::id::{
     ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
 };
 
+use super::changes;
 use crate::support::{self, Store};
 
 pub(crate) struct Cluster {
@@ -155,6 +156,11 @@ impl Cluster {
     fn entries(&mut self, text: &str) -> Result<BTreeMap<ShardId, Vec<Entry>>, String> {
         let mut records: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
         for text in text.split("; ") {
+            if let Some(words) = text.strip_prefix("expire ") {
+                let (shard, entry) = changes::expire(self, words)?;
+                records.entry(shard).or_default().push(entry);
+                continue;
+            }
             let entry = self.entry(text)?;
             let shard = support::routed(&entry, self.count);
             records.entry(shard).or_default().push(entry);
@@ -192,9 +198,17 @@ impl Cluster {
                 self.conversation(&format!("{lower}+{higher}"))?;
                 support::open(user, device, support::user(peer), request.0)
             }
-            ["sends", n, "to", conversation] => {
+            ["sends", n, "to", conversation, with @ ..] => {
                 let conversation = self.conversation(conversation)?;
-                support::send(user, device, conversation, parse(n)?, message)
+                let content = changes::content(with, message)?;
+                let number = parse(n)?;
+                let kind = CommandKind::Send {
+                    conversation,
+                    client_seq: support::client_seq(number),
+                    id: support::message_id(&user, device, number),
+                    content,
+                };
+                support::command(user, device, kind)
             }
             ["has", conversation, positions @ ..] => {
                 let conversation = self.conversation(conversation)?;
@@ -213,12 +227,18 @@ impl Cluster {
                 };
                 support::command(user, device, kind)
             }
-            _ => match self.asked(rest, message)? {
-                Some(change) => self.change((user, device), change),
-                None => self
-                    .fact((user, device), rest, message)?
-                    .ok_or_else(|| format!("`{text}` is no entry"))?,
-            },
+            _ => {
+                let change = match self.asked(rest, message)? {
+                    Some(change) => Some(change),
+                    None => changes::change(self, rest, message)?,
+                };
+                match change {
+                    Some(change) => self.change((user, device), change),
+                    None => self
+                        .fact((user, device), rest, message)?
+                        .ok_or_else(|| format!("`{text}` is no entry"))?,
+                }
+            }
         })
     }
 
@@ -366,13 +386,17 @@ impl Cluster {
         support::command(user, device, kind)
     }
 
-    fn conversation(&mut self, name: &str) -> Result<ConversationId, String> {
+    pub(super) fn conversation(&mut self, name: &str) -> Result<ConversationId, String> {
         let id = match name.split_once('+') {
             Some((a, b)) => ConversationId::direct(&support::user(a), &support::user(b)),
             None => support::group(name),
         };
         self.names.insert(id, name.to_owned());
         Ok(id)
+    }
+
+    pub(super) fn shard_of(&self, conversation: &ConversationId) -> ShardId {
+        self.count.of_conversation(conversation)
     }
 
     // ---- what followed, as text
@@ -408,11 +432,13 @@ impl Cluster {
                     let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
                     let what = match notice {
                         Notice::Message(message) => self.message(message),
-                        Notice::Changed(changed) => format!("{changed:?}"),
+                        Notice::Changed(changed) => self.changed(changed),
                         Notice::Check => "check".to_owned(),
                     };
                     format!("notices {}: {what}", users.join(" "))
                 }
+                Action::Privacy { user, privacy } => format!("tells {user} {privacy:?}"),
+                Action::Revoked { user, device } => format!("throws out {user}/{}", device.get()),
                 Action::Answer {
                     user,
                     device,
@@ -484,7 +510,7 @@ impl Cluster {
         match event {
             EventBody::Message(message) => self.message(message),
             EventBody::Receipt(receipt) => self.receipt(receipt),
-            EventBody::Changed(changed) => format!("{changed:?}"),
+            EventBody::Changed(changed) => self.changed(changed),
             EventBody::Invitation(invitation) => self.invitation(invitation),
         }
     }
@@ -498,24 +524,36 @@ impl Cluster {
     }
 
     fn message(&self, message: &Message) -> String {
-        let text = match &message.content {
-            Content::Note(note) => {
-                let name = self.name(&message.conversation);
-                return format!(
-                    "{name} {} from {} at {}: {note:?}",
-                    message.seq, message.from, message.sent_at.0
-                );
-            }
-            content @ (Content::Text(_) | Content::Rich(_) | Content::Gone(_)) => content.text(),
-        };
+        if let Content::Note(note) = &message.content {
+            let name = self.name(&message.conversation);
+            return format!(
+                "{name} {} from {} at {}: {note:?}",
+                message.seq, message.from, message.sent_at.0
+            );
+        }
+        let says = changes::says(message);
         format!(
-            "{} {} from {}/{} no. {} at {}: {text}",
+            "{} {} from {}/{} no. {} at {}: {says}",
             self.name(&message.conversation),
             message.seq,
             message.from,
             message.from_device.get(),
             message.client_seq,
             message.sent_at.0,
+        )
+    }
+
+    fn changed(&self, changed: &Changed) -> String {
+        let by = changed
+            .by
+            .map_or_else(|| "nobody".to_owned(), |by| by.to_string());
+        format!(
+            "{} {} version {} by {by} at {}: {}",
+            self.name(&changed.conversation),
+            changed.seq,
+            changed.version,
+            changed.at.0,
+            changes::kind(&changed.kind),
         )
     }
 
@@ -562,7 +600,7 @@ impl Cluster {
                         format!("{} {seq}", self.name(conversation))
                     }
                     InboxKind::Receipt(receipt) => self.receipt(receipt),
-                    InboxKind::Changed(changed) => format!("{changed:?}"),
+                    InboxKind::Changed(changed) => self.changed(changed),
                     InboxKind::Invitation(invitation) => self.invitation(invitation),
                 };
                 format!("row inbox of {} {}: {kind}", row.user, row.inbox_seq)
@@ -586,7 +624,7 @@ impl Cluster {
                     row.after, row.since.0
                 )
             }
-            Row::Index(key, value) => format!("row index {key:?}: {value:?}"),
+            Row::Index(key, value) => changes::index_row(key, value.as_deref(), |id| self.name(id)),
             Row::Entity(key, value) => self.entity(key, value),
             Row::Shard(shard, value) => {
                 let state = ShardState::restore(*shard, self.count, Some(value)).unwrap();
@@ -641,8 +679,9 @@ impl Cluster {
                     .iter()
                     .map(|d| {
                         format!(
-                            "{} (secret {}, at {})",
+                            "{} {:?} (secret {}, at {})",
                             d.id.get(),
+                            d.label,
                             d.token_hash[0],
                             d.added_at.0
                         )
@@ -729,8 +768,13 @@ impl Cluster {
             )
         });
         let members: Vec<String> = members.collect();
+        let keeps = match (row.keep_ms, row.unopened) {
+            (_, true) => " (unopened)".to_owned(),
+            (0, false) => String::new(),
+            (keep_ms, false) => format!(" keeps {keep_ms} ms"),
+        };
         format!(
-            "row conversation {}: head {}, {} ({bytes} bytes)",
+            "row conversation {}{keeps}: head {}, {} ({bytes} bytes)",
             self.name(id),
             or_none(row.head),
             members.join(", ")
@@ -799,6 +843,6 @@ fn or_none(seq: Option<Seq>) -> String {
     seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
 }
 
-fn parse(number: &str) -> Result<u64, String> {
+pub(super) fn parse(number: &str) -> Result<u64, String> {
     number.parse().map_err(|_| format!("{number} is no number"))
 }

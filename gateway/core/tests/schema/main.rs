@@ -18,7 +18,8 @@ use quipu_core::record::{
 };
 use quipu_core::row::{
     Account, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind, InboxRow,
-    Membership, OfflineRow, Place, Presence, PresentDevice, Roster, Seat, Settings, Waiting,
+    Membership, OfflineRow, OldContent, Place, Presence, PresentDevice, Report, Roster, Seat,
+    Settings, Waiting,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
@@ -104,6 +105,22 @@ fn rows_are_what_the_schema_says() {
     assert_eq!(read.encode_to_vec(), settings.encode());
     assert_eq!(Settings::decode(&settings.encode()).unwrap(), settings);
 
+    for message in [None, Some(changed_message())] {
+        let report = Report {
+            reason: "is rude".to_owned(),
+            message,
+        };
+        let read = wire::Report::decode(report.encode()).unwrap();
+        assert_eq!(read.reason, "is rude");
+        assert_eq!(read.message.is_some(), report.message.is_some());
+        assert_eq!(read.encode_to_vec(), report.encode());
+        assert_eq!(Report::decode(&report.encode()).unwrap(), report);
+    }
+    let old = OldContent(Content::Text("helo".to_owned()));
+    let read = wire::Content::decode(old.encode()).unwrap();
+    assert_eq!(read.encode_to_vec(), old.encode());
+    assert_eq!(OldContent::decode(&old.encode()).unwrap(), old);
+
     let row = HistoryRow(changed_message());
     let back = HistoryRow::decode_value(*row.conversation(), row.seq(), &row.encode_value());
     assert_eq!(back.unwrap(), row);
@@ -153,6 +170,7 @@ fn conversation_is_what_the_schema_says() {
                 }],
                 shown_read: None,
                 blocks: true,
+                reports: vec![0, 9],
             },
             wire::Member {
                 user: "bob".into(),
@@ -631,6 +649,7 @@ fn changed_message() -> Message {
         edited_at: Some(TimestampMs(8)),
         expires_at: None,
         reactions: vec![reaction],
+        edits: 2,
     };
     Message {
         to: None,

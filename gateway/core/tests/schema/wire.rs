@@ -698,6 +698,8 @@ pub struct Membership {
     /// seq of the note of the last invitation that was declined or taken back; 0: never
     #[prost(uint64, tag = "11")]
     pub declined: u64,
+    #[prost(uint64, repeated, tag = "12")]
+    pub reports: ::prost::alloc::vec::Vec<u64>,
 }
 /// The members and invited users of a group that live on one shard, in that shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -738,6 +740,9 @@ pub struct Member {
     /// takes no messages from the other side
     #[prost(bool, tag = "6")]
     pub blocks: bool,
+    /// seqs that the member has complained about, ascending; 0: the conversation
+    #[prost(uint64, repeated, tag = "12")]
+    pub reports: ::prost::alloc::vec::Vec<u64>,
 }
 /// What a device's last accepted messages were numbered, so that a retry gets its first answer again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -748,6 +753,17 @@ pub struct Sender {
     /// pairs (client seq, seq), ascending, each less the pair before it
     #[prost(uint64, repeated, tag = "2")]
     pub steps: ::prost::alloc::vec::Vec<u64>,
+}
+// Value of an index row of an old content is a Content.
+
+/// Value of an index row of a complaint; when, where, who and about which message are its key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Report {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// as it was then; absent: about the conversation
+    #[prost(message, optional, tag = "2")]
+    pub message: ::core::option::Option<Message>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Settings {

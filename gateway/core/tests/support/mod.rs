@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Fact, NewDevice, Record};
 use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, Row};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
-use quipu_protocol::event::Content;
+use quipu_protocol::event::{Change, Content};
 use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
 
 /// What is committed. A row that never changes is only ever written again with the same value.
@@ -69,12 +70,12 @@ impl Store {
 
     /// Loads what a record needs, then applies it.
     pub(crate) fn apply(&self, state: &mut ShardState, record: &Record, effects: &mut Effects) {
-        self.load(state, std::slice::from_ref(record));
+        self.load(state, std::slice::from_ref(record), &effects.rows);
         state.apply(record, effects);
     }
 
-    /// Loads what records need, until nothing is missing.
-    pub(crate) fn load(&self, state: &mut ShardState, records: &[Record]) {
+    /// Loads what records need, until nothing is missing. `pending` are rows that are not committed yet.
+    pub(crate) fn load(&self, state: &mut ShardState, records: &[Record], pending: &[Row]) {
         loop {
             let mut missing = BTreeSet::new();
             for record in records {
@@ -84,27 +85,44 @@ impl Store {
                 return;
             }
             for key in missing {
-                state.load(key, self.row(&key).as_deref()).unwrap();
+                let row = self.row(&key, pending);
+                state.load(key, row.as_deref()).unwrap();
             }
         }
     }
 
-    /// The value of an entity; a message's is that of its history row.
-    fn row(&self, key: &EntityKey) -> Option<Bytes> {
-        match key {
-            EntityKey::Message(conversation, seq) => {
-                let row = self.history.get(&(*conversation, seq.get()))?;
-                Some(row.encode_value())
+    /// The value of an entity. What `pending` has of messages counts as committed: a real shell commits it before it loads
+    /// again.
+    fn row(&self, key: &EntityKey, pending: &[Row]) -> Option<Bytes> {
+        let EntityKey::Message(conversation, seq) = key else {
+            return self.entities.get(key).cloned();
+        };
+        let pending = pending.iter().rev().find_map(|row| match row {
+            Row::History(row) if (row.conversation(), row.seq()) == (conversation, *seq) => {
+                Some(row)
             }
-            EntityKey::Account(_)
-            | EntityKey::Inbox(_)
-            | EntityKey::Conversation(_)
-            | EntityKey::Settings(_)
-            | EntityKey::Presence(_)
-            | EntityKey::DeadLetters(_)
-            | EntityKey::Member(..)
-            | EntityKey::Roster(..) => self.entities.get(key).cloned(),
-        }
+            _ => None,
+        });
+        let row = pending.or_else(|| self.history.get(&(*conversation, seq.get())));
+        row.map(HistoryRow::encode_value)
+    }
+
+    /// Every byte of every row, to look for what must not be there.
+    pub(crate) fn bytes(&self) -> Vec<Vec<u8>> {
+        let history = self.history.values().map(|row| row.encode_value().to_vec());
+        let inbox = self.inbox.values().map(|row| row.encode_value().to_vec());
+        let entities = self.entities.values().map(|row| row.to_vec());
+        let index = self
+            .index
+            .iter()
+            .map(|(key, row)| [&key.encode(), &row[..]].concat());
+        let shards = self.shards.values().map(|row| row.to_vec());
+        history
+            .chain(inbox)
+            .chain(entities)
+            .chain(index)
+            .chain(shards)
+            .collect()
     }
 
     /// Commits everything that a state has to write.
@@ -202,6 +220,16 @@ pub(crate) fn new_device(secret: u8) -> NewDevice {
         label: "a device".to_owned(),
         token_hash: [secret; 32],
     }
+}
+
+/// A change that a router would append.
+pub(crate) fn change(by: UserId, with: DeviceId, request: u64, change: Change) -> Entry {
+    let kind = CommandKind::Change {
+        request: RequestId(request),
+        change: Box::new(change),
+        fan_out_max: FAN_OUT_MAX_DEFAULT,
+    };
+    command(by, with, kind)
 }
 
 pub(crate) fn open(by: UserId, with: DeviceId, peer: UserId, request: u64) -> Entry {
