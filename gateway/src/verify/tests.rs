@@ -7,8 +7,10 @@ use bytes::Bytes;
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record};
 use quipu_core::row::{Conversation, EntityKey, InboxKind};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
-use quipu_protocol::event::Content;
-use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq};
+use quipu_protocol::event::{Content, MessageState};
+use quipu_protocol::id::{
+    ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs,
+};
 
 use super::*;
 use crate::contract::log::append;
@@ -282,6 +284,32 @@ fn strangers_and_orphans_are_found() {
             Some(row)
         }
     });
+}
+
+#[test]
+fn what_a_message_refers_to_and_the_index_does_not_have_is_found() {
+    let lacks = |expected: &str, state: MessageState| {
+        check(expected, |row| match row {
+            Row::History(mut history) if history.seq().get() == 2 => {
+                history.0.state = Some(Box::new(state.clone()));
+                Some(Row::History(history))
+            }
+            Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
+                Some(row)
+            }
+        });
+    };
+    let edited = MessageState {
+        version: 1,
+        edits: 1,
+        ..MessageState::default()
+    };
+    lacks("0 earlier contents of its messages where 1 are due", edited);
+    let ends = MessageState {
+        expires_at: Some(TimestampMs(9)),
+        ..MessageState::default()
+    };
+    lacks("0 messages that end where 1 are due", ends);
 }
 
 #[test]
