@@ -407,12 +407,23 @@ fn every_entry() -> Vec<Entry> {
         position: Position(1 << 40),
         index: 129,
     });
+    let bodies = commands().into_iter().chain(news()).chain(answers());
+    let mut sources = [None, source].into_iter().cycle();
+    bodies
+        .map(|body| Entry {
+            source: sources.next().flatten(),
+            body,
+        })
+        .collect()
+}
+
+fn commands() -> Vec<EntryBody> {
     let new_device = NewDevice {
         label: "phone".into(),
         token_hash: [7; 32],
     };
     let request = RequestId(0);
-    let commands = [
+    let commands = vec![
         CommandKind::Send {
             conversation: conversation(),
             client_seq: ClientSeq::new(1 << 50).unwrap(),
@@ -459,6 +470,17 @@ fn every_entry() -> Vec<Entry> {
             fan_out_max: 256,
         },
     ];
+    let body = |kind| {
+        EntryBody::Command(Command {
+            user: user("alice"),
+            device: device_id(),
+            kind,
+        })
+    };
+    commands.into_iter().map(body).collect()
+}
+
+fn answers() -> Vec<EntryBody> {
     let outcomes = [
         Outcome::Accepted(seq(1)),
         Outcome::Opened {
@@ -472,13 +494,27 @@ fn every_entry() -> Vec<Entry> {
             retry_after_ms: 1,
         }),
     ];
-    let commands = commands.map(|kind| {
-        EntryBody::Command(Command {
-            user: user("alice"),
+    let tos = [
+        ReplyTo::Send {
+            conversation: conversation(),
+            client_seq: ClientSeq::FIRST,
+        },
+        ReplyTo::Request(RequestId(0)),
+    ];
+    let answers = outcomes.into_iter().flat_map(|outcome| {
+        tos.map(|to| EntryBody::Answer {
+            user: user("bob"),
             device: device_id(),
-            kind,
+            reply: Reply {
+                to,
+                outcome: outcome.clone(),
+            },
         })
     });
+    answers.collect()
+}
+
+fn news() -> Vec<EntryBody> {
     let changed = |kind| {
         EventBody::Changed(Box::new(Changed {
             conversation: conversation(),
@@ -535,33 +571,8 @@ fn every_entry() -> Vec<Entry> {
         to: vec![user("alice"), user("bob")],
         event,
     });
-    let tos = [
-        ReplyTo::Send {
-            conversation: conversation(),
-            client_seq: ClientSeq::FIRST,
-        },
-        ReplyTo::Request(request),
-    ];
-    let answers = outcomes.into_iter().flat_map(|outcome| {
-        tos.map(|to| EntryBody::Answer {
-            user: user("bob"),
-            device: device_id(),
-            reply: Reply {
-                to,
-                outcome: outcome.clone(),
-            },
-        })
-    });
-    let bodies = commands.into_iter().chain(deliveries).chain(answers);
-    let bodies = bodies.chain(spread).chain(standings).chain(others);
-    let bodies = bodies.chain(facts);
-    let mut sources = [None, source].into_iter().cycle();
-    bodies
-        .map(|body| Entry {
-            source: sources.next().flatten(),
-            body,
-        })
-        .collect()
+    let bodies = deliveries.into_iter().chain(spread).chain(standings);
+    bodies.chain(others).chain(facts).collect()
 }
 
 fn session() -> SessionId {
