@@ -18,6 +18,7 @@ macro_rules! cases {
 
 mod changes;
 mod frames;
+mod groups;
 mod hello;
 mod history;
 mod inbox;
@@ -34,6 +35,7 @@ pub fn all() -> &'static [Case] {
             inbox::CASES,
             changes::CASES,
             history::CASES,
+            groups::CASES,
             frames::CASES,
             streams::CASES,
             media::CASES,
