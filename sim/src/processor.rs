@@ -360,8 +360,11 @@ impl World {
                     device,
                     reply,
                 } => self.answer(gateway, user, device, reply),
-                // Nobody listens to the offline topic in this world, and it has no groups.
-                Action::Offline { .. } | Action::Notice { .. } => {}
+                // Nobody listens to the offline topic in this world, and it has no groups, revocations or settings.
+                Action::Offline { .. }
+                | Action::Notice { .. }
+                | Action::Revoked { .. }
+                | Action::Privacy { .. } => {}
             }
         }
     }

@@ -57,6 +57,7 @@ fn whole_message() -> Message {
         state: Some(Box::new(MessageState {
             version: 2,
             edited_at: Some(AT),
+            edits: 1,
             expires_at: Some(AT),
             reactions: vec![Reaction {
                 user: user("ana"),

@@ -113,6 +113,7 @@ fn a_page_brings_what_happened_before() {
     old.state = Some(Box::new(MessageState {
         version: 2,
         edited_at: Some(TimestampMs(1)),
+        edits: 1,
         expires_at: None,
         reactions: vec![Reaction {
             user: user("alice"),
