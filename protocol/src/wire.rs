@@ -156,10 +156,7 @@ pub struct Command {
     /// chosen by the client, echoed in the REPLY
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(
-        oneof = "command::Kind",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
-    )]
+    #[prost(oneof = "command::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub kind: ::core::option::Option<command::Kind>,
 }
 /// Nested message and enum types in `Command`.
@@ -456,7 +453,8 @@ pub mod reply {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Done {}
+pub struct Done {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SendRef {
     /// 16 bytes
@@ -565,7 +563,8 @@ pub mod notice {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Check {}
+pub struct Check {
+}
 /// Something happened to a message after it was sent. Applies when `version` is above what the device has of the message.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Changed {
@@ -779,12 +778,15 @@ pub struct CreatedNote {
     pub title: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Joined {}
+pub struct Joined {
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Left {}
+pub struct Left {
+}
 /// The group has grown above the fan-out limit: what follows comes as NOTICE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Pulled {}
+pub struct Pulled {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoleNote {
     #[prost(string, tag = "1")]
@@ -918,9 +920,11 @@ pub struct MembersQuery {
     pub limit: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DevicesQuery {}
+pub struct DevicesQuery {
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SettingsQuery {}
+pub struct SettingsQuery {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceQuery {
     /// user ids; 1 to 256
