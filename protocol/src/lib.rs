@@ -19,4 +19,5 @@ pub mod varint;
 pub mod violation;
 pub mod welcome;
 #[allow(missing_docs, clippy::all, unreachable_pub)]
+#[rustfmt::skip] // It stays as the generator wrote it, which `cargo xtask generate --check` compares.
 pub mod wire;
