@@ -12,8 +12,9 @@ use std::time::Duration;
 use quipu_client::protocol::event::Message;
 use quipu_client::protocol::id::Cursor;
 use quipu_client::{Client, Config, Tail};
-use quipu_gateway::Gateway;
 use quipu_gateway::config::{Admin, AdminListen, Limits};
+use quipu_gateway::edge::EdgeError;
+use quipu_gateway::{Gateway, StartError};
 
 /// How long anything may take before a test fails: far above what it needs on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +45,20 @@ pub(crate) async fn gateway_with(folder: &Path, listen: SocketAddr, limits: Limi
         limits,
         ..quipu_gateway::config::Config::default()
     };
-    Gateway::start(&config).await.expect("the gateway starts")
+    let started = async {
+        loop {
+            match Gateway::start(&config).await {
+                Ok(gateway) => break gateway,
+                // A gateway that was just dropped lets go of its socket a moment later.
+                Err(StartError::Edge(EdgeError::AddressInUse(_))) => {
+                    // A pause between two looks, not a time that the test relies on.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("the gateway does not start: {error}"),
+            }
+        }
+    };
+    within("starting the gateway", started).await
 }
 
 /// Any free port of the loopback.
