@@ -502,47 +502,18 @@ impl World {
             return;
         };
         let (user, device) = (member.user, member.device);
-        let kind = match command {
-            DeviceCommand::Send {
-                client_seq,
-                conversation,
-                id,
-                content,
-            } => CommandKind::Send {
-                conversation,
-                client_seq,
-                id,
-                content,
-            },
-            DeviceCommand::Receipt {
-                conversation,
-                delivered,
-                read,
-            } => CommandKind::Receipt {
-                conversation,
-                delivered,
-                read,
-                quiet: false,
-            },
-            DeviceCommand::Change { request, change } => CommandKind::Change {
-                request,
-                change,
-                fan_out_max: self.plan.fan_out_max,
-            },
-            DeviceCommand::OpenDirect { request, peer } => {
-                if self.store.entity(EntityKey::Account(peer)).is_none() {
-                    let unknown = Rejection::new(RejectCode::UnknownUser, "no such user");
-                    if let Some(session) = self.session(gateway, link) {
-                        session.session.reply(&Reply {
-                            to: ReplyTo::Request(request),
-                            outcome: Outcome::Rejected(unknown),
-                        });
-                    }
-                    return;
-                }
-                CommandKind::OpenDirect { request, peer }
+        if let DeviceCommand::OpenDirect { request, peer } = &command
+            && self.store.entity(EntityKey::Account(*peer)).is_none()
+        {
+            let unknown = Rejection::new(RejectCode::UnknownUser, "no such user");
+            let to = ReplyTo::Request(*request);
+            if let Some(session) = self.session(gateway, link) {
+                let outcome = Outcome::Rejected(unknown);
+                session.session.reply(&Reply { to, outcome });
             }
-        };
+            return;
+        }
+        let kind = CommandKind::of_device(command, self.plan.fan_out_max);
         let command = Command { user, device, kind };
         if !self.submit(gateway, link, command)
             && let Some(session) = self.session(gateway, link)

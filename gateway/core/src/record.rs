@@ -5,7 +5,9 @@ pub(crate) mod fact;
 mod redact;
 
 use bytes::Bytes;
-use quipu_protocol::event::{Change, Content, EventBody, Invitation, Reply, Role};
+use quipu_protocol::event::{
+    Change, Content, DeviceCommand, EventBody, Invitation, Reply, Role,
+};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
@@ -231,6 +233,42 @@ pub enum CommandKind {
         /// The device.
         device: NewDevice,
     },
+}
+
+impl CommandKind {
+    /// What a device asks of a log. `fan_out_max`: members up to which the messages of a group that this makes go into every
+    /// inbox. What a receipt hides, whoever knows the user's privacy decides afterwards.
+    pub fn of_device(command: DeviceCommand, fan_out_max: u32) -> Self {
+        match command {
+            DeviceCommand::Send {
+                client_seq,
+                conversation,
+                id,
+                content,
+            } => Self::Send {
+                conversation,
+                client_seq,
+                id,
+                content,
+            },
+            DeviceCommand::Receipt {
+                conversation,
+                delivered,
+                read,
+            } => Self::Receipt {
+                conversation,
+                delivered,
+                read,
+                quiet: false,
+            },
+            DeviceCommand::Change { request, change } => Self::Change {
+                request,
+                change,
+                fan_out_max,
+            },
+            DeviceCommand::OpenDirect { request, peer } => Self::OpenDirect { request, peer },
+        }
+    }
 }
 
 /// What the account keeps of a device.

@@ -537,7 +537,7 @@ impl Driver {
             }));
             return;
         }
-        let kind = command_kind(command, self.shared.with.fan_out_max);
+        let kind = CommandKind::of_device(command, self.shared.with.fan_out_max);
         self.pass_on(kind);
     }
 
@@ -895,39 +895,6 @@ async fn write_lane(
     }
 }
 
-/// What a device asks of a log.
-fn command_kind(command: DeviceCommand, fan_out_max: u32) -> CommandKind {
-    match command {
-        DeviceCommand::Send {
-            client_seq,
-            conversation,
-            id,
-            content,
-        } => CommandKind::Send {
-            conversation,
-            client_seq,
-            id,
-            content,
-        },
-        DeviceCommand::Receipt {
-            conversation,
-            delivered,
-            read,
-        } => CommandKind::Receipt {
-            conversation,
-            delivered,
-            read,
-            quiet: false,
-        },
-        DeviceCommand::Change { request, change } => CommandKind::Change {
-            request,
-            change,
-            fan_out_max,
-        },
-        DeviceCommand::OpenDirect { request, peer } => CommandKind::OpenDirect { request, peer },
-    }
-}
-
 /// What has to be so before a command goes to the shard of its conversation, which does not know the users of other shards.
 /// Accounts never go, so that what was so stays so.
 struct Claims {
@@ -1011,7 +978,7 @@ async fn carry_with_files(
     if let Some(reply) = attachments::answer_instead(&shared.with.media, user, &command).await {
         return Ok(Some(Box::new(reply)));
     }
-    let kind = command_kind(command, shared.with.fan_out_max);
+    let kind = CommandKind::of_device(command, shared.with.fan_out_max);
     carry(shared, Command { user, device, kind }).await
 }
 
