@@ -5,9 +5,7 @@ pub(crate) mod fact;
 mod redact;
 
 use bytes::Bytes;
-use quipu_protocol::event::{
-    Change, Content, DeviceCommand, EventBody, Invitation, Reply, Role,
-};
+use quipu_protocol::event::{Change, Content, DeviceCommand, EventBody, Invitation, Reply, Role};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs, UserId,
 };

@@ -4,60 +4,45 @@
 //! window's bounds, while S0 is served on. Everything that may take long (checking credentials, waiting for room in the
 //! router, reading the store) is a boxed future that is gone when done, so that an idle connection is small.
 
+mod admission;
+mod commands;
+mod delivery;
+
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
-use quipu_core::delivery::{DeliveryWindow, Offer, Want};
-use quipu_core::record::{Command, CommandKind, Fact};
-use quipu_protocol::credentials::{Hello, Jwt};
-use quipu_protocol::error::{CloseCode, RejectCode, StreamCode};
-use quipu_protocol::event::{
-    Change, DeviceCommand, Notice, Outcome, Privacy, Rejection, Reply, ReplyTo,
-};
-use quipu_protocol::frame::{self, FrameType};
-use quipu_protocol::id::{ConversationId, Cursor, DeviceId, RequestId, UserId};
+use quipu_core::delivery::DeliveryWindow;
+use quipu_core::record::CommandKind;
+use quipu_protocol::error::{CloseCode, StreamCode};
+use quipu_protocol::event::{Privacy, Reply};
+use quipu_protocol::id::{DeviceId, UserId};
 use quipu_protocol::limits::{
     BLOB_STREAMS_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX,
 };
-use quipu_protocol::retry_after;
 use quipu_protocol::session::{ServerOutput, ServerSession};
-use quipu_protocol::wire;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use super::admission::Unwelcomed;
 use super::attendance::Attendance;
 use super::lane::Outgoing;
-use super::throttle::{Held, Throttle};
-use super::{Shared, attachments, request};
-use crate::accounts::{Admitted, Refusal, now_ms};
-use crate::queries::{Checked, InboxPage, QueryError};
-use crate::registry::{Attached, Mailbox, MailboxItem, Taken, notice_frame};
-use crate::router::{NoRoom, Submission, Unavailable};
+use super::throttle::Throttle;
+use super::{Shared, request};
+use crate::accounts::{Admitted, Refusal};
+use crate::queries::{InboxPage, QueryError};
+use crate::registry::{Attached, Mailbox};
+use crate::router::Unavailable;
 
 /// Bytes of S0 read at once.
 const READ_BYTES_MAX: usize = 16 * 1024;
 /// Answers waiting for the peer's credit above which no more of its commands are read.
 const S0_WAITING_BYTES_MAX: usize = FRAME_BYTES_MAX;
-/// First wait before an inbox page that ended at a missing history row is read again; doubles with each try.
-const GAP_WAIT_MIN: Duration = Duration::from_millis(2);
-/// Longest such wait.
-const GAP_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Tries without progress after which the session is closed with UNAVAILABLE: about half a minute.
-const GAP_TRIES_MAX: u32 = 64;
-
-/// Bytes that wait on a lane above which notices are dropped. They have no window: nobody acks them.
-const LANE_NOTICES_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
-
 // S0 is closed with BUSY only after its peer was given the chance to read.
 const _: () = assert!(S0_WAITING_BYTES_MAX < SESSION_TRANSMIT_BYTES_MAX);
-
-const TOO_MANY_COMMANDS: &str = "QP-RATE-3: this user gives too many commands";
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -225,22 +210,6 @@ impl Driver {
             if self.handle(happened).is_err() {
                 return;
             }
-        }
-    }
-
-    /// Tells the log that the session is over, and up to where its device has come.
-    async fn leave(mut self) {
-        // From here on nothing is pushed to it, so that the log may say so.
-        if let Some(Member {
-            user,
-            window,
-            attendance,
-            ..
-        }) = self.member.take()
-        {
-            let fact = attendance.detached(window.acked());
-            // Without a router the gateway is stopping, and its next life finds out.
-            let _ = carry(&self.shared, Submission::Fact(user, fact)).await;
         }
     }
 
@@ -421,406 +390,6 @@ impl Driver {
         self.session.close(CloseCode::Unavailable, reason);
     }
 
-    fn authenticate(&mut self, hello: Hello) {
-        let shared = Arc::clone(&self.shared);
-        let from = self.connection.remote_address().ip();
-        self.work = Some(Box::pin(async move {
-            Work::Admitted(Box::new(shared.with.accounts.admit(hello, from).await))
-        }));
-    }
-
-    fn admitted(&mut self, result: Result<Admitted, Refusal>) {
-        let Admitted {
-            welcome,
-            expires_at,
-        } = match result {
-            Ok(admitted) => admitted,
-            Err(refusal) => return self.session.close(refusal.code, &refusal.words()),
-        };
-        let (user, device, cursor) = (welcome.user, welcome.device, welcome.cursor);
-        self.session.welcome(welcome);
-        if !self.session.is_welcomed() {
-            // It timed out, or was told to go away, while its credentials were being checked.
-            return;
-        }
-        self.unwelcomed = None;
-        if let Some(at) = expires_at {
-            self.session.expire_at(at);
-        }
-        // Attached before the inbox is read for the first time, or an event between the two would be missed.
-        let attached = self
-            .shared
-            .with
-            .registry
-            .attach(user, device, Arc::clone(&self.mailbox));
-        let attendance = Attendance::new(&self.shared.with.sessions, device);
-        self.announce(user, attendance.attached(cursor));
-        self.member = Some(Member {
-            user,
-            device,
-            window: DeliveryWindow::new(cursor),
-            attendance,
-            reading: None,
-            gap_tries: 0,
-            retry_at: None,
-            throttle: Throttle::default(),
-            blobs: None,
-            privacy: None,
-            check_due: false,
-            _attached: attached,
-            _counted: Counted::new(&self.shared),
-        });
-        let mut bytes = BytesMut::new();
-        let lane = wire::Lane { index: 0, lanes: 1 };
-        frame::encode(FrameType::Lane, &lane, &mut bytes);
-        self.lane.push(bytes.freeze());
-        if self.shared.draining.load(Ordering::SeqCst) {
-            self.go_away();
-        }
-    }
-
-    /// Tells the log that the session began; before any command of it.
-    fn announce(&mut self, user: UserId, fact: Fact) {
-        let shared = Arc::clone(&self.shared);
-        match shared.with.router.try_submit(Submission::Fact(user, fact)) {
-            Ok(()) => {
-                shared.with.metrics.facts_submitted.inc();
-            }
-            Err(NoRoom::Full(fact)) => {
-                self.work = Some(Box::pin(async move {
-                    Work::Submitted(carry(&shared, *fact).await)
-                }));
-            }
-            Err(NoRoom::Unavailable(_)) => self.unavailable(),
-        }
-    }
-
-    /// Tells the log when the device has stopped acking, or goes on.
-    fn check_attendance(&mut self) {
-        let Some(member) = &mut self.member else {
-            return;
-        };
-        let now = Instant::now();
-        let cursor = member.window.acked();
-        let Some(fact) = member.attendance.check(now, now_ms(), cursor) else {
-            return;
-        };
-        let with = &self.shared.with;
-        let told = with.router.try_submit(Submission::Fact(member.user, fact));
-        member.attendance.told(told.is_ok(), now);
-        if told.is_ok() {
-            with.metrics.facts_submitted.inc();
-            if member.attendance.is_stalled() {
-                with.metrics.sessions_stalled.inc();
-            }
-        }
-    }
-
-    fn go_away(&mut self) {
-        let go_away = self.shared.go_away();
-        self.session.go_away(Instant::now(), go_away);
-    }
-
-    fn submit(&mut self, command: DeviceCommand) {
-        let Some(member) = &self.member else {
-            // The session passes on commands of welcomed devices only.
-            return;
-        };
-        let (user, device) = (member.user, member.device);
-        if self.is_too_much(user, &command) {
-            return;
-        }
-        if attachments::of_command(&command).is_some() {
-            let shared = Arc::clone(&self.shared);
-            self.work = Some(Box::pin(async move {
-                Work::Submitted(carry_with_files(&shared, user, device, command).await)
-            }));
-            return;
-        }
-        let kind = CommandKind::of_device(command, self.shared.with.fan_out_max);
-        self.pass_on(kind);
-    }
-
-    /// Hands a command to the router, or first finds out what has to be known about it.
-    fn pass_on(&mut self, mut kind: CommandKind) {
-        let Some(member) = &self.member else { return };
-        let (user, device) = (member.user, member.device);
-        let shared = Arc::clone(&self.shared);
-        if let CommandKind::Receipt { quiet, .. } = &mut kind {
-            let Some(privacy) = &member.privacy else {
-                // Read with the first receipt and not with every log-in, most of which come without one.
-                self.work = Some(Box::pin(async move {
-                    let privacy = shared.with.queries.privacy(user).await;
-                    Work::Privacy(privacy, Box::new(kind))
-                }));
-                return;
-            };
-            *quiet = privacy.hide_read;
-        }
-        if let Some(claims) = Claims::of(user, &kind) {
-            let command = Command { user, device, kind };
-            self.work = Some(Box::pin(async move {
-                Work::Submitted(check_and_carry(&shared, claims, command).await)
-            }));
-            return;
-        }
-        match shared
-            .with
-            .router
-            .try_submit(Command { user, device, kind })
-        {
-            Ok(()) => {
-                shared.with.metrics.commands_accepted.inc();
-            }
-            Err(NoRoom::Full(command)) => {
-                self.work = Some(Box::pin(async move {
-                    Work::Submitted(carry(&shared, *command).await)
-                }));
-            }
-            Err(NoRoom::Unavailable(_)) => self.unavailable(),
-        }
-    }
-
-    /// Judges a newer token. A signature costs some microseconds, so it is checked here.
-    fn refresh(&mut self, request: RequestId, jwt: &Jwt) {
-        let Some(user) = self.member.as_ref().map(|member| member.user) else {
-            return;
-        };
-        let to = ReplyTo::Request(request);
-        if let Err(wait) = self.shared.with.rates.command(&user) {
-            return self.session.reply(&too_often(to, wait, TOO_MANY_COMMANDS));
-        }
-        let outcome = match self.shared.with.accounts.refresh(&user, jwt) {
-            Ok(until) => {
-                self.shared.with.metrics.tokens_refreshed.inc();
-                self.session.expire_at(until);
-                Outcome::Done
-            }
-            Err(why) => Outcome::Rejected(Rejection::new(RejectCode::Forbidden, why)),
-        };
-        self.session.reply(&Reply { to, outcome });
-    }
-
-    /// Whether the user gives too many commands. Then this one is answered here, or ignored if it has no answer.
-    fn is_too_much(&mut self, user: UserId, command: &DeviceCommand) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let (metrics, take) = (&shared.with.metrics, || shared.with.rates.command(&user));
-        let (to, wait) = match command {
-            DeviceCommand::Send {
-                conversation,
-                client_seq,
-                ..
-            } => {
-                let Some(member) = &mut self.member else {
-                    return true;
-                };
-                let judged =
-                    member
-                        .throttle
-                        .judge(Instant::now(), *conversation, *client_seq, take);
-                let to = ReplyTo::Send {
-                    conversation: *conversation,
-                    client_seq: *client_seq,
-                };
-                match judged {
-                    Ok(()) => return false,
-                    Err(Held::TooMany(wait)) => (to, wait),
-                    Err(Held::Behind(wait)) => {
-                        metrics.sends_held_back.inc();
-                        (to, wait)
-                    }
-                    Err(Held::Hopeless(wait)) => {
-                        let reason = retry_after::reason(wait, TOO_MANY_COMMANDS);
-                        self.session.close(CloseCode::RateLimited, &reason);
-                        return true;
-                    }
-                }
-            }
-            DeviceCommand::OpenDirect { request, .. } => match take() {
-                Ok(()) => return false,
-                Err(wait) => (ReplyTo::Request(*request), wait),
-            },
-            DeviceCommand::Change { request, .. } => match take() {
-                Ok(()) => return false,
-                Err(wait) => (ReplyTo::Request(*request), wait),
-            },
-            DeviceCommand::Receipt { .. } => {
-                let refused = take().is_err();
-                metrics.rate_limited_receipts.inc_by(u64::from(refused));
-                return refused;
-            }
-        };
-        self.session.reply(&too_often(to, wait, TOO_MANY_COMMANDS));
-        true
-    }
-
-    fn acked(&mut self, cursor: Cursor) {
-        let Some(member) = &mut self.member else {
-            return;
-        };
-        self.shared.with.metrics.acks_received.inc();
-        let before = member.window.acked();
-        let acked = member.window.ack(cursor);
-        if member.window.acked() > before {
-            let in_flight = member.window.in_flight_events() > 0;
-            member.attendance.acked(in_flight, Instant::now());
-        }
-        if let Err(ahead) = acked {
-            self.shared.with.metrics.acks_ahead.inc();
-            let reason = format!("QP-ACK-2: {ahead}");
-            self.session.close(CloseCode::ProtocolViolation, &reason);
-        }
-    }
-
-    /// Tells the client that notices were dropped, once the lane has room again.
-    fn say_check(&mut self) {
-        if let Some(member) = &mut self.member
-            && member.check_due
-            && self.lane.len() <= LANE_NOTICES_BYTES_MAX / 2
-        {
-            member.check_due = false;
-            self.shared.with.metrics.notices_sent.inc();
-            self.lane.push(notice_frame(&Notice::Check));
-        }
-    }
-
-    fn take_mail(&mut self) {
-        let Taken {
-            items,
-            lagged,
-            notices_dropped,
-            privacy,
-            close,
-            go_away,
-        } = self.mailbox.take();
-        let metrics = &self.shared.with.metrics;
-        for item in items {
-            match item {
-                MailboxItem::Reply(reply) => self.session.reply(&reply),
-                MailboxItem::Notice(frame) => {
-                    let Some(member) = &mut self.member else {
-                        continue;
-                    };
-                    if member.check_due || self.lane.len() > LANE_NOTICES_BYTES_MAX {
-                        member.check_due = true;
-                        metrics.notices_dropped.inc();
-                    } else {
-                        metrics.notices_sent.inc();
-                        self.lane.push(frame);
-                    }
-                }
-                MailboxItem::Event(event) => {
-                    let Some(member) = &mut self.member else {
-                        continue;
-                    };
-                    match member.window.offer(event.inbox_seq) {
-                        Offer::Send => {
-                            member.window.sent(event.inbox_seq, event.frame.len());
-                            metrics.events_pushed.inc();
-                            metrics.event_bytes.inc_by(event.frame.len() as u64);
-                            self.lane.push(event.frame.clone());
-                        }
-                        Offer::Known | Offer::Behind => {}
-                    }
-                }
-            }
-        }
-        if let (Some(_), Some(member)) = (privacy, &mut self.member) {
-            member.privacy = privacy;
-        }
-        if let (Some(inbox_seq), Some(member)) = (lagged, &mut self.member) {
-            member.window.missed(inbox_seq);
-        }
-        if let (true, Some(member)) = (notices_dropped, &mut self.member) {
-            member.check_due = true;
-        }
-        if go_away {
-            self.go_away();
-        }
-        if let Some((code, reason)) = close {
-            self.session.close(code, reason);
-        }
-    }
-
-    /// Reads on in the inbox when the device is behind and its window has room.
-    fn start_reading(&mut self) {
-        let Some(member) = &mut self.member else {
-            return;
-        };
-        if member.reading.is_some() || member.retry_at.is_some() {
-            return;
-        }
-        match member.window.want() {
-            Want::Nothing => {}
-            Want::Read {
-                after,
-                max_events,
-                max_bytes,
-            } => {
-                let (shared, user) = (Arc::clone(&self.shared), member.user);
-                member.reading = Some(Box::pin(async move {
-                    let queries = &shared.with.queries;
-                    queries.inbox_page(user, after, max_events, max_bytes).await
-                }));
-            }
-        }
-    }
-
-    fn retry_read(&mut self) {
-        if let Some(member) = &mut self.member
-            && member.retry_at.is_some_and(|at| at <= Instant::now())
-        {
-            member.retry_at = None;
-        }
-    }
-
-    fn take_page(&mut self, page: Result<InboxPage, QueryError>) {
-        let Some(member) = &mut self.member else {
-            return;
-        };
-        member.reading = None;
-        let Ok(page) = page else {
-            return self.unavailable();
-        };
-        let metrics = &self.shared.with.metrics;
-        if page
-            .events
-            .first()
-            .is_some_and(|(first, _)| *first != member.window.next())
-        {
-            tracing::error!(user = %member.user, next = %member.window.next(), "the inbox has a hole");
-            return self
-                .session
-                .close(CloseCode::Internal, "the inbox has a hole");
-        }
-        let mut bytes = 0;
-        for (inbox_seq, len) in &page.events {
-            if !member.window.fits(*len) {
-                break;
-            }
-            member.window.sent(*inbox_seq, *len);
-            metrics.events_caught_up.inc();
-            bytes += len;
-        }
-        if bytes > 0 {
-            metrics.event_bytes.inc_by(bytes as u64);
-            self.lane.push(page.frames.slice(..bytes));
-            member.gap_tries = 0;
-        } else if page.gap {
-            member.gap_tries += 1;
-            let wait = GAP_WAIT_MIN * 2u32.pow(member.gap_tries.min(16));
-            member.retry_at = Some(Instant::now() + wait.min(GAP_WAIT_MAX));
-        }
-        if let Err(error) = member.window.page(page.last, page.exhausted) {
-            tracing::error!(user = %member.user, %error, "the inbox ends too early");
-            return self.unavailable();
-        }
-        if member.gap_tries > GAP_TRIES_MAX {
-            tracing::error!(user = %member.user, next = %member.window.next(), "a history row does not come");
-            self.unavailable();
-        }
-    }
-
     fn start_request(&mut self, mut send: SendStream, mut receive: RecvStream) {
         let metrics = &self.shared.with.metrics;
         let welcomed = self.session.is_welcomed();
@@ -863,20 +432,6 @@ impl Driver {
     }
 }
 
-/// Says when to ask again.
-fn too_often(to: ReplyTo, wait: Duration, reason: &str) -> Reply {
-    // Rounded up: a client that comes a moment too early is rejected once more.
-    let milliseconds = wait.as_micros().div_ceil(1000).max(1);
-    let rejection = Rejection {
-        retry_after_ms: u64::try_from(milliseconds).unwrap_or(u64::MAX),
-        ..Rejection::new(RejectCode::RateLimited, reason)
-    };
-    Reply {
-        to,
-        outcome: Outcome::Rejected(rejection),
-    }
-}
-
 /// Polls the future if there is one; otherwise never ends.
 async fn poll_or_wait<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
@@ -893,125 +448,6 @@ async fn write_lane(
         Some(stream) => lane.write_some(stream).await,
         None => pending().await,
     }
-}
-
-/// What has to be so before a command goes to the shard of its conversation, which does not know the users of other shards.
-/// Accounts never go, so that what was so stays so.
-struct Claims {
-    request: RequestId,
-    /// These users exist.
-    exist: Vec<UserId>,
-    /// The user is in this conversation, or has room for one more. Commands under way at once may pass the limit by their
-    /// number.
-    enters: Option<ConversationId>,
-    /// It is a new one, if the user is not in it.
-    makes_one: bool,
-}
-
-impl Claims {
-    /// Those of a command; `None`: it has none.
-    fn of(user: UserId, kind: &CommandKind) -> Option<Self> {
-        let claims = |request: &RequestId, exist: &[UserId], enters, makes_one| Self {
-            request: *request,
-            exist: exist.to_vec(),
-            enters,
-            makes_one,
-        };
-        match kind {
-            CommandKind::OpenDirect { request, peer } => {
-                let enters = ConversationId::direct(&user, peer);
-                Some(claims(request, &[*peer], Some(enters), true))
-            }
-            CommandKind::Change {
-                request, change, ..
-            } => match &**change {
-                Change::CreateGroup(new) => {
-                    Some(claims(request, &new.invite, Some(new.conversation), true))
-                }
-                Change::Invite { users, .. } => Some(claims(request, users, None, false)),
-                Change::Block(user, true) => Some(claims(request, &[*user], None, false)),
-                Change::Join(group) => Some(claims(request, &[], Some(*group), false)),
-                Change::SetGroup { .. }
-                | Change::Leave(_)
-                | Change::Remove(..)
-                | Change::SetRole(..)
-                | Change::SetTimer(..)
-                | Change::Edit { .. }
-                | Change::Delete(..)
-                | Change::React { .. }
-                | Change::RenameDevice(..)
-                | Change::RevokeDevice(_)
-                | Change::Block(_, false)
-                | Change::Report { .. }
-                | Change::SetPrivacy(_) => None,
-            },
-            CommandKind::Send { .. }
-            | CommandKind::Receipt { .. }
-            | CommandKind::Register { .. }
-            | CommandKind::AddDevice { .. } => None,
-        }
-    }
-}
-
-/// Hands a command or a fact to the router, waiting for room.
-async fn carry(
-    shared: &Shared,
-    submission: impl Into<Submission>,
-) -> Result<Option<Box<Reply>>, Refused> {
-    let submission = submission.into();
-    let counter = match &submission {
-        Submission::Command(_) => &shared.with.metrics.commands_accepted,
-        Submission::Fact(..) => &shared.with.metrics.facts_submitted,
-    };
-    shared.with.router.submit(submission).await?;
-    counter.inc();
-    Ok(None)
-}
-
-/// Hands a command that refers to files to the router, if they are there. A reply means that one is not.
-async fn carry_with_files(
-    shared: &Shared,
-    user: UserId,
-    device: DeviceId,
-    command: DeviceCommand,
-) -> Result<Option<Box<Reply>>, Refused> {
-    if let Some(reply) = attachments::answer_instead(&shared.with.media, user, &command).await {
-        return Ok(Some(Box::new(reply)));
-    }
-    let kind = CommandKind::of_device(command, shared.with.fan_out_max);
-    carry(shared, Command { user, device, kind }).await
-}
-
-/// Hands a command to the router, if what it claims is so. A reply means that it needed no log.
-async fn check_and_carry(
-    shared: &Shared,
-    claims: Claims,
-    command: Command,
-) -> Result<Option<Box<Reply>>, Refused> {
-    let (queries, to) = (&shared.with.queries, ReplyTo::Request(claims.request));
-    let makes_one = claims.makes_one;
-    let user = command.user;
-    let rejection = match queries.check(user, claims.exist, claims.enters).await? {
-        Checked::Missing(user) => {
-            Rejection::new(RejectCode::UnknownUser, format!("there is no user {user}"))
-        }
-        Checked::NoRoom => Rejection::new(
-            RejectCode::TooMany,
-            "you have as many conversations as there may be; leave one",
-        ),
-        Checked::Sound { is_in: false } if makes_one => {
-            match shared.with.rates.new_conversation(&user) {
-                Ok(()) => return carry(shared, command).await,
-                Err(wait) => {
-                    let reason = "QP-RATE-3: this user makes too many conversations";
-                    return Ok(Some(Box::new(too_often(to, wait, reason))));
-                }
-            }
-        }
-        Checked::Sound { .. } => return carry(shared, command).await,
-    };
-    let outcome = Outcome::Rejected(rejection);
-    Ok(Some(Box::new(Reply { to, outcome })))
 }
 
 #[cfg(test)]
