@@ -1,5 +1,6 @@
 //! What must hold for any bytes: each function takes an input of a fuzzer and panics where a promise is broken.
 
+pub mod datagrams;
 pub mod frames;
 pub mod rows;
 pub mod sessions;

@@ -68,6 +68,8 @@ fn seeds() -> BTreeMap<PathBuf, Vec<u8>> {
         match stream.as_str() {
             "S0FromClient" => add("server_session", [&[255], &frame[..]].concat()),
             "S0FromGateway" | "Lane" => add("client_session", [&[255], &frame[..]].concat()),
+            "DatagramFromClient" => add("datagrams", [&[0], &frame[..]].concat()),
+            "DatagramFromGateway" => add("datagrams", [&[1], &frame[..]].concat()),
             _ => {}
         }
     }

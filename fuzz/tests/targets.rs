@@ -15,6 +15,13 @@ fn frames_in_any_split() {
 }
 
 #[test]
+fn datagrams() {
+    check!()
+        .with_iterations(ITERATIONS)
+        .for_each(quipu_fuzz::datagrams::either_side);
+}
+
+#[test]
 fn server_session() {
     let start = Instant::now();
     check!()

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use crate::error::CloseCode;
-use crate::limits::{FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX};
+use crate::limits::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX};
 use crate::varint::{self, VARINT_BYTES_MAX};
 use crate::violation::Violation;
 
@@ -85,6 +85,10 @@ frame_types! {
     Query = 0x37, "QUERY";
     /// Request stream, gateway: the answer to QUERY.
     Answer = 0x39, "ANSWER";
+    /// Datagram, both: somebody writes a message.
+    Typing = 0x41, "TYPING";
+    /// Datagram, gateway: who is here of those whom the session watches.
+    Presence = 0x43, "PRESENCE";
     /// First frame of a blob stream: brings a file.
     Upload = 0x51, "UPLOAD";
     /// Blob stream, gateway: where the upload goes on.
@@ -109,7 +113,7 @@ impl UnknownFrameType {
     }
 }
 
-/// One direction of a kind of stream: which frames may come there and how long they may be.
+/// One direction of a kind of stream, or of datagrams: which frames may come there and how long they may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamKind {
     /// S0, what the client sends.
@@ -126,6 +130,10 @@ pub enum StreamKind {
     BlobFromClient,
     /// A blob stream, the frames around the gateway's bytes.
     BlobFromGateway,
+    /// A datagram of the client: a stream of one frame.
+    DatagramFromClient,
+    /// A datagram of the gateway: a stream of one frame.
+    DatagramFromGateway,
 }
 
 impl StreamKind {
@@ -139,6 +147,7 @@ impl StreamKind {
             | Self::BlobFromClient
             | Self::BlobFromGateway => FRAME_BYTES_MAX,
             Self::RequestFromGateway => REQUEST_FRAME_BYTES_MAX,
+            Self::DatagramFromClient | Self::DatagramFromGateway => DATAGRAM_BYTES_MAX,
         }
     }
 
@@ -171,6 +180,8 @@ impl StreamKind {
                 FrameType::Blob,
                 FrameType::Failure,
             ]),
+            Self::DatagramFromClient => FrameSet::of(&[FrameType::Typing]),
+            Self::DatagramFromGateway => FrameSet::of(&[FrameType::Typing, FrameType::Presence]),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! rules; this crate is one way to follow them.
 
 pub mod credentials;
+pub mod datagram;
 pub mod error;
 pub mod event;
 pub mod frame;

@@ -71,8 +71,18 @@ pub const RECEIPT_FAN_OUT_MAX: usize = 32;
 pub const CONVERSATIONS_PAGE_MAX: usize = 128;
 /// Members in one page of a member list.
 pub const MEMBERS_PAGE_MAX: usize = 256;
-/// Users that one query about presence names.
+/// Users that one query about presence names, and that a session watches.
 pub const PRESENCE_USERS_MAX: usize = 256;
+/// How often a client asks anew about those whom it watches, in milliseconds: what it was told in datagrams may be lost.
+pub const PRESENCE_REFRESH_MS: u64 = 120_000;
+/// Members up to which a group is told who types.
+pub const TYPING_FAN_OUT_MAX: usize = 32;
+/// How often a client says at most that its user types in a conversation, in milliseconds.
+pub const TYPING_REPEAT_MS: u64 = 2_500;
+/// When somebody who was said to type no longer does, unless it was said again, in milliseconds.
+pub const TYPING_EXPIRES_MS: u64 = 6_000;
+/// Longest datagram with its frame's header, in bytes: it fits the smallest packet that QUIC allows.
+pub const DATAGRAM_BYTES_MAX: usize = 1024;
 /// What a message adds to its content in a frame at the most: ids, names, numbers and protobuf tags.
 pub const MESSAGE_OVERHEAD_BYTES_MAX: usize = 256;
 /// QUIC flow-control window of one stream, in bytes.
@@ -147,6 +157,8 @@ const _: () = assert!(HISTORY_PAGE_BYTES_MAX + FRAME_BYTES_MAX <= REQUEST_FRAME_
 const _: () = assert!(KEEP_ALIVE_MS * 3 <= IDLE_TIMEOUT_MS);
 // A client gives up later than the gateway, so that the gateway's reason arrives.
 const _: () = assert!(HELLO_TIMEOUT_MS + AUTH_TIMEOUT_MS < WELCOME_TIMEOUT_MS);
+// One lost datagram of two does not end what is still going on.
+const _: () = assert!(TYPING_REPEAT_MS * 2 < TYPING_EXPIRES_MS);
 // Acks come well before the window is full.
 const _: () = assert!(ACK_EVENTS * 2 <= DELIVERY_WINDOW_EVENTS);
 const _: () = assert!(ACK_BYTES * 2 <= DELIVERY_WINDOW_BYTES);

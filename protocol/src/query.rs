@@ -40,8 +40,13 @@ pub enum Query {
     Devices,
     /// The user's privacy settings and blocks.
     Settings,
-    /// Whether users are here: 1 to [`PRESENCE_USERS_MAX`].
-    Presence(Vec<UserId>),
+    /// Whether users are here.
+    Presence {
+        /// 1 to [`PRESENCE_USERS_MAX`]; none at all only to watch nobody any more.
+        users: Vec<UserId>,
+        /// Whether to be told of changes from now on, of these users and no others (QP-PRESENCE-3).
+        watch: bool,
+    },
 }
 
 fn invalid(what: &str) -> Rejection {
@@ -93,9 +98,14 @@ impl TryFrom<wire::Query> for Query {
             Some(Kind::Devices(_)) => Self::Devices,
             Some(Kind::Settings(_)) => Self::Settings,
             Some(Kind::Presence(of)) => {
-                limit(of.users.len() as u32, PRESENCE_USERS_MAX)?;
+                if !(of.watch && of.users.is_empty()) {
+                    limit(of.users.len() as u32, PRESENCE_USERS_MAX)?;
+                }
                 let users = of.users.iter().map(|name| user(name));
-                Self::Presence(users.collect::<Result<_, _>>()?)
+                Self::Presence {
+                    users: users.collect::<Result<_, _>>()?,
+                    watch: of.watch,
+                }
             }
             None => return Err(invalid("a query of this version says what it asks")),
         })
@@ -136,8 +146,9 @@ impl From<&Query> for wire::Query {
             }),
             Query::Devices => Kind::Devices(wire::DevicesQuery {}),
             Query::Settings => Kind::Settings(wire::SettingsQuery {}),
-            Query::Presence(users) => Kind::Presence(wire::PresenceQuery {
+            Query::Presence { users, watch } => Kind::Presence(wire::PresenceQuery {
                 users: users.iter().map(UserId::to_string).collect(),
+                watch: *watch,
             }),
         };
         Self { kind: Some(kind) }

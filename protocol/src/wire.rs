@@ -927,9 +927,12 @@ pub struct SettingsQuery {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceQuery {
-    /// user ids; 1 to 256
+    /// user ids; 1 to 256, or none to watch nobody
     #[prost(string, repeated, tag = "1")]
     pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// say in datagrams what changes from now on; replaces whom the session watched
+    #[prost(bool, tag = "2")]
+    pub watch: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {
@@ -1077,7 +1080,7 @@ pub struct DeviceEntry {
     /// Unix time
     #[prost(uint64, tag = "3")]
     pub added_at_ms: u64,
-    /// Unix time of its last session's end; 0: not known
+    /// Unix time when its last session ended, or began if it has not; 0: not known
     #[prost(uint64, tag = "4")]
     pub seen_at_ms: u64,
     #[prost(bool, tag = "5")]
@@ -1091,6 +1094,7 @@ pub struct Settings {
     #[prost(string, repeated, tag = "2")]
     pub blocked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// Also the body of PRESENCE: what is known now of users whom the session watches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Presences {
     /// those asked for that are not hidden from the user
@@ -1103,9 +1107,27 @@ pub struct PresenceEntry {
     pub user: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub here: bool,
-    /// Unix time; 0: not known or hidden
+    /// Unix time when the user was last here; 0: here now, not known, or hidden
     #[prost(uint64, tag = "3")]
     pub seen_at_ms: u64,
+    /// of two entries about one user on a connection the one with the higher order holds
+    #[prost(uint64, tag = "4")]
+    pub order: u64,
+}
+// ---------------------------------------------------------------- datagrams
+
+/// TYPING: somebody writes a message. Over by itself after 6 seconds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Typing {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// user id, which the gateway fills in; a client leaves it empty
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// true: no longer
+    #[prost(bool, tag = "3")]
+    pub stopped: bool,
 }
 // ---------------------------------------------------------------- blob streams
 

@@ -18,7 +18,7 @@ use quipu_protocol::session::{ClientOutput, ClientSession, LaneId, ServerOutput,
 use quipu_protocol::welcome::GoAway;
 use quipu_protocol::{varint, wire};
 
-const STREAMS: [StreamKind; 7] = [
+const STREAMS: [StreamKind; 9] = [
     StreamKind::S0FromClient,
     StreamKind::S0FromGateway,
     StreamKind::Lane,
@@ -26,6 +26,8 @@ const STREAMS: [StreamKind; 7] = [
     StreamKind::RequestFromGateway,
     StreamKind::BlobFromClient,
     StreamKind::BlobFromGateway,
+    StreamKind::DatagramFromClient,
+    StreamKind::DatagramFromGateway,
 ];
 
 fn any_stream() -> impl Strategy<Value = StreamKind> {

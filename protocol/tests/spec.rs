@@ -134,7 +134,12 @@ fn placed(kind: FrameType) -> (&'static str, &'static str) {
         (StreamKind::RequestFromGateway, ("request", "gateway")),
         (StreamKind::BlobFromClient, ("blob", "client")),
         (StreamKind::BlobFromGateway, ("blob", "gateway")),
+        (StreamKind::DatagramFromClient, ("datagram", "client")),
+        (StreamKind::DatagramFromGateway, ("datagram", "gateway")),
     ];
+    if kind == FrameType::Typing {
+        return ("datagram", "both");
+    }
     if kind == FrameType::Failure {
         return ("request, blob", "gateway");
     }
@@ -171,6 +176,8 @@ fn body_name(kind: FrameType) -> &'static str {
         FrameType::Uploaded => "Uploaded",
         FrameType::Download => "Download",
         FrameType::Blob => "Blob",
+        FrameType::Typing => "Typing",
+        FrameType::Presence => "Presences",
     }
 }
 
@@ -229,6 +236,11 @@ fn limits_are_those_of_the_code() {
         CONVERSATIONS_PAGE_MAX,
         MEMBERS_PAGE_MAX,
         PRESENCE_USERS_MAX,
+        PRESENCE_REFRESH_MS,
+        TYPING_FAN_OUT_MAX,
+        TYPING_REPEAT_MS,
+        TYPING_EXPIRES_MS,
+        DATAGRAM_BYTES_MAX,
         STREAM_WINDOW_BYTES,
         SENDS_IN_FLIGHT_MAX,
         DEDUP_WINDOW,

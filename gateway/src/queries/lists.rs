@@ -52,7 +52,7 @@ pub(super) fn answer(
             groups::members(store, shards, user, conversation, page)
         }
         Query::Versions(conversation, seq) => versions(store, user, conversation, *seq),
-        Query::Presence(_) => {
+        Query::Presence { .. } => {
             let reason = "this gateway does not answer it yet";
             Ok(Err(Rejection::new(RejectCode::Invalid, reason)))
         }

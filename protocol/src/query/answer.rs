@@ -110,7 +110,7 @@ pub struct DeviceEntry {
     pub label: String,
     /// When it was added.
     pub added_at: TimestampMs,
-    /// When its last session ended, if that is known.
+    /// When its last session ended, or began if it has not; `None`: not known.
     pub seen_at: Option<TimestampMs>,
     /// Whether it is connected now.
     pub connected: bool,
@@ -125,15 +125,17 @@ pub struct Settings {
     pub blocked: Vec<UserId>,
 }
 
-/// Whether a user is here.
+/// Whether a user is here. Neither here nor seen: nothing is known, or told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresenceEntry {
     /// Who.
     pub user: UserId,
     /// Whether a device of theirs is connected.
     pub here: bool,
-    /// When they were last here, if that is known and not hidden.
+    /// When they were last here, if they are not here now and it is known and not hidden.
     pub seen_at: Option<TimestampMs>,
+    /// Of two entries about one user on a connection the one with the higher order holds.
+    pub order: u64,
 }
 
 const RULE: &str = "QP-QUERY-1";
@@ -293,6 +295,7 @@ impl TryFrom<wire::PresenceEntry> for PresenceEntry {
             user: user(&entry.user)?,
             here: entry.here,
             seen_at: time(entry.seen_at_ms),
+            order: entry.order,
         })
     }
 }
@@ -402,6 +405,7 @@ impl From<PresenceEntry> for wire::PresenceEntry {
             user: entry.user.to_string(),
             here: entry.here,
             seen_at_ms: entry.seen_at.map_or(0, |at| at.0),
+            order: entry.order,
         }
     }
 }

@@ -453,6 +453,8 @@ impl ClientSession {
             | FrameType::UploadState
             | FrameType::Uploaded
             | FrameType::Download
+            | FrameType::Typing
+            | FrameType::Presence
             | FrameType::Blob => Err(misplaced()),
         }
     }
@@ -526,6 +528,8 @@ impl ClientSession {
             | FrameType::UploadState
             | FrameType::Uploaded
             | FrameType::Download
+            | FrameType::Typing
+            | FrameType::Presence
             | FrameType::Blob => Err(misplaced()),
         }
     }

@@ -364,6 +364,8 @@ impl ServerSession {
             | FrameType::UploadState
             | FrameType::Uploaded
             | FrameType::Download
+            | FrameType::Typing
+            | FrameType::Presence
             | FrameType::Blob => return Err(misplaced()),
         }
         Ok(())

@@ -7,6 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 use quipu_protocol::credentials::{Credentials, Hello, Resume};
+use quipu_protocol::datagram::{self, Typing};
 use quipu_protocol::error::{CloseCode, RejectCode};
 use quipu_protocol::event::{
     Change, Changed, ChangedKind, Content, Event, EventBody, Invitation, Message, NewGroup, Note,
@@ -18,8 +19,9 @@ use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
     UserId,
 };
+use quipu_protocol::limits::DATAGRAM_BYTES_MAX;
 use quipu_protocol::media::{Blob, Download, MediaHash, MediaType, Upload, UploadId};
-use quipu_protocol::query::{Answer, Query};
+use quipu_protocol::query::{Answer, PresenceEntry, Query};
 use quipu_protocol::welcome::{GoAway, Limits, Welcome};
 use quipu_protocol::wire;
 
@@ -145,7 +147,45 @@ pub fn examples() -> Vec<Example> {
     let mut examples = examples_from_client();
     examples.extend(examples_from_gateway());
     examples.extend(blob_examples_from_gateway());
+    examples.extend(datagrams());
     examples
+}
+
+/// One frame each, without a stream.
+fn datagrams() -> Vec<Example> {
+    let typing = |on| Typing {
+        conversation: conversation(),
+        on,
+    };
+    let entry = |name, here, seen_at| PresenceEntry {
+        user: user(name),
+        here,
+        seen_at,
+        order: 7,
+    };
+    let known = [
+        entry("ben", true, None),
+        entry("cleo", false, Some(TimestampMs(1_800_000_000_004))),
+        entry("dan", false, None),
+    ];
+    let mut presence = datagram::presence(&known, DATAGRAM_BYTES_MAX);
+    vec![
+        example(
+            "TYPING: the user writes",
+            StreamKind::DatagramFromClient,
+            datagram::typing(&typing(true), None),
+        ),
+        example(
+            "TYPING: ben does no longer",
+            StreamKind::DatagramFromGateway,
+            datagram::typing(&typing(false), Some(&user("ben"))),
+        ),
+        example(
+            "PRESENCE: ben is here, cleo was, of dan nothing is told",
+            StreamKind::DatagramFromGateway,
+            presence.pop().expect("it fits one datagram"),
+        ),
+    ]
 }
 
 fn examples_from_client() -> Vec<Example> {
@@ -560,6 +600,14 @@ pub fn recode(raw: &quipu_protocol::frame::RawFrame) -> Result<Bytes, String> {
             let download = download.map_err(|error| error.reason)?;
             frame(kind, &wire::Download::from(&download))
         }
+        FrameType::Typing => frame(kind, &raw.message::<wire::Typing>().map_err(text)?),
+        FrameType::Presence => {
+            let users = raw.message::<wire::Presences>().map_err(text)?.users;
+            let users = users.into_iter().map(PresenceEntry::try_from);
+            let users = users.map(|entry| entry.map(wire::PresenceEntry::from));
+            let users = users.collect::<Result<_, _>>().map_err(text)?;
+            frame(kind, &wire::Presences { users })
+        }
         FrameType::Blob => {
             let blob = Blob::try_from(raw.message::<wire::Blob>().map_err(text)?);
             frame(kind, &wire::Blob::from(&blob.map_err(text)?))
@@ -621,6 +669,8 @@ pub fn stream_named(name: &str) -> StreamKind {
         "RequestFromGateway" => StreamKind::RequestFromGateway,
         "BlobFromClient" => StreamKind::BlobFromClient,
         "BlobFromGateway" => StreamKind::BlobFromGateway,
+        "DatagramFromClient" => StreamKind::DatagramFromClient,
+        "DatagramFromGateway" => StreamKind::DatagramFromGateway,
         other => panic!("{other} is no stream of SPEC.md"),
     }
 }

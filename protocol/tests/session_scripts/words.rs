@@ -253,6 +253,8 @@ fn describe(raw: &RawFrame) -> String {
         | FrameType::UploadState
         | FrameType::Uploaded
         | FrameType::Download
+        | FrameType::Typing
+        | FrameType::Presence
         | FrameType::Blob => name.to_owned(),
     }
 }
