@@ -106,8 +106,9 @@ pub const DELIVERY_WINDOW_BYTES: usize = 256 * 1024;
 pub const ACK_EVENTS: usize = DELIVERY_WINDOW_EVENTS / 4;
 /// Bytes of kept events after which a client acks at once.
 pub const ACK_BYTES: usize = DELIVERY_WINDOW_BYTES / 4;
-/// Below those, a client acks at most once in this time, in milliseconds.
-pub const ACK_DELAY_MS: u64 = 500;
+/// Below those, an ack waits this long for something to go with, in milliseconds. A gateway that waits for acks before it
+/// does something waits for several times as long.
+pub const ACK_DELAY_MS: u64 = 2_000;
 /// How many times the delivery window a gateway may overrun before the client closes. Memory of a client is bounded by it.
 pub const DELIVERY_WINDOW_TOLERANCE: usize = 2;
 

@@ -398,13 +398,16 @@ impl ClientSession {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// What a command needs: an open session and room for its bytes.
+    /// What a command needs: an open session and room for its bytes. An ACK that waits goes with it.
     fn ready(&mut self) -> Result<(&mut Open, &mut Outputs<ClientOutput>), SendBlocked> {
         match &mut self.phase {
             Phase::AwaitWelcome(_) => Err(SendBlocked::NotWelcomed),
             Phase::Closed => Err(SendBlocked::Closed),
             Phase::Open(_) if !self.outputs.has_transmit_room() => Err(SendBlocked::OutputFull),
-            Phase::Open(open) => Ok((open, &mut self.outputs)),
+            Phase::Open(open) => {
+                open.inbox.ride();
+                Ok((open, &mut self.outputs))
+            }
         }
     }
 

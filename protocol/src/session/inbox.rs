@@ -19,8 +19,8 @@ const ACK_DELAY: Duration = Duration::from_millis(ACK_DELAY_MS);
 ///     └─ an ACK is due ─┘                    kept: stored by the application
 /// ```
 ///
-/// An ACK is due at once when a quarter of the delivery window is kept; else at most once in [`ACK_DELAY_MS`], and at once
-/// if the last one is older than that and nothing more is waiting to be kept.
+/// An ACK is due at once when a quarter of the delivery window is kept, with the next thing that is sent anyway, and else
+/// [`ACK_DELAY_MS`] after the first event that it is for. For a device that talks it costs no packet of its own.
 #[derive(Debug)]
 pub(super) struct Inbox {
     acked: Cursor,
@@ -29,7 +29,6 @@ pub(super) struct Inbox {
     /// Bytes of each event that came and is not acked, and their sum.
     sizes: VecDeque<u32>,
     bytes: usize,
-    last_ack: Option<Instant>,
     ack: AckDue,
 }
 
@@ -56,7 +55,6 @@ impl Inbox {
             received: cursor,
             sizes: VecDeque::new(),
             bytes: 0,
-            last_ack: None,
             ack: AckDue::Never,
         }
     }
@@ -98,10 +96,8 @@ impl Inbox {
             .sum();
         let due = if events >= ACK_EVENTS || bytes >= ACK_BYTES {
             now
-        } else if self.kept < self.received {
-            now + ACK_DELAY
         } else {
-            self.last_ack.map_or(now, |last| last + ACK_DELAY)
+            now + ACK_DELAY
         };
         match self.ack {
             AckDue::Now => {}
@@ -115,7 +111,13 @@ impl Inbox {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|due| due <= now) {
             self.ack = AckDue::Now;
-            self.last_ack = Some(now);
+        }
+    }
+
+    /// Something is about to be sent: an ACK that waits for its time goes with it.
+    pub(super) fn ride(&mut self) {
+        if self.kept > self.acked {
+            self.ack = AckDue::Now;
         }
     }
 
