@@ -9,7 +9,7 @@ use crate::gateway::Target;
 use crate::measure::{Measurement, PhaseResult, Verdicts};
 use crate::pacer::Arrival;
 use crate::plan::{FIRST_STEP, Plan, Ramp, Throughput};
-use crate::scenario::{Graph, Kind, Mode, Network, Phase, Population, Scenario, Traffic};
+use crate::scenario::{Extras, Graph, Kind, Mode, Network, Phase, Population, Scenario, Traffic};
 use crate::scenario_run::{self, Stage};
 use crate::stop::Stop;
 
@@ -144,7 +144,9 @@ fn scenario(plan: &Plan, rate: Option<f64>) -> Scenario {
         graph: Graph {
             population: 0,
             pairs: plan.pairs as u64,
+            groups: None,
         },
+        extras: Extras::default(),
         network: Network::default(),
         phases: vec![
             ramp(FIRST, FIRST_STEP),

@@ -26,8 +26,9 @@ const HEARD_MAX: usize = 256;
 const LOOK: Duration = Duration::from_millis(50);
 /// A process that says nothing for so long, while each tells of every second, is stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// What a run may take above the length of its phases: conversations are opened, and processes wait for each other.
-const SLACK: Duration = Duration::from_secs(90);
+/// What a run may take above the length of its phases: conversations are opened, processes wait
+/// for each other, and what is still under way is waited for and looked up.
+const SLACK: Duration = Duration::from_secs(240);
 /// How long processes that were told to stop may take until they are killed.
 const STOP_MAX: Duration = Duration::from_secs(20);
 
@@ -58,9 +59,9 @@ pub(crate) async fn play(
         "--processes is between 1 and {PROCESSES_MAX}, and not above the number of connections"
     );
     ensure!(
-        !scenario.talks() || scenario.graph.pairs >= processes as u64,
-        "{processes} processes need as many pairs, and there are {}",
-        scenario.graph.pairs
+        !scenario.talks() || scenario.conversations() >= processes as u64,
+        "{processes} processes need as many pairs or groups, and there are {}",
+        scenario.conversations()
     );
     let (say, mut heard) = mpsc::channel(HEARD_MAX);
     let crew = Crew::start(&works(scenario, &gateway, processes), &say, &board)?;
@@ -107,7 +108,7 @@ fn works(scenario: &Scenario, gateway: &Gateway, processes: usize) -> Vec<Work> 
                 tokens: gateway.tokens.clone(),
                 first_account,
             };
-            first_pair += scenario.graph.pairs as u32;
+            first_pair += scenario.conversations() as u32;
             first_account += scenario.clients() as usize;
             work
         })

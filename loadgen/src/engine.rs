@@ -1,10 +1,19 @@
 //! The scenario engine: what all simulated devices of a process share. Devices are tasks on one thread and meet here.
 
 mod connect;
+mod edits;
+mod last;
+mod media;
+mod opening;
 mod phases;
+mod places;
+mod pull;
 mod pump;
+mod receipts;
+mod request;
 mod sampler;
 mod seat;
+mod transfer;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,24 +23,29 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(crate) use phases::{Job, Pid, info, run};
 use quipu_protocol::credentials::Resume;
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Event, EventBody, Message, Outcome, Rejection, Reply, ReplyTo};
-use quipu_protocol::id::{ClientSeq, ConversationId, Seq, TimestampMs, UserId};
+use quipu_protocol::event::{
+    Content, Event, EventBody, Message, Outcome, Rejection, Reply, ReplyTo, Rich,
+};
+use quipu_protocol::id::{ClientSeq, ConversationId, RequestId, TimestampMs, UserId};
 use quipu_protocol::welcome::Welcome;
 pub(crate) use sampler::Look;
 use tokio::sync::Semaphore;
 
+use self::media::{File, Job as Task};
+use self::opening::Opening;
+use self::places::Places;
 use self::seat::{Arrival, Leave, Line, Order, Seat};
 use crate::account::Account;
 use crate::measure::{Failure, Latencies, Totals, Verdicts, count_failure};
 use crate::pacer::Pacer;
-use crate::payload::Label;
+use crate::payload::{Label, Tag};
 use crate::ports::Ports;
-use crate::scenario::Scenario;
+use crate::scenario::{Extras, Scenario};
 use crate::second::Second;
 use crate::seed::{Purpose, Seed};
-use crate::verify::{Ledger, Observation, RunId};
+use crate::verify::{Ledger, Observation, RunId, Way};
 
-/// Messages of a pair under way at the most; what is due above it is shed and counted.
+/// Messages of a conversation under way at the most; what is due above it is shed and counted.
 const UNDER_WAY_MAX: u32 = 4_096;
 /// What one read takes from a stream at the most.
 const READ_BYTES: usize = 16 << 10;
@@ -45,6 +59,10 @@ pub(crate) struct World {
     accounts: Vec<Account>,
     /// Of devices that connect.
     turns: Semaphore,
+    /// Of devices that read histories.
+    reads: Semaphore,
+    /// Of files on their way.
+    transfers: Semaphore,
     /// For reading: one buffer serves all devices in turn.
     buffer: RefCell<Box<[u8]>>,
 }
@@ -84,6 +102,7 @@ enum Command {
     Open,
     /// A message, and the phase that it was due in.
     Send(Order, Option<u16>),
+    Edit(RequestId),
 }
 
 /// A storm that is going on.
@@ -100,16 +119,27 @@ struct Engine {
     seed: Seed,
     seats: Vec<Seat>,
     ledger: Ledger,
-    /// The first device of the pairs, and how many pairs there are.
-    base: usize,
-    pairs: usize,
+    places: Places,
+    /// Whose device each is; empty where nobody talks.
     users: Vec<UserId>,
-    /// Heads of the conversations that are open; `None`: not yet.
-    opened: Vec<Option<Option<Seq>>>,
-    ledger_is_ready: bool,
+    /// How far each conversation is, and how many are not open.
+    openings: Vec<Opening>,
+    unopened: usize,
+    /// Messages of each conversation that are not finished.
     unfinished: Vec<u32>,
-    /// Messages started by each pair in a closed loop.
+    /// Messages started by each conversation in a closed loop.
     turns: Vec<u64>,
+    extras: Extras,
+    /// What tasks of their own are to do; started at once by whoever comes out of the engine.
+    jobs: Vec<Task>,
+    /// Files that were brought.
+    files: Vec<File>,
+    /// Messages that could have brought one.
+    media_number: u64,
+    /// Files that are on their way up or wait for it, and files on their way down.
+    transfers_waiting: u64,
+    downloads_under_way: u64,
+    edit_requests: u64,
     sending: Sending,
     bytes: (usize, usize),
     /// Number of the phase, and the latencies of each phase so far.
@@ -123,6 +153,8 @@ struct Engine {
     totals: Totals,
     failures: BTreeMap<String, Failure>,
     online: u64,
+    /// Devices that are to be there: those with the lowest numbers.
+    expected: usize,
     /// Messages that wait for the time that the gateway named.
     waiting: u64,
     late_after: Duration,
@@ -138,29 +170,38 @@ struct Engine {
 
 impl Engine {
     fn new(scenario: &Scenario, run: RunId, accounts: &[Account]) -> Self {
-        let pairs = if scenario.talks() {
-            scenario.graph.pairs as usize
-        } else {
-            0
+        let places = Places::new(scenario);
+        let conversations = places.len();
+        let users: Vec<UserId> = match conversations {
+            0 => Vec::new(),
+            _ => accounts.iter().map(|account| account.name).collect(),
         };
-        let base = scenario.devices(scenario.graph.population).start;
+        let mut ledger = Ledger::new(run);
+        for number in 0..conversations {
+            let one = places.get(number);
+            let id = places.id(number, run, &users);
+            ledger.add(id, &users[one.first..one.first + one.size]);
+        }
         // Larger than any that the same devices used in an earlier run.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         let micros = since_1970.map_or(1, |time| time.as_micros().max(1) as u64);
         Self {
             seed: Seed(scenario.seed),
             seats: accounts.iter().map(|_| Seat::default()).collect(),
-            ledger: Ledger::new(run),
-            base,
-            pairs,
-            users: accounts[base..base + 2 * pairs]
-                .iter()
-                .map(|account| account.name)
-                .collect(),
-            opened: vec![None; pairs],
-            ledger_is_ready: false,
-            unfinished: vec![0; pairs],
-            turns: vec![0; pairs],
+            ledger,
+            places,
+            users,
+            openings: vec![Opening::default(); conversations],
+            unopened: conversations,
+            unfinished: vec![0; conversations],
+            turns: vec![0; conversations],
+            extras: scenario.extras,
+            jobs: Vec::new(),
+            files: Vec::new(),
+            media_number: 0,
+            transfers_waiting: 0,
+            downloads_under_way: 0,
+            edit_requests: 0,
             sending: Sending::Nothing,
             bytes: (0, 0),
             phase: 0,
@@ -171,6 +212,7 @@ impl Engine {
             totals: Totals::default(),
             failures: BTreeMap::new(),
             online: 0,
+            expected: 0,
             waiting: 0,
             late_after: scenario.late_after,
             gateway_began: None,
@@ -214,7 +256,13 @@ impl Engine {
     }
 
     /// The device was let in, `login` after it began to connect.
-    fn welcomed(&mut self, device: usize, welcome: &Welcome, login: Duration) {
+    fn welcomed(
+        &mut self,
+        device: usize,
+        welcome: &Welcome,
+        login: Duration,
+        connection: &quinn::Connection,
+    ) {
         let now = Instant::now();
         self.gateway_began.get_or_insert(welcome.server_time);
         if self.gateway_agent.is_empty() {
@@ -226,6 +274,7 @@ impl Engine {
             self.totals.resynced += u64::from(!welcome.resumed);
         }
         self.totals.resent += seat.welcomed(welcome, now) as u64;
+        seat.connection = Some(connection.clone());
         self.totals.logins += 1;
         self.counters.logins += 1;
         self.online += 1;
@@ -243,12 +292,13 @@ impl Engine {
                 .push(u32::try_from(after).unwrap_or(u32::MAX));
             self.counters.returned += 1;
         }
+        self.pull(device);
     }
 
     /// The device has no connection any more. Says how long it waits before it tries to come back.
-    fn gone(&mut self, device: usize, now: Instant, asked: bool) -> Duration {
+    fn gone(&mut self, device: usize, now: Instant, asked: bool, rests: bool) -> Duration {
         let seat = &mut self.seats[device];
-        seat.gone(now);
+        seat.gone(now, rests);
         self.online -= 1;
         self.counters.lost += u64::from(!asked);
         let away = match &self.weather {
@@ -308,14 +358,16 @@ impl Engine {
 
     // Messages on their way out.
 
-    /// Which conversation the device is to open.
-    fn wants_open(&self, device: usize) -> Option<UserId> {
-        let seat = &self.seats[device];
-        (seat.opens && !seat.asked).then(|| self.users[(device - self.base) ^ 1])
+    /// The device's connection.
+    fn connection(&self, device: usize) -> Option<quinn::Connection> {
+        self.seats[device].connection.clone()
     }
 
-    fn asked_to_open(&mut self, device: usize) {
-        self.seats[device].asked = true;
+    /// The device's conversation, and how many members it has.
+    fn conversation_of(&self, device: usize) -> Option<(ConversationId, usize)> {
+        let (number, _) = self.places.of(device)?;
+        let size = self.places.get(number).size;
+        Some((self.ledger.conversation(number), size))
     }
 
     fn next_order(&self, device: usize) -> Option<Order> {
@@ -327,9 +379,22 @@ impl Engine {
         self.client_seq
     }
 
-    fn compose(&self, label: &Label, bytes: usize) -> (ConversationId, String) {
+    fn compose(&self, order: &Order) -> (ConversationId, Content) {
+        let label = &order.label;
         let conversation = self.ledger.conversation(self.ledger.place(label));
-        (conversation, label.text(bytes))
+        let bytes = usize::from(order.bytes);
+        let file = order
+            .file
+            .and_then(|number| self.files.get(number as usize));
+        let content = match file {
+            None => Content::Text(label.text(bytes, Tag::None)),
+            Some(file) => Content::Rich(Box::new(Rich {
+                text: label.text(bytes, file.tag()),
+                attachments: vec![file.attachment()],
+                ..Rich::default()
+            })),
+        };
+        (conversation, content)
     }
 
     fn written(&mut self, device: usize, label: &Label, client_seq: ClientSeq) {
@@ -355,50 +420,59 @@ impl Engine {
     /// Starts message number `index` of an open loop, which was due at `due`.
     fn start_due(&mut self, index: u64, due: Instant) {
         self.counters.due += 1;
-        let group = self.phase as u64;
-        let choice = self
-            .seed
-            .below(Purpose::Pair, group, index, 2 * self.pairs as u64);
-        let (pair, side) = ((choice / 2) as usize, (choice % 2) as u8);
-        if self.unfinished[pair] >= UNDER_WAY_MAX {
+        let (conversation, side) = self.places.choose(self.seed, self.phase as u64, index);
+        if self.unfinished[conversation] >= UNDER_WAY_MAX || self.is_full_of_files() {
             self.counters.shed += 1;
             self.totals.shed += 1;
             return;
         }
-        self.start(pair, side, due);
+        self.start(conversation, side, due);
     }
 
     /// Starts the next message of a closed loop.
-    fn start_turn(&mut self, pair: usize) {
-        let side = (self.turns[pair] % 2) as u8;
-        self.turns[pair] += 1;
+    fn start_turn(&mut self, conversation: usize) {
+        let speakers = self.places.get(conversation).speakers as u64;
+        // At most 256 speakers.
+        let side = (self.turns[conversation] % speakers) as u8;
+        self.turns[conversation] += 1;
         self.counters.due += 1;
-        self.start(pair, side, Instant::now());
+        self.start(conversation, side, Instant::now());
     }
 
-    fn start(&mut self, pair: usize, side: u8, due: Instant) {
-        self.unfinished[pair] += 1;
-        self.totals.messages += 1;
-        let label = self.ledger.send(pair, side, due, Some(self.phase as u16));
-        let (from, to) = self.bytes;
-        let which = u64::from(label.pair) << 1 | u64::from(side);
-        let extra = self
-            .seed
-            .below(Purpose::Bytes, which, label.counter, (to - from) as u64 + 1);
-        let seat = &mut self.seats[self.base + 2 * pair + usize::from(side)];
+    fn start(&mut self, conversation: usize, side: u8, due: Instant) {
+        self.unfinished[conversation] += 1;
+        if self.brings_file(conversation, side, due) {
+            return;
+        }
+        let order = self.order(conversation, side, due, self.phase as u16);
+        let device = self.places.device(conversation, usize::from(side));
+        let seat = &mut self.seats[device];
         if seat.line != Line::Online {
             // A person without a connection writes too; how late the generator is shows now.
             let lag = due.elapsed();
             self.second.lag.record(lag);
             self.latencies[self.phase].lag.record(lag);
         }
-        seat.push(Order {
+        seat.push(order);
+    }
+
+    /// Enters a message into the ledger.
+    fn order(&mut self, conversation: usize, side: u8, due: Instant, phase: u16) -> Order {
+        self.totals.messages += 1;
+        let label = self.ledger.send(conversation, side, due, Some(phase));
+        let (from, to) = self.bytes;
+        let which = u64::from(label.pair) << 1 | u64::from(side);
+        let extra = self
+            .seed
+            .below(Purpose::Bytes, which, label.counter, (to - from) as u64 + 1);
+        Order {
             label,
             due,
             // At most the longest text, which has 14 bits.
             bytes: (from as u64 + extra) as u16,
             client_seq: None,
-        });
+            file: None,
+        }
     }
 
     // Messages on their way in.
@@ -412,7 +486,10 @@ impl Engine {
         }
         let message = match &event.body {
             EventBody::Message(message) => message,
-            EventBody::Receipt(_) | EventBody::Changed(_) | EventBody::Invitation(_) => return,
+            EventBody::Receipt(receipt) => return self.receipt(device, receipt),
+            EventBody::Changed(changed) => return self.changed(device, changed),
+            // Groups are open: nobody invites anybody.
+            EventBody::Invitation(_) => return,
         };
         if self
             .gateway_began
@@ -424,19 +501,34 @@ impl Engine {
         if message.from == account.name && message.from_device == account.device() {
             self.seats[device].answered(message.client_seq);
         }
-        let place = device.checked_sub(self.base).map(|at| (at / 2, at % 2));
-        match place.filter(|(pair, _)| *pair < self.pairs) {
-            None => self.ledger.misdelivered(),
-            Some(_) if !self.ledger_is_ready => self.ledger.ghost(),
-            Some((pair, side)) => self.message(device, pair, side as u8, message, now),
+        let Some(place) = self.places.of(device) else {
+            return self.ledger.misdelivered();
+        };
+        let is_note = matches!(message.content, Content::Note(_));
+        if is_note && self.places.get(place.0).is_group {
+            self.totals.notes += 1;
+            self.ledger.note(place.0, place.1, message);
+        } else if self.unopened > 0 {
+            // Nobody has said anything yet.
+            self.ledger.ghost();
+        } else {
+            self.message(device, place, message, Way::Event, now);
         }
     }
 
-    fn message(&mut self, device: usize, pair: usize, side: u8, message: &Message, now: Instant) {
-        let Some(seen) = self.ledger.observe(pair, side, message, now) else {
+    fn message(
+        &mut self,
+        device: usize,
+        place: (usize, usize),
+        message: &Message,
+        way: Way,
+        now: Instant,
+    ) {
+        let (conversation, member) = place;
+        let Some(seen) = self.ledger.observe(conversation, member, message, way, now) else {
             return;
         };
-        self.count(&seen, now);
+        self.count(&seen, self.seats[device].since, now);
         let waited = seen.acked.zip(self.seats[device].welcomed);
         if seen.is_delivery
             && waited.is_some_and(|(acked, welcomed)| {
@@ -445,12 +537,19 @@ impl Engine {
         {
             self.ledger.late();
         }
+        if seen.is_delivery {
+            self.report(device, message.conversation, message.seq);
+            self.maybe_fetch(device, place, message);
+        } else if self.extras.edits > 0.0 {
+            self.maybe_edit(device, message);
+        }
         if seen.finished {
-            self.finished(pair);
+            self.finished(conversation);
         }
     }
 
-    fn count(&mut self, seen: &Observation, now: Instant) {
+    /// Counts what was seen by a device that is there since then, after it was away by plan.
+    fn count(&mut self, seen: &Observation, since: Option<Instant>, now: Instant) {
         let Some(phase) = seen.phase else { return };
         let latencies = &mut self.latencies[usize::from(phase)];
         let response = now.saturating_duration_since(seen.due);
@@ -467,6 +566,10 @@ impl Engine {
         if seen.is_delivery {
             self.counters.delivered += 1;
             self.totals.delivered += 1;
+            if let Some(since) = since.filter(|since| seen.due < *since) {
+                let caught_up = now.saturating_duration_since(since);
+                return latencies.catch_up.record(caught_up);
+            }
             self.second.deliver.record(response);
             latencies.deliver.record(response);
             if let Some(service) = service {
@@ -485,11 +588,11 @@ impl Engine {
     /// A device got a reply. Says which command is to be given again later.
     fn reply(&mut self, device: usize, reply: &Reply) -> Option<PutOff> {
         match (&reply.to, &reply.outcome) {
-            (ReplyTo::Request(_), Outcome::Opened { head, .. }) => {
-                self.seats[device].opens = false;
-                if let Some(opened) = self.opened.get_mut((device - self.base) / 2) {
-                    *opened = Some(*head);
-                }
+            (ReplyTo::Request(request), outcome) if request.0 >= opening::REQUESTS => {
+                self.edit_answered(device, *request, outcome)
+            }
+            (ReplyTo::Request(request), Outcome::Opened { head, .. }) => {
+                self.opened(device, *request, *head);
                 None
             }
             (ReplyTo::Request(_), Outcome::Rejected(rejection)) if is_throttled(rejection) => {
@@ -499,7 +602,10 @@ impl Engine {
                 let order = self.seats[device].answered(*client_seq)?;
                 let now = Instant::now();
                 if let Some(seen) = self.ledger.accepted(&order.label, seq.get(), now) {
-                    self.count(&seen, now);
+                    self.count(&seen, None, now);
+                    if seen.finished {
+                        self.finished(self.ledger.place(&order.label));
+                    }
                 }
                 None
             }
@@ -562,10 +668,8 @@ impl Engine {
     /// Gives a command again.
     fn again(&mut self, device: usize, command: Command) {
         match command {
-            Command::Open => {
-                self.seats[device].asked = false;
-                self.seats[device].wake();
-            }
+            Command::Open => self.ask_again(device),
+            Command::Edit(request) => self.set_asked(device, request, false),
             Command::Send(order, phase) => {
                 let (pair, side) = (self.ledger.place(&order.label), order.label.side);
                 self.waiting -= 1;
@@ -581,37 +685,20 @@ impl Engine {
 
     // What the phases ask.
 
-    /// Asks for every pair's conversation, once.
-    fn open_conversations(&mut self) {
-        for pair in 0..self.pairs {
-            if self.opened[pair].is_none() {
-                let seat = &mut self.seats[self.base + 2 * pair];
-                seat.opens = true;
-                seat.wake();
-            }
-        }
+    /// What the device wants of its conversation is to be asked for once more.
+    fn ask_again(&mut self, device: usize) {
+        self.seats[device].asked = false;
+        self.seats[device].wake();
     }
 
-    /// Whether all conversations are there; then the ledger is ready.
-    fn conversations_are_open(&mut self) -> bool {
-        if self.ledger_is_ready {
-            return true;
-        }
-        if self.opened.iter().any(Option::is_none) {
-            return false;
-        }
-        for (pair, head) in self.opened.iter().enumerate() {
-            let users = [self.users[2 * pair], self.users[2 * pair + 1]];
-            self.ledger
-                .add_pair(users, head.flatten().map_or(0, Seq::get));
-        }
-        self.ledger_is_ready = true;
-        true
-    }
-
-    /// Whether every message has been seen by both of its users, or refused for good.
+    /// Whether every message has been seen by all of its conversation, or refused for good, and every file fetched.
     fn settled(&self) -> bool {
-        self.ledger.settled() && self.waiting == 0
+        self.ledger.settled() && self.waiting == 0 && self.downloads_under_way == 0
+    }
+
+    /// What is under way: messages, notes, edits, and files.
+    fn under_way(&self) -> u64 {
+        self.ledger.under_way() + self.waiting + self.downloads_under_way
     }
 
     /// The verdicts so far.

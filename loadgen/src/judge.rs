@@ -36,6 +36,14 @@ pub(crate) fn judge(measured: &mut Measurement) {
             ));
         }
     }
+    let under_way = measured.totals.under_way_at_stop;
+    if under_way > 0 && !measured.interrupted {
+        measured.invalid.push(format!(
+            "{under_way} messages, edits or files were still under way {:.0} s after the last phase, when the run stopped \
+             waiting: none of them is lost, and the gateway was not done; lower --rate, or give the last drain more time",
+            measured.overtime_seconds
+        ));
+    }
     if measured.interrupted {
         // Somebody wanted an early end; what was measured until then stands.
         return;
@@ -128,6 +136,18 @@ mod tests {
         measured.phases.push(phase);
         judge(&mut measured);
         measured.invalid
+    }
+
+    #[test]
+    fn what_was_still_under_way_makes_a_run_invalid_unless_somebody_ended_it() {
+        let mut measured = crate::measure::empty();
+        measured.totals.under_way_at_stop = 3;
+        let mut interrupted = measured.clone();
+        interrupted.interrupted = true;
+        judge(&mut measured);
+        assert!(measured.invalid[0].starts_with("3 messages, edits or files"));
+        judge(&mut interrupted);
+        assert!(interrupted.invalid.is_empty());
     }
 
     #[test]

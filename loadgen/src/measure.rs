@@ -48,6 +48,37 @@ pub(crate) struct Measurement {
     pub(crate) missing: u64,
     /// Somebody ended the run before its time; it says what was measured until then.
     pub(crate) interrupted: bool,
+    /// How the wait for what was under way ended.
+    pub(crate) drain_end: DrainEnd,
+    /// How long that wait took after the end of the last phase, in seconds.
+    pub(crate) overtime_seconds: f64,
+}
+
+/// How the wait for what was under way at the end of a run ended. Ascending: of several processes the last one counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DrainEnd {
+    /// Everything had come.
+    #[default]
+    Settled,
+    /// Everybody was connected, and nothing came for a while.
+    Still,
+    /// Its time was over, and something still came, or somebody was not connected.
+    Limit,
+    /// Somebody ended the run.
+    Interrupted,
+}
+
+impl DrainEnd {
+    /// For a reader.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::Still => "still: nothing came any more",
+            Self::Limit => "limit: the wait was over",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 impl Measurement {
@@ -70,6 +101,9 @@ pub(crate) struct ScenarioInfo {
     pub(crate) connections: u64,
     /// Pairs of users that talk.
     pub(crate) pairs: u64,
+    /// Groups.
+    #[serde(default)]
+    pub(crate) groups: u64,
     /// Generator processes.
     pub(crate) processes: u64,
     /// The whole scenario as TOML; with the seed it repeats the run.
@@ -156,7 +190,7 @@ pub(crate) struct PhaseResult {
     pub(crate) number: usize,
     /// As the scenario calls it, or its kind.
     pub(crate) name: String,
-    /// `ramp`, `hold`, `rate`, `storm`, `migrate`, `slow_reader`, `drain`.
+    /// `ramp`, `open`, `hold`, `rate`, `storm`, `migrate`, `slow_reader`, `drain`.
     pub(crate) kind: String,
     /// When it began, in seconds since the run began.
     pub(crate) began_seconds: f64,
@@ -256,6 +290,9 @@ pub(crate) struct Latencies {
     pub(crate) login: Histogram,
     /// From the loss of a connection to WELCOME on the next one (`reconnect`).
     pub(crate) reconnect: Histogram,
+    /// Of messages that were due before a device came in by plan: from its WELCOME to when it had read them (`catch_up`).
+    #[serde(default)]
+    pub(crate) catch_up: Histogram,
 }
 
 impl Latencies {
@@ -268,10 +305,11 @@ impl Latencies {
         self.lag.merge(&other.lag);
         self.login.merge(&other.login);
         self.reconnect.merge(&other.reconnect);
+        self.catch_up.merge(&other.catch_up);
     }
 
     /// Name and distribution of each, in the order in which a report shows them.
-    pub(crate) fn each(&self) -> [(&'static str, &Histogram); 7] {
+    pub(crate) fn each(&self) -> [(&'static str, &Histogram); 8] {
         [
             ("deliver", &self.deliver),
             ("ack", &self.ack),
@@ -280,6 +318,7 @@ impl Latencies {
             ("lag", &self.lag),
             ("login", &self.login),
             ("reconnect", &self.reconnect),
+            ("catch_up", &self.catch_up),
         ]
     }
 }
@@ -340,21 +379,22 @@ impl MigrationResult {
 pub(crate) struct Verdicts {
     /// Sent, never acked and never seen by the receiver.
     pub(crate) lost: u64,
-    /// Acked and not seen by every member, the sender's own inbox included: the worst of all.
+    /// Acked and not seen by every member, the sender's own inbox included: the worst of all. So are edits that were done, notes
+    /// of who joined, and files that were confirmed and cannot be fetched.
     pub(crate) acked_but_lost: u64,
     /// Seen by the receiver and never acked.
     pub(crate) unacked: u64,
     /// Shown twice to one member, repeats on the wire that the inbox number gives away left out.
     pub(crate) duplicated: u64,
-    /// Seen after a later one.
+    /// Seen after a later one; or a receipt went back.
     pub(crate) reordered: u64,
     /// Two members saw different messages at one place, or an ack named another place.
     pub(crate) disagreed: u64,
     /// Seen by somebody whom it was not for.
     pub(crate) misdelivered: u64,
-    /// Text, id or sender are not those that were sent.
+    /// Text, id or sender are not those that were sent; or bytes of a file.
     pub(crate) corrupted: u64,
-    /// Nobody sent it, or it had been refused.
+    /// Nobody sent it, or it had been refused; or a receipt of what nobody has said.
     pub(crate) ghosts: u64,
     /// Refused by the gateway for good.
     pub(crate) rejected: u64,
@@ -433,6 +473,55 @@ pub(crate) struct Totals {
     /// Of them, those that were taken for lost, and whose frames were sent again.
     #[serde(default)]
     pub(crate) packets_lost: u64,
+    /// Messages, notes, edits and files that were still under way when the run stopped waiting, proven: the generator had not sent them
+    /// yet, or the history has them and whoever lacks them was still being sent events or was away. Not lost; the run is invalid.
+    #[serde(default)]
+    pub(crate) under_way_at_stop: u64,
+    /// Groups that were made.
+    #[serde(default)]
+    pub(crate) groups: u64,
+    /// Members who joined them.
+    #[serde(default)]
+    pub(crate) joined: u64,
+    /// Notes of groups that members were shown: who made it, who joined.
+    #[serde(default)]
+    pub(crate) notes: u64,
+    /// Notices of pulled groups.
+    #[serde(default)]
+    pub(crate) notices: u64,
+    /// Of them, those that only said that others were dropped.
+    #[serde(default)]
+    pub(crate) checks: u64,
+    /// Times a device went to read the history of its pulled group.
+    #[serde(default)]
+    pub(crate) pulls: u64,
+    /// Pages of history that they read.
+    #[serde(default)]
+    pub(crate) pages: u64,
+    /// Receipts that devices sent, each with the latest positions.
+    #[serde(default)]
+    pub(crate) receipts_sent: u64,
+    /// Receipts that devices were told of, their own included.
+    #[serde(default)]
+    pub(crate) receipts_seen: u64,
+    /// Edits that authors made.
+    #[serde(default)]
+    pub(crate) edits: u64,
+    /// Edits that members were told of and found right, authors included.
+    #[serde(default)]
+    pub(crate) edits_seen: u64,
+    /// Files brought.
+    #[serde(default)]
+    pub(crate) uploads: u64,
+    /// Bytes of them.
+    #[serde(default)]
+    pub(crate) uploaded_bytes: u64,
+    /// Files fetched and found right.
+    #[serde(default)]
+    pub(crate) downloads: u64,
+    /// Bytes of them.
+    #[serde(default)]
+    pub(crate) downloaded_bytes: u64,
 }
 
 impl Totals {
@@ -451,6 +540,22 @@ impl Totals {
         self.earlier += other.earlier;
         self.packets_sent += other.packets_sent;
         self.packets_lost += other.packets_lost;
+        self.under_way_at_stop += other.under_way_at_stop;
+        self.groups += other.groups;
+        self.joined += other.joined;
+        self.notes += other.notes;
+        self.notices += other.notices;
+        self.checks += other.checks;
+        self.pulls += other.pulls;
+        self.pages += other.pages;
+        self.receipts_sent += other.receipts_sent;
+        self.receipts_seen += other.receipts_seen;
+        self.edits += other.edits;
+        self.edits_seen += other.edits_seen;
+        self.uploads += other.uploads;
+        self.uploaded_bytes += other.uploaded_bytes;
+        self.downloads += other.downloads;
+        self.downloaded_bytes += other.downloaded_bytes;
     }
 }
 
@@ -701,6 +806,8 @@ pub(crate) fn empty() -> Measurement {
         invalid: Vec::new(),
         missing: 0,
         interrupted: false,
+        drain_end: DrainEnd::Settled,
+        overtime_seconds: 0.0,
     }
 }
 

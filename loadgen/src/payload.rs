@@ -24,9 +24,45 @@ pub(crate) struct Label {
     pub(crate) counter: u64,
 }
 
+/// What a text says beside which message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tag {
+    /// Nothing.
+    None,
+    /// Its author has changed it.
+    Edited,
+    /// It came with the file whose hash begins so.
+    File([u8; 8]),
+}
+
+impl Tag {
+    fn write(self, text: &mut String) {
+        use std::fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = match self {
+            Self::None => Ok(()),
+            Self::Edited => write!(text, "edited "),
+            Self::File(hash) => write!(text, "file:{:016x} ", u64::from_be_bytes(hash)),
+        };
+    }
+
+    /// What a text says that [`Label::text`] made; [`None`](Self::None) for any other.
+    pub(crate) fn read(text: &str) -> Self {
+        let word = text.split(' ').nth(5).unwrap_or_default();
+        if word == "edited" {
+            return Self::Edited;
+        }
+        let digits = word.strip_prefix("file:");
+        match digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()) {
+            Some(hash) => Self::File(hash.to_be_bytes()),
+            None => Self::None,
+        }
+    }
+}
+
 impl Label {
-    /// The text, filled up to `bytes`.
-    pub(crate) fn text(&self, bytes: usize) -> String {
+    /// The text, filled up to `bytes`. A tag may make it longer.
+    pub(crate) fn text(&self, bytes: usize, tag: Tag) -> String {
         use std::fmt::Write as _;
         let mut text = String::with_capacity(bytes.max(TEXT_BYTES_MIN));
         // Writing to a String cannot fail.
@@ -35,6 +71,7 @@ impl Label {
             "{MARK} {:016x} {:08x} {:x} {:012x} ",
             self.run, self.pair, self.side, self.counter
         );
+        tag.write(&mut text);
         while text.len() + SUM_DIGITS < bytes {
             text.push('.');
         }
@@ -82,15 +119,17 @@ mod tests {
 
     #[test]
     fn a_text_has_the_size_asked_for_and_reads_back() {
-        let text = LABEL.text(120);
-        assert_eq!(text.len(), 120);
-        assert_eq!(Label::read(&text), Some(LABEL));
-        assert!(LABEL.text(0).len() <= TEXT_BYTES_MIN);
+        for tag in [Tag::None, Tag::Edited, Tag::File([0, 1, 2, 3, 4, 5, 6, 7])] {
+            let text = LABEL.text(120, tag);
+            assert_eq!(text.len(), 120);
+            assert_eq!((Label::read(&text), Tag::read(&text)), (Some(LABEL), tag));
+        }
+        assert!(LABEL.text(0, Tag::None).len() <= TEXT_BYTES_MIN);
     }
 
     #[test]
     fn any_changed_byte_is_noticed() {
-        let text = LABEL.text(80);
+        let text = LABEL.text(80, Tag::None);
         for at in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1;

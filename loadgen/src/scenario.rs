@@ -2,6 +2,7 @@
 
 mod builtin;
 mod change;
+mod graph;
 mod read;
 mod value;
 mod write;
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 pub(crate) use builtin::{NAMES, builtin};
 pub(crate) use change::Changes;
+pub(crate) use graph::Graph;
+use graph::Sizes;
 
 use crate::pacer::Arrival;
 
@@ -38,6 +41,8 @@ pub(crate) struct Scenario {
     pub(crate) populations: Vec<Population>,
     /// Who talks to whom.
     pub(crate) graph: Graph,
+    /// Receipts, edits and files.
+    pub(crate) extras: Extras,
     /// What the network does to datagrams, on both ways.
     pub(crate) network: Network,
     /// In their order. Always ends with a drain.
@@ -53,13 +58,28 @@ pub(crate) struct Population {
     pub(crate) clients: u64,
 }
 
-/// Direct conversations: pair `p` are devices `2p` and `2p + 1` of one population. Whoever is in no pair is idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Graph {
-    /// Number of the population that talks.
-    pub(crate) population: usize,
-    /// How many pairs of it.
-    pub(crate) pairs: u64,
+/// What goes on beside plain messages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Extras {
+    /// Share of those who talk that say what they have received and read.
+    pub(crate) receipts: f64,
+    /// Share of the messages that their authors edit once they have their place. In pushed conversations only.
+    pub(crate) edits: f64,
+    /// Share of the messages that bring a file. In pushed conversations only.
+    pub(crate) media: f64,
+    /// Bytes of a file, both included.
+    pub(crate) media_bytes: (usize, usize),
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self {
+            receipts: 0.0,
+            edits: 0.0,
+            media: 0.0,
+            media_bytes: (4 << 10, 64 << 10),
+        }
+    }
 }
 
 /// A lossy network, in the socket layer of the generator: no privileges, both ways, everything from the seed.
@@ -105,6 +125,11 @@ pub(crate) enum Kind {
         /// Handshakes under way at once.
         handshakes: usize,
     },
+    /// Conversations are opened, groups made and joined. Who is away comes for it and leaves again, a few at a time.
+    Open {
+        /// Devices that are there for it at once.
+        handshakes: usize,
+    },
     /// Nothing but what goes on anyway.
     Hold,
     /// Messages.
@@ -134,6 +159,7 @@ impl Kind {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Ramp { .. } => "ramp",
+            Self::Open { .. } => "open",
             Self::Hold => "hold",
             Self::Rate => "rate",
             Self::Storm(_) => "storm",

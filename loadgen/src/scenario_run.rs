@@ -27,7 +27,8 @@ const PROCESSES_MAX: i64 = coordinator::PROCESSES_MAX as i64;
 /// Exit code 0: all is well. 1: a gate was missed. 2: a message was lost, doubled, reordered or changed, or the run was invalid.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
-    /// A name (smoke, idle-100k, direct-messages, reconnect-storm, migrate, backlog, mixed-100k, loss) or a file that ends in .toml
+    /// A name (smoke, idle-100k, direct-messages, reconnect-storm, migrate, backlog, mixed-100k, groups,
+    /// big-group, loss) or a file that ends in .toml
     #[arg(default_value = NAMES[0])]
     scenario: String,
     #[command(flatten)]

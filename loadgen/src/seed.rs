@@ -24,6 +24,16 @@ pub(crate) enum Purpose {
     Network = 7,
     /// The seed of one of several generator processes.
     Process = 8,
+    /// How many members a group has.
+    GroupSize = 9,
+    /// Whether a message goes to a pair or to a group, and which member's group that is.
+    Group = 10,
+    /// Whether a message is edited.
+    Edit = 11,
+    /// Whether a message brings a file, how large it is, and what is in it.
+    Media = 12,
+    /// Whether somebody sends receipts.
+    Receipts = 13,
 }
 
 /// A seed.

@@ -1,15 +1,22 @@
 //! The ledger of a run: what was sent, what each member saw, and the verdict on every difference.
 
 mod conversation;
+mod edits;
+#[cfg(test)]
+mod group_tests;
+mod last;
+mod notes;
 
 use std::time::Instant;
 
 use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, MessageId, UserId};
 
-use self::conversation::{Conversation, Member, Seen};
+use self::conversation::{Conversation, Member, Seen, What};
+use self::edits::Edits;
+pub(crate) use self::last::{Reckoning, Stopped};
 use crate::measure::Verdicts;
-use crate::payload::Label;
+use crate::payload::{Label, Tag};
 
 /// What an observation means to the one who drives the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +37,21 @@ pub(crate) struct Observation {
     pub(crate) phase: Option<u16>,
 }
 
+/// How a member comes to see a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As an event of its inbox: to the sender that is the ack.
+    Event,
+    /// By a notice or from the history: the sender has to be answered as well.
+    Read,
+}
+
 /// Names the messages of one generator process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RunId {
     /// Random, the same in all processes of a run.
     pub(crate) number: u64,
-    /// Pairs of the processes before this one: a message that strays to another process is known for what it is.
+    /// Conversations of the processes before this one: a message that strays to another process is known for what it is.
     pub(crate) first_pair: u32,
 }
 
@@ -46,6 +62,9 @@ pub(crate) struct Ledger {
     conversations: Vec<Conversation>,
     verdicts: Verdicts,
     under_way: u64,
+    /// Notes of open groups, counted once for each member that has not seen them.
+    notes_under_way: u64,
+    edits: Edits,
 }
 
 impl Ledger {
@@ -56,18 +75,36 @@ impl Ledger {
             conversations: Vec::new(),
             verdicts: Verdicts::default(),
             under_way: 0,
+            notes_under_way: 0,
+            edits: Edits::default(),
         }
     }
 
-    /// Adds a conversation whose last message is `head` (0: none). Its number is the count of those before it; its members, at
-    /// most 256, are numbered in their order.
-    pub(crate) fn add(&mut self, id: ConversationId, users: &[UserId], head: u64) {
-        self.conversations.push(Conversation::new(id, users, head));
+    /// Adds a conversation that is not open yet. Its number is the count of those before it; its members are numbered in
+    /// their order.
+    pub(crate) fn add(&mut self, id: ConversationId, users: &[UserId]) {
+        self.conversations.push(Conversation::new(id, users));
     }
 
-    /// Adds the direct conversation of two users.
-    pub(crate) fn add_pair(&mut self, users: [UserId; 2], head: u64) {
-        self.add(ConversationId::direct(&users[0], &users[1]), &users, head);
+    /// A conversation is open, and all its members have to see what comes after `head` (0: everything).
+    pub(crate) fn open(&mut self, conversation: usize, head: u64) {
+        self.conversations[conversation].begin_above(head, false);
+    }
+
+    /// The last seq that this member has seen everything up to, as far as it was shown anything.
+    pub(crate) fn seen_up_to(&self, conversation: usize, member: usize) -> u64 {
+        let seqs = &self.conversations[conversation].members[member].seqs;
+        seqs.next().saturating_sub(1)
+    }
+
+    /// Whether the conversation's messages are read from the history.
+    pub(crate) fn is_pulled(&self, conversation: usize) -> bool {
+        self.conversations[conversation].pulled
+    }
+
+    /// Whether what is at this seq of a conversation is of the time before it was open.
+    pub(crate) fn is_of_opening(&self, conversation: usize, seq: u64) -> bool {
+        self.conversations[conversation].is_of_opening(seq)
     }
 
     /// The pair's conversation.
@@ -150,7 +187,7 @@ impl Ledger {
         }
     }
 
-    /// Somebody without a conversation got a message.
+    /// Somebody who is not a member of its conversation got something.
     pub(crate) fn misdelivered(&mut self) {
         self.verdicts.misdelivered += 1;
     }
@@ -158,6 +195,21 @@ impl Ledger {
     /// Somebody got a message of which nobody knows.
     pub(crate) fn ghost(&mut self) {
         self.verdicts.ghosts += 1;
+    }
+
+    /// Somebody was told of a position below one that was told before.
+    pub(crate) fn went_back(&mut self) {
+        self.verdicts.reordered += 1;
+    }
+
+    /// A file came with other bytes than those that were sent.
+    pub(crate) fn file_corrupted(&mut self) {
+        self.verdicts.corrupted += 1;
+    }
+
+    /// A file that was confirmed could not be fetched.
+    pub(crate) fn file_lost(&mut self) {
+        self.verdicts.acked_but_lost += 1;
     }
 
     /// Somebody was shown a message too late after coming back.
@@ -197,7 +249,7 @@ impl Ledger {
         }
     }
 
-    /// A reply said that the message has this seq: an ack. The sender's own event must still come.
+    /// A reply said that the message has this seq: an ack. The sender must still see it.
     pub(crate) fn accepted(
         &mut self,
         label: &Label,
@@ -205,22 +257,38 @@ impl Ledger {
         now: Instant,
     ) -> Option<Observation> {
         let sender = self.sender(label);
-        let progress = sender.progress(label.counter)?;
+        let progress = sender.progress(label.counter).filter(|it| !it.done())?;
         progress.accepted = Some(seq);
+        let disagrees = progress.own && progress.seq.is_some_and(|seen| seen != seq);
         let is_ack = progress.acked.is_none();
         progress.acked.get_or_insert(now);
-        Some(Observation {
+        let observation = Observation {
             is_ack,
+            finished: progress.done(),
             ..progress.observation()
-        })
+        };
+        sender.sweep();
+        self.verdicts.disagreed += u64::from(disagrees);
+        self.under_way -= u64::from(observation.finished);
+        Some(observation)
     }
 
-    /// Member `observer` of `pair` got `message`. `None`: a fault that makes it none of the measured ones.
+    /// Whether the message has a file, and if so, that it is the one that the text names.
+    fn is_whole(message: &Message) -> bool {
+        let files = message.content.attachments();
+        match Tag::read(message.content.text()) {
+            Tag::None | Tag::Edited => files.is_empty(),
+            Tag::File(hash) => matches!(files, [file] if file.hash[..8] == hash),
+        }
+    }
+
+    /// Member `observer` of a conversation got `message`. `None`: a fault that makes it none of the measured ones.
     pub(crate) fn observe(
         &mut self,
         pair: usize,
-        observer: u8,
+        observer: usize,
         message: &Message,
+        way: Way,
         now: Instant,
     ) -> Option<Observation> {
         let Some(label) = Label::read(message.content.text()) else {
@@ -242,11 +310,14 @@ impl Ledger {
             return None;
         }
         let sender = this.members[usize::from(label.side)].user;
-        if message.from != sender || message.id != Self::message_id(&label) {
+        if message.from != sender
+            || message.id != Self::message_id(&label)
+            || !Self::is_whole(message)
+        {
             self.corrupted(pair, &label);
             return None;
         }
-        let member = &mut this.members[usize::from(observer)];
+        let member = &mut this.members[observer];
         let (by_seq, by_counter) = member.see(message.seq.get(), label.side, label.counter);
         if by_seq == Seen::Again || by_counter == Seen::Again {
             self.verdicts.duplicated += 1;
@@ -261,45 +332,52 @@ impl Ledger {
         if by_seq == Seen::Late || by_counter == Seen::Late {
             self.verdicts.reordered += 1;
         }
-        if !this.agree(message.seq.get(), (label.side, label.counter)) {
+        let what = What::Message {
+            sender: label.side,
+            counter: label.counter,
+        };
+        if !this.agree(message.seq.get(), what) {
             self.verdicts.disagreed += 1;
         }
-        self.progress(&label, observer == label.side, message.seq.get(), now)
+        let by_sender = observer == usize::from(label.side);
+        self.progress(&label, by_sender.then_some(way), message.seq.get(), now)
     }
 
-    /// Notes that the sender or the receiver of a message has seen it.
+    /// Notes that the sender, in this way, or (`None`) a receiver of a message has seen it.
     fn progress(
         &mut self,
         label: &Label,
-        by_sender: bool,
+        by_sender: Option<Way>,
         seq: u64,
         now: Instant,
     ) -> Option<Observation> {
-        let place = self.place(label);
-        let sender = &mut self.conversations[place].members[usize::from(label.side)];
+        let sender = self.sender(label);
         let progress = sender.progress(label.counter)?;
-        let is_ack = by_sender && progress.acked.is_none();
+        let is_ack = by_sender == Some(Way::Event) && progress.acked.is_none();
+        progress.seq.get_or_insert(seq);
+        let mut disagrees = false;
         match by_sender {
-            true => {
+            Some(_) => {
                 progress.own = true;
-                progress.acked.get_or_insert(now);
-                if progress.accepted.is_some_and(|accepted| accepted != seq) {
-                    self.verdicts.disagreed += 1;
+                if is_ack {
+                    progress.acked = Some(now);
                 }
+                disagrees = progress.accepted.is_some_and(|accepted| accepted != seq);
             }
-            false => {
+            None => {
                 progress.delivered = true;
                 progress.expected = progress.expected.saturating_sub(1);
             }
         }
         let observation = Observation {
             is_ack,
-            is_delivery: !by_sender,
+            is_delivery: by_sender.is_none(),
             finished: progress.done(),
             ..progress.observation()
         };
-        self.under_way -= u64::from(observation.finished);
         sender.sweep();
+        self.verdicts.disagreed += u64::from(disagrees);
+        self.under_way -= u64::from(observation.finished);
         Some(observation)
     }
 
@@ -308,46 +386,26 @@ impl Ledger {
         self.run
     }
 
-    /// Whether every message sent was acked and delivered, or refused.
+    /// Whether every message sent was acked and seen by all, or refused, and so with notes and edits.
     pub(crate) fn settled(&self) -> bool {
-        self.under_way == 0
+        self.under_way() == 0
     }
 
-    /// Messages sent that not all have seen yet.
+    /// Messages, notes and edits that not all have seen yet.
     pub(crate) fn under_way(&self) -> u64 {
-        self.under_way
+        self.under_way + self.notes_under_way + self.edits.len()
     }
 
     /// The verdicts so far; what is missing is not among them yet.
     pub(crate) fn verdicts(&self) -> &Verdicts {
         &self.verdicts
     }
-
-    /// Reconciles: what is still missing now is lost.
-    pub(crate) fn finish(mut self) -> Verdicts {
-        for conversation in &self.conversations {
-            for sender in &conversation.members {
-                for progress in &sender.in_flight {
-                    if progress.done() || progress.corrupted {
-                        continue;
-                    }
-                    match (progress.acked.is_some(), progress.delivered) {
-                        (true, _) => self.verdicts.acked_but_lost += 1,
-                        (false, true) => self.verdicts.unacked += 1,
-                        (false, false) => self.verdicts.lost += 1,
-                    }
-                }
-            }
-        }
-        self.verdicts
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use quipu_protocol::id::{ClientSeq, DeviceId, Seq, TimestampMs};
-
     use quipu_protocol::event::Content;
+    use quipu_protocol::id::{ClientSeq, DeviceId, Seq, TimestampMs};
 
     use super::*;
 
@@ -364,9 +422,31 @@ mod tests {
             number: RUN,
             first_pair: FIRST,
         });
-        ledger.add_pair(users(0), 0);
-        ledger.add_pair(users(1), 0);
+        for pair in 0..2 {
+            let users = users(pair);
+            ledger.add(ConversationId::direct(&users[0], &users[1]), &users);
+            ledger.open(pair, 0);
+        }
         ledger
+    }
+
+    /// Everybody was connected, and nothing more came.
+    fn finish(ledger: Ledger) -> Verdicts {
+        let reckoning = ledger.finish(&Stopped {
+            arriving: false,
+            is_there: &|_, _| true,
+        });
+        assert_eq!(reckoning.under_way, 0);
+        reckoning.verdicts
+    }
+
+    fn see(
+        ledger: &mut Ledger,
+        conversation: usize,
+        observer: usize,
+        message: &Message,
+    ) -> Option<Observation> {
+        ledger.observe(conversation, observer, message, Way::Event, Instant::now())
     }
 
     fn message(label: &Label, seq: u64) -> Message {
@@ -380,7 +460,7 @@ mod tests {
             client_seq: ClientSeq::FIRST,
             to: Some(users[usize::from(1 - label.side)]),
             sent_at: TimestampMs(0),
-            content: Content::Text(label.text(120)),
+            content: Content::Text(label.text(120, Tag::None)),
             state: None,
         }
     }
@@ -391,7 +471,9 @@ mod tests {
     }
 
     fn send(ledger: &mut Ledger, side: u8) -> Label {
-        ledger.send(0, side, Instant::now(), Some(0))
+        let label = ledger.send(0, side, Instant::now(), Some(0));
+        ledger.written(&label, Instant::now());
+        label
     }
 
     fn verdicts(change: impl FnOnce(&mut Verdicts)) -> Verdicts {
@@ -405,13 +487,9 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 2);
         for (label, seq) in labels.iter().zip(1..) {
-            let ack = ledger
-                .observe(0, 0, &message(label, seq), Instant::now())
-                .unwrap();
+            let ack = see(&mut ledger, 0, 0, &message(label, seq)).unwrap();
             assert!(ack.is_ack && !ack.finished);
-            let delivery = ledger
-                .observe(0, 1, &message(label, seq), Instant::now())
-                .unwrap();
+            let delivery = see(&mut ledger, 0, 1, &message(label, seq)).unwrap();
             assert!(
                 !delivery.is_ack
                     && delivery.finished
@@ -420,7 +498,7 @@ mod tests {
             );
         }
         assert!(ledger.settled());
-        assert!(ledger.finish().clean());
+        assert!(finish(ledger).clean());
     }
 
     #[test]
@@ -428,26 +506,22 @@ mod tests {
         let mut ledger = ledger();
         let (first, second) = (send(&mut ledger, 0), send(&mut ledger, 1));
         for observer in [0, 1] {
-            ledger
-                .observe(0, observer, &message(&second, 1), Instant::now())
-                .unwrap();
-            ledger
-                .observe(0, observer, &message(&first, 2), Instant::now())
-                .unwrap();
+            see(&mut ledger, 0, observer, &message(&second, 1)).unwrap();
+            see(&mut ledger, 0, observer, &message(&first, 2)).unwrap();
         }
         assert!(ledger.settled());
-        assert!(ledger.finish().clean());
+        assert!(finish(ledger).clean());
     }
 
     #[test]
     fn lost_with_and_without_an_ack() {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 3);
-        ledger.observe(0, 0, &message(&labels[0], 1), Instant::now());
-        ledger.observe(0, 1, &message(&labels[1], 2), Instant::now());
+        see(&mut ledger, 0, 0, &message(&labels[0], 1));
+        see(&mut ledger, 0, 1, &message(&labels[1], 2));
         assert!(!ledger.settled());
         assert_eq!(
-            ledger.finish(),
+            finish(ledger),
             verdicts(|v| {
                 v.acked_but_lost = 1;
                 v.unacked = 1;
@@ -461,11 +535,11 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 1);
         for observer in [0, 1] {
-            ledger.observe(0, observer, &message(&labels[0], 1), Instant::now());
+            see(&mut ledger, 0, observer, &message(&labels[0], 1));
         }
-        ledger.observe(0, 1, &message(&labels[0], 1), Instant::now());
-        ledger.observe(0, 1, &message(&labels[0], 2), Instant::now());
-        assert_eq!(ledger.finish(), verdicts(|v| v.duplicated = 2));
+        see(&mut ledger, 0, 1, &message(&labels[0], 1));
+        see(&mut ledger, 0, 1, &message(&labels[0], 2));
+        assert_eq!(finish(ledger), verdicts(|v| v.duplicated = 2));
     }
 
     #[test]
@@ -475,7 +549,8 @@ mod tests {
             .collect();
         let id = ConversationId::direct(&users[0], &users[1]);
         let mut ledger = Ledger::new(RunId::default());
-        ledger.add(id, &users, 0);
+        ledger.add(id, &users);
+        ledger.open(0, 0);
         let labels: Vec<Label> = (0..2)
             .map(|_| ledger.send(0, 3, Instant::now(), None))
             .collect();
@@ -491,25 +566,22 @@ mod tests {
             id: Ledger::message_id(label),
             from: users[3],
             to: None,
-            content: Content::Text(label.text(120)),
+            content: Content::Text(label.text(120, Tag::None)),
             ..message(&of_a_pair, seq)
         };
-        let now = Instant::now();
         for observer in [3, 0, 2, 1] {
-            let first = ledger
-                .observe(0, observer, &seen(&labels[0], 1), now)
-                .unwrap();
+            let first = see(&mut ledger, 0, observer, &seen(&labels[0], 1)).unwrap();
             assert_eq!(first.is_ack, observer == 3);
             assert_eq!(first.finished, observer == 1);
         }
         // One of them sees it twice, and one of them never sees the second message.
-        ledger.observe(0, 0, &seen(&labels[0], 1), now);
+        see(&mut ledger, 0, 0, &seen(&labels[0], 1));
         for observer in [3, 0, 2] {
-            ledger.observe(0, observer, &seen(&labels[1], 2), now);
+            see(&mut ledger, 0, observer, &seen(&labels[1], 2));
         }
         assert_eq!(ledger.under_way(), 1);
         assert_eq!(
-            ledger.finish(),
+            finish(ledger),
             verdicts(|v| {
                 v.duplicated = 1;
                 v.acked_but_lost = 1;
@@ -522,23 +594,23 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 2);
         for at in [0, 1] {
-            ledger.observe(0, 0, &message(&labels[at], at as u64 + 1), Instant::now());
+            see(&mut ledger, 0, 0, &message(&labels[at], at as u64 + 1));
         }
         for at in [1, 0] {
-            ledger.observe(0, 1, &message(&labels[at], at as u64 + 1), Instant::now());
+            see(&mut ledger, 0, 1, &message(&labels[at], at as u64 + 1));
         }
-        assert_eq!(ledger.finish(), verdicts(|v| v.reordered = 1));
+        assert_eq!(finish(ledger), verdicts(|v| v.reordered = 1));
     }
 
     #[test]
     fn two_members_see_different_orders() {
         let mut ledger = ledger();
         let (first, second) = (send(&mut ledger, 0), send(&mut ledger, 1));
-        ledger.observe(0, 0, &message(&first, 1), Instant::now());
-        ledger.observe(0, 0, &message(&second, 2), Instant::now());
-        ledger.observe(0, 1, &message(&second, 1), Instant::now());
-        ledger.observe(0, 1, &message(&first, 2), Instant::now());
-        assert_eq!(ledger.finish(), verdicts(|v| v.disagreed = 2));
+        see(&mut ledger, 0, 0, &message(&first, 1));
+        see(&mut ledger, 0, 0, &message(&second, 2));
+        see(&mut ledger, 0, 1, &message(&second, 1));
+        see(&mut ledger, 0, 1, &message(&first, 2));
+        assert_eq!(finish(ledger), verdicts(|v| v.disagreed = 2));
     }
 
     #[test]
@@ -548,23 +620,22 @@ mod tests {
         let now = Instant::now();
         assert!(ledger.accepted(&labels[0], 1, now).unwrap().is_ack);
         assert!(!ledger.accepted(&labels[0], 1, now).unwrap().is_ack);
-        let own = ledger.observe(0, 0, &message(&labels[0], 1), now).unwrap();
+        let own = see(&mut ledger, 0, 0, &message(&labels[0], 1)).unwrap();
         assert!(!own.is_ack && !own.finished);
         assert!(
-            ledger
-                .observe(0, 1, &message(&labels[0], 1), now)
+            see(&mut ledger, 0, 1, &message(&labels[0], 1))
                 .unwrap()
                 .finished
         );
         // Another place than the ack had named, then an ack that nothing follows.
         ledger.accepted(&labels[1], 9, now);
         for observer in [0, 1] {
-            ledger.observe(0, observer, &message(&labels[1], 2), now);
+            see(&mut ledger, 0, observer, &message(&labels[1], 2));
         }
         ledger.accepted(&labels[2], 3, now);
         assert_eq!(ledger.under_way(), 1);
         assert_eq!(
-            ledger.finish(),
+            finish(ledger),
             verdicts(|v| {
                 v.disagreed = 1;
                 v.acked_but_lost = 1;
@@ -579,10 +650,10 @@ mod tests {
         ledger.refused(&labels[0]);
         ledger.refused(&labels[1]);
         assert!(ledger.settled());
-        ledger.observe(0, 1, &message(&labels[1], 1), Instant::now());
+        see(&mut ledger, 0, 1, &message(&labels[1], 1));
         ledger.late();
         assert_eq!(
-            ledger.finish(),
+            finish(ledger),
             verdicts(|v| {
                 v.rejected = 2;
                 v.ghosts = 1;
@@ -597,20 +668,20 @@ mod tests {
         let labels = sent(&mut ledger, 3);
         for (label, seq) in labels.iter().zip(1..) {
             assert_eq!(Ledger::label_of(&Ledger::message_id(label)), *label);
-            ledger.observe(0, 0, &message(label, seq), Instant::now());
+            see(&mut ledger, 0, 0, &message(label, seq));
         }
         let mut text = message(&labels[0], 1);
         text.content = Content::Text("something else".to_owned());
-        ledger.observe(0, 1, &text, Instant::now());
+        see(&mut ledger, 0, 1, &text);
         let mut id = message(&labels[1], 2);
         id.id = MessageId([7; 16]);
-        ledger.observe(0, 1, &id, Instant::now());
+        see(&mut ledger, 0, 1, &id);
         let mut both = message(&labels[2], 3);
         both.id = MessageId([7; 16]);
         both.content = Content::Text("something else".to_owned());
-        ledger.observe(0, 1, &both, Instant::now());
+        see(&mut ledger, 0, 1, &both);
         assert_eq!(
-            ledger.finish(),
+            finish(ledger),
             verdicts(|v| {
                 v.corrupted = 3;
                 v.acked_but_lost = 1;
@@ -624,12 +695,12 @@ mod tests {
         let labels = sent(&mut ledger, 2);
         assert_eq!(ledger.withdraw(&labels[0]), Some(0));
         for observer in [0, 1] {
-            ledger.observe(0, observer, &message(&labels[1], 1), Instant::now());
+            see(&mut ledger, 0, observer, &message(&labels[1], 1));
         }
         assert!(ledger.settled());
         assert!(ledger.verdicts().clean());
-        ledger.observe(0, 1, &message(&labels[0], 2), Instant::now());
-        assert_eq!(ledger.finish(), verdicts(|v| v.ghosts = 1));
+        see(&mut ledger, 0, 1, &message(&labels[0], 2));
+        assert_eq!(finish(ledger), verdicts(|v| v.ghosts = 1));
     }
 
     #[test]
@@ -637,36 +708,36 @@ mod tests {
         let mut ledger = ledger();
         let labels = sent(&mut ledger, 1);
         let good = message(&labels[0], 1);
-        ledger.observe(1, 0, &good, Instant::now());
+        see(&mut ledger, 1, 0, &good);
         let of_another_process = Label {
             pair: FIRST - 1,
             ..labels[0]
         };
         let mut stray = good.clone();
-        stray.content = Content::Text(of_another_process.text(120));
-        ledger.observe(1, 0, &stray, Instant::now());
+        stray.content = Content::Text(of_another_process.text(120, Tag::None));
+        see(&mut ledger, 1, 0, &stray);
         let mut wrong_sender = good.clone();
         wrong_sender.from = users(0)[1];
-        ledger.observe(0, 1, &wrong_sender, Instant::now());
+        see(&mut ledger, 0, 1, &wrong_sender);
         let mut wrong_text = good.clone();
         wrong_text.content = Content::Text("something else".to_owned());
-        ledger.observe(0, 1, &wrong_text, Instant::now());
+        see(&mut ledger, 0, 1, &wrong_text);
         let unsent = Label {
             counter: 1,
             ..labels[0]
         };
-        ledger.observe(0, 1, &message(&unsent, 2), Instant::now());
+        see(&mut ledger, 0, 1, &message(&unsent, 2));
         let earlier_run = Label {
             run: RUN + 1,
             ..labels[0]
         };
-        ledger.observe(0, 1, &message(&earlier_run, 2), Instant::now());
+        see(&mut ledger, 0, 1, &message(&earlier_run, 2));
         ledger.rejected();
         for observer in [0, 1] {
-            ledger.observe(0, observer, &good, Instant::now());
+            see(&mut ledger, 0, observer, &good);
         }
         assert_eq!(
-            ledger.finish(),
+            finish(ledger),
             verdicts(|v| {
                 v.misdelivered = 2;
                 v.corrupted = 2;

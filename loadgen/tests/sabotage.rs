@@ -31,7 +31,32 @@ const STEADY: &str = r#"
     outstanding = 2
     [[phase]]
     kind = "drain"
-    for = "3s"
+    for = "4s"
+"#;
+
+/// Two groups of four; everybody edits what was said, and says what was read.
+const GROUPS: &str = r#"
+    name = "groups"
+    [[population]]
+    name = "people"
+    clients = 8
+    [graph]
+    kind = "groups"
+    size = 4
+    [traffic]
+    receipts = "100%"
+    edits = "50%"
+    [[phase]]
+    kind = "ramp"
+    for = "60s"
+    [[phase]]
+    kind = "rate"
+    for = "2s"
+    mode = "closed"
+    outstanding = 2
+    [[phase]]
+    kind = "drain"
+    for = "4s"
 "#;
 
 /// Half of the devices are away for a second, and the others write to them.
@@ -60,7 +85,7 @@ const AWAY: &str = r#"
 "#;
 
 /// A sabotage, and the verdict that it must bring, alone.
-const CASES: [(Sabotage, &str, Option<&str>); 14] = [
+const CASES: [(Sabotage, &str, Option<&str>); 21] = [
     (Sabotage::None, STEADY, None),
     (Sabotage::Busy, STEADY, None),
     (Sabotage::SwallowSend, STEADY, Some("lost")),
@@ -75,6 +100,13 @@ const CASES: [(Sabotage, &str, Option<&str>); 14] = [
     (Sabotage::Ghost, STEADY, Some("ghosts")),
     (Sabotage::Refuse, STEADY, Some("rejected")),
     (Sabotage::Late, AWAY, Some("late")),
+    (Sabotage::None, GROUPS, None),
+    (Sabotage::DropDelivery, GROUPS, Some("acked_but_lost")),
+    (Sabotage::Swap, GROUPS, Some("reordered")),
+    (Sabotage::Repeat, GROUPS, Some("duplicated")),
+    (Sabotage::DropNote, GROUPS, Some("acked_but_lost")),
+    (Sabotage::DropEdit, GROUPS, Some("acked_but_lost")),
+    (Sabotage::ForgeReceipt, GROUPS, Some("ghosts")),
 ];
 
 #[test]

@@ -199,6 +199,8 @@ impl Sum {
             }
         }
         let seconds = self.began.elapsed().as_secs_f64();
+        let drain_end = measured.iter().map(|one| one.drain_end).max();
+        let overtimes = measured.iter().map(|one| one.overtime_seconds);
         let mut whole = Measurement {
             scenario: self.info.clone(),
             environment: crate::measure::Environment {
@@ -216,6 +218,8 @@ impl Sum {
             invalid: lost,
             missing: measured.iter().map(|one| one.missing).sum(),
             interrupted,
+            drain_end: drain_end.unwrap_or_default(),
+            overtime_seconds: overtimes.fold(0.0, f64::max),
         };
         judge::judge(&mut whole);
         whole

@@ -82,9 +82,10 @@ pub(super) fn gone(world: &Rc<World>, device: usize, end: End) {
                 false
             }
         };
-        engine.gone(device, Instant::now(), asked)
+        let rests = matches!(end, End::Left(Leave::Rest));
+        engine.gone(device, Instant::now(), asked, rests)
     };
-    if !matches!(end, End::Left(Leave::End)) {
+    if !matches!(end, End::Left(Leave::End | Leave::Rest)) {
         bring_in(world, device, delay, None);
     }
 }

@@ -1,6 +1,7 @@
 //! Plays a scenario's phases one after the other, and makes the measurement of the run.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,13 @@ use tokio::sync::Semaphore;
 
 use super::sampler::{self, Look, MemoryPoints};
 use super::seat::{Leave, Line};
-use super::{BACKOFF, Counters, Engine, READ_BYTES, Sending, Weather, World, connect};
+use super::{
+    BACKOFF, Counters, Engine, READ_BYTES, Sending, Weather, World, connect, last, media, pull,
+};
 use crate::account::Account;
 use crate::conductor::Conductor;
 use crate::measure::{
-    Board, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo, StormResult, Verdicts,
+    Board, DrainEnd, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo, StormResult,
     merge_failures,
 };
 use crate::pacer::Pacer;
@@ -23,13 +26,13 @@ use crate::scenario::{How, Kind, Mode, Phase, Scenario, Storm};
 use crate::seed::{Purpose, Seed};
 use crate::stop::Stop;
 use crate::transport::ALPN_QUIPU;
-use crate::verify::{Ledger, RunId};
+use crate::verify::RunId;
 
 /// How often progress is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(20);
 /// Between two looks at the schedule; the timer is no finer.
 const PACE: Duration = Duration::from_millis(1);
-/// How long the conversations of all pairs may take to open.
+/// How long all conversations may take to open, where no phase of their own says so.
 const OPEN_MAX: Duration = Duration::from_secs(60);
 /// Without an event for so long, everything that is under way has come.
 const QUIET: Duration = Duration::from_millis(300);
@@ -88,6 +91,8 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
         )?,
         accounts,
         turns: Semaphore::new(connect::ATTEMPTS_AT_ONCE),
+        reads: Semaphore::new(pull::READS_AT_ONCE),
+        transfers: Semaphore::new(media::TRANSFERS_AT_ONCE),
         buffer: RefCell::new(vec![0; READ_BYTES].into()),
     });
     let stage = Stage {
@@ -112,10 +117,11 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
         stage.memory.clone(),
         conductor.clone(),
     ));
-    let played = stage.play().await;
+    let played = stage.play().await?;
+    let (end, overtime) = stage.overtime().await;
     sampler.abort();
     memory.abort();
-    let mut measurement = stage.finish(played?);
+    let mut measurement = stage.finish(played, end, overtime);
     stage.world.ports.close().await;
     // Now that the connections are over, their packets are counted.
     let engine = stage.engine();
@@ -157,6 +163,10 @@ impl Stage {
         engine.latencies.resize_with(number + 1, Default::default);
         engine.quiet &=
             matches!(phase.kind, Kind::Ramp { .. } | Kind::Hold) && phase.traffic.is_none();
+        if let Kind::Ramp { share, .. } = phase.kind {
+            let devices = (engine.seats.len() as f64 * share).ceil() as usize;
+            engine.expected = engine.expected.max(devices);
+        }
         drop(engine);
         self.board.update(|progress| {
             progress.phase = number;
@@ -167,7 +177,8 @@ impl Stage {
 
     async fn phase(&self, number: usize, phase: &Phase) -> anyhow::Result<PhaseResult> {
         if phase.traffic.is_some() {
-            self.open_conversations().await?;
+            let until = Instant::now() + OPEN_MAX;
+            self.open_conversations(until, 0).await?;
         }
         self.conductor.at_phase(number).await?;
         let (before, look) = (self.engine().counters, Look::now(self.pid.get()));
@@ -192,6 +203,7 @@ impl Stage {
                 let there = |engine: &mut Engine| engine.online >= devices as u64;
                 result.timed_out = !self.wait(end, there).await;
             }
+            Kind::Open { handshakes } => self.open_conversations(end, *handshakes).await?,
             Kind::Hold | Kind::Rate => self.wait_out(end).await,
             Kind::Storm(storm) => self.storm(number, storm, end, &mut result).await?,
             Kind::Migrate { fraction } => {
@@ -216,6 +228,7 @@ impl Stage {
         engine.pace(Some(end.min(Instant::now())));
         engine.sending = Sending::Nothing;
         drop(engine);
+        self.world.start_jobs();
         self.measure(&mut result, began, &before, &look);
         Ok(result)
     }
@@ -258,12 +271,14 @@ impl Stage {
             Mode::Closed { outstanding } => {
                 result.closed_loop = true;
                 engine.sending = Sending::Closed;
-                for pair in 0..engine.pairs {
+                for conversation in 0..engine.places.len() {
                     // An earlier phase may have left some under way.
-                    for _ in engine.unfinished[pair] as usize..outstanding {
-                        engine.start_turn(pair);
+                    for _ in engine.unfinished[conversation] as usize..outstanding {
+                        engine.start_turn(conversation);
                     }
                 }
+                drop(engine);
+                self.world.start_jobs();
                 return None;
             }
             Mode::Open { rates, arrival } => (rates, arrival),
@@ -279,14 +294,27 @@ impl Stage {
         Some(tokio::task::spawn_local(pace(self.world.clone())))
     }
 
-    async fn open_conversations(&self) -> anyhow::Result<()> {
+    /// Has all conversations opened. Up to `visitors` devices that are away come for it and leave when they have done it.
+    async fn open_conversations(&self, until: Instant, visitors: usize) -> anyhow::Result<()> {
         self.engine().open_conversations();
-        let until = Instant::now() + OPEN_MAX;
-        let open = self.wait(until, Engine::conversations_are_open).await;
+        let mut visiting = BTreeSet::new();
+        let open = loop {
+            let (open, come) = self.engine().visit(&mut visiting, visitors);
+            for device in come {
+                connect::bring_in(&self.world, device, Duration::ZERO, None);
+            }
+            let now = Instant::now();
+            if open || now >= until || self.stop.is_set() {
+                break open;
+            }
+            self.wait_out(until.min(now + LOOK)).await;
+        };
         anyhow::ensure!(
             open || self.stop.is_set(),
-            "not all conversations could be opened within {} s; see the failures",
-            OPEN_MAX.as_secs()
+            "{} of {} conversations could not be opened in time: {:?}",
+            self.engine().unopened,
+            self.engine().places.len(),
+            self.engine().failures
         );
         Ok(())
     }
@@ -438,7 +466,7 @@ impl Stage {
         self.wait_out(end).await;
     }
 
-    /// Waits until every message has been seen by both of its users and everybody is there. False: time is over.
+    /// Waits until every message has been seen by all whom it is for and everybody is there. False: time is over.
     async fn drain(&self, end: Instant) -> bool {
         let done = |engine: &mut Engine| engine.settled() && engine.all_online();
         if !self.stop.is_set() {
@@ -449,6 +477,29 @@ impl Stage {
             tokio::time::sleep(LOOK).await;
         }
         done(&mut self.engine())
+    }
+
+    /// After the last phase: waits for what is under way as long as something arrives, and looks up what did not come. Says
+    /// how the wait ended, and after how many seconds.
+    async fn overtime(&self) -> (DrainEnd, f64) {
+        let began = Instant::now();
+        let end = loop {
+            let now = self
+                .engine()
+                .drain_end(began + last::OVERTIME_MAX, self.stop.is_set());
+            match now {
+                Some(end) => break end,
+                None => tokio::time::sleep(LOOK).await,
+            }
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        match end {
+            DrainEnd::Settled => {}
+            DrainEnd::Still | DrainEnd::Limit | DrainEnd::Interrupted => {
+                last::look_up(&self.world).await;
+            }
+        }
+        (end, seconds)
     }
 
     /// Waits until nothing more comes: a message that comes twice may do so last.
@@ -492,7 +543,7 @@ impl Stage {
     }
 
     /// The verdict, and everything else that a report needs.
-    fn finish(&self, played: Vec<PhaseResult>) -> Measurement {
+    fn finish(&self, played: Vec<PhaseResult>, end: DrainEnd, overtime: f64) -> Measurement {
         let mut engine = self.engine();
         engine.over = true;
         let phases: Vec<PhaseResult> = played
@@ -503,9 +554,9 @@ impl Stage {
             })
             .collect();
         let missing = engine.seats.len() as u64 - engine.online;
-        let empty = Ledger::new(engine.ledger.run());
-        let ledger = std::mem::replace(&mut engine.ledger, empty);
-        let verdicts: Verdicts = ledger.finish();
+        let reckoning = engine.reckon(end);
+        let verdicts = reckoning.verdicts;
+        engine.totals.under_way_at_stop = reckoning.under_way;
         // A device that is told now has its connection closed, and what it still gets is nobody's business.
         engine.end();
         self.board.update(|progress| {
@@ -528,6 +579,8 @@ impl Stage {
             missing,
             invalid: Vec::new(),
             interrupted: self.stop.is_set(),
+            drain_end: end,
+            overtime_seconds: overtime,
         };
         merge_failures(&mut measurement.failures, &self.board.complaints());
         crate::judge::judge(&mut measurement);
@@ -549,10 +602,6 @@ impl Engine {
             self.throw(device, Leave::End, false);
         }
     }
-
-    fn all_online(&self) -> bool {
-        self.online == self.seats.len() as u64
-    }
 }
 
 async fn pace(world: Rc<World>) {
@@ -561,6 +610,7 @@ async fn pace(world: Rc<World>) {
     loop {
         tick.tick().await;
         world.engine.borrow_mut().pace(None);
+        world.start_jobs();
     }
 }
 
@@ -572,6 +622,7 @@ pub(crate) fn info(scenario: &Scenario) -> ScenarioInfo {
         seed: scenario.seed,
         connections: scenario.clients(),
         pairs: scenario.graph.pairs,
+        groups: scenario.group_sizes().len() as u64,
         processes: 1,
         toml: scenario.to_toml(),
     }

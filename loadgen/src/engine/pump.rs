@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::{Buf as _, Bytes};
-use quipu_protocol::event::Content;
-use quipu_protocol::id::RequestId;
 use quipu_protocol::session::{ClientOutput, ClientSession, LaneId, SendBlocked};
 use quipu_protocol::welcome::Welcome;
 use tokio::time::Sleep;
 
-use super::seat::{Leave, Order};
-use super::{PutOff, World};
+use super::seat::Leave;
+use super::{Engine, PutOff, World};
 use crate::verify::Ledger;
 
 /// A connected and welcomed device.
@@ -65,7 +63,11 @@ impl Pump {
         };
         let lane = connection.accept_uni().await.context("wait for the lane")?;
         let login = began.elapsed();
-        world.engine.borrow_mut().welcomed(device, &welcome, login);
+        world
+            .engine
+            .borrow_mut()
+            .welcomed(device, &welcome, login, &connection);
+        world.start_jobs();
         Ok(Self {
             device,
             session,
@@ -85,7 +87,9 @@ impl Pump {
         let end = match poll_fn(|cx| self.poll(cx)).await {
             Ok(leave) => {
                 match leave {
-                    Leave::Close | Leave::End => self.connection.close(0_u32.into(), b"bye"),
+                    Leave::Close | Leave::Rest | Leave::End => {
+                        self.connection.close(0_u32.into(), b"bye")
+                    }
                     Leave::Vanish => {}
                 }
                 End::Left(leave)
@@ -165,31 +169,16 @@ impl Pump {
     fn take_orders(&mut self) -> anyhow::Result<()> {
         let world = self.world.clone();
         let mut engine = world.engine.borrow_mut();
-        if let Some(peer) = engine.wants_open(self.device) {
-            match self.session.open_direct(RequestId(0), &peer) {
-                Ok(()) => engine.asked_to_open(self.device),
-                Err(blocked) => return retry_later(blocked),
-            }
+        let asks = engine.next_ask(self.device);
+        let asked = asks.map(|ask| engine.ask(self.device, ask, &mut self.session));
+        let has_jobs = asked.is_some();
+        let asked = asked.unwrap_or(Ok(()));
+        let given = asked.and_then(|()| give(&mut engine, self.device, &mut self.session));
+        drop(engine);
+        if has_jobs {
+            world.start_jobs();
         }
-        while let Some(Order {
-            label,
-            bytes,
-            client_seq,
-            ..
-        }) = engine.next_order(self.device)
-        {
-            let client_seq = client_seq.unwrap_or_else(|| engine.new_client_seq());
-            let (conversation, text) = engine.compose(&label, usize::from(bytes));
-            let id = Ledger::message_id(&label);
-            match self
-                .session
-                .send(conversation, client_seq, id, Content::Text(text))
-            {
-                Ok(()) => engine.written(self.device, &label, client_seq),
-                Err(blocked) => return retry_later(blocked),
-            }
-        }
-        Ok(())
+        given.or_else(retry_later)
     }
 
     /// Gives the run what the session has for it, and keeps bytes for S0.
@@ -205,14 +194,22 @@ impl Pump {
                         .borrow_mut()
                         .event(self.device, account, &event, now);
                     self.session.kept(now, event.inbox_seq.cursor());
+                    self.world.start_jobs();
                 }
                 ClientOutput::Reply(reply) => {
                     let put_off = self.world.engine.borrow_mut().reply(self.device, &reply);
                     if let Some(put_off) = put_off {
                         tokio::task::spawn_local(again(self.world.clone(), self.device, put_off));
                     }
+                    self.world.start_jobs();
                 }
-                ClientOutput::Notice(_) => {}
+                ClientOutput::Notice(notice) => {
+                    let now = Instant::now();
+                    let mut engine = self.world.engine.borrow_mut();
+                    engine.notice(self.device, &notice, now);
+                    drop(engine);
+                    self.world.start_jobs();
+                }
                 ClientOutput::Close { code, reason } => bail!("{code}: {reason}"),
                 ClientOutput::GoAway(go_away) => bail!("GOAWAY {}", go_away.code),
                 ClientOutput::Welcomed(_) => bail!("a second WELCOME"),
@@ -233,9 +230,11 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the session's time had come.
+    /// Ready when the session's time had come, or that of a receipt.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.session.poll_timeout() else {
+        let receipt = self.world.engine.borrow().receipt_at(self.device);
+        let times = [self.session.poll_timeout(), receipt];
+        let Some(at) = times.into_iter().flatten().min() else {
             self.timer_at = None;
             return Poll::Pending;
         };
@@ -251,6 +250,30 @@ impl Pump {
         self.timer_at = None;
         Poll::Ready(())
     }
+}
+
+/// Hands the session receipts, edits and messages, as long as it takes them.
+fn give(
+    engine: &mut Engine,
+    device: usize,
+    session: &mut ClientSession,
+) -> Result<(), SendBlocked> {
+    while let Some((conversation, positions)) = engine.next_receipt(device) {
+        session.receipt(conversation, positions.delivered, positions.read)?;
+        engine.receipt_sent(device, conversation, positions);
+    }
+    while let Some((request, change)) = engine.next_edit(device) {
+        session.change(request, change)?;
+        engine.set_asked(device, request, true);
+    }
+    while let Some(order) = engine.next_order(device) {
+        let client_seq = order.client_seq.unwrap_or_else(|| engine.new_client_seq());
+        let (conversation, content) = engine.compose(&order);
+        let id = Ledger::message_id(&order.label);
+        session.send(conversation, client_seq, id, content)?;
+        engine.written(device, &order.label, client_seq);
+    }
+    Ok(())
 }
 
 /// Gives a command again when its time has come. At most one task for each message under way, which are bounded.

@@ -134,7 +134,7 @@ impl super::Engine {
     /// How the run stands.
     fn standing(&self) -> Standing {
         Standing {
-            under_way: self.ledger.under_way() + self.waiting,
+            under_way: self.under_way(),
             connections: self.online,
             verdicts: self.verdicts(),
             totals: self.totals.clone(),

@@ -8,6 +8,10 @@ use quipu_protocol::credentials::Resume;
 use quipu_protocol::id::{ClientSeq, Cursor};
 use quipu_protocol::welcome::Welcome;
 
+use super::edits::Edits;
+use super::opening::Ask;
+use super::pull::Pull;
+use super::receipts::Reports;
 use crate::payload::Label;
 
 /// A device. Idle, it holds no heap.
@@ -31,10 +35,19 @@ pub(super) struct Seat {
     /// How many of them the generator has got to.
     looked_at: usize,
     unanswered: VecDeque<Order>,
-    /// Its conversation is wanted, and not there yet.
-    pub(super) opens: bool,
+    /// What it has to do for its conversation.
+    pub(super) wants: Option<Ask>,
     /// It was asked for on this connection.
     pub(super) asked: bool,
+    /// While it is connected, for requests and files.
+    pub(super) connection: Option<quinn::Connection>,
+    pub(super) pull: Pull,
+    /// When it came after it was away because the scenario said so; what was due before is read, not waited for.
+    pub(super) since: Option<Instant>,
+    /// It left as the scenario said.
+    rests: bool,
+    pub(super) reports: Option<Box<Reports>>,
+    pub(super) edits: Option<Box<Edits>>,
 }
 
 /// Whether it is connected.
@@ -54,6 +67,8 @@ pub(super) enum Leave {
     Close,
     /// Its socket or its gateway is gone already: there is nobody to tell.
     Vanish,
+    /// It has done what it came for: says so, and stays away until a ramp brings it in.
+    Rest,
     /// The run is over: says so, and does not come back.
     End,
 }
@@ -66,6 +81,8 @@ pub(super) struct Order {
     pub(super) bytes: u16,
     /// It was written before, under this number, and was not answered.
     pub(super) client_seq: Option<ClientSeq>,
+    /// Number of the file that it brings.
+    pub(super) file: Option<u32>,
 }
 
 /// What an event is to a device.
@@ -98,6 +115,12 @@ impl Seat {
         }
         self.line = Line::Online;
         self.asked = false;
+        if self.welcomed.is_none() || std::mem::take(&mut self.rests) {
+            self.since = Some(now);
+        }
+        if let Some(edits) = &mut self.edits {
+            edits.begin_anew();
+        }
         self.welcomed = Some(now);
         let again = self.unanswered.len();
         while let Some(order) = self.unanswered.pop_back() {
@@ -200,11 +223,15 @@ impl Seat {
     }
 
     /// The connection is over.
-    pub(super) fn gone(&mut self, now: Instant) {
+    pub(super) fn gone(&mut self, now: Instant, rests: bool) {
         self.line = Line::Away;
         self.waker = None;
         self.leave = None;
-        self.thrown.get_or_insert(now);
+        self.connection = None;
+        self.rests = rests;
+        if !rests {
+            self.thrown.get_or_insert(now);
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -232,6 +259,7 @@ mod tests {
             due: Instant::now(),
             bytes: 64,
             client_seq: None,
+            file: None,
         }
     }
 
@@ -268,7 +296,7 @@ mod tests {
         }
         assert_eq!(seat.answered(seq(1)).unwrap().label.counter, 0);
         assert!(seat.answered(seq(1)).is_none());
-        seat.gone(Instant::now());
+        seat.gone(Instant::now(), false);
         assert_eq!(seat.welcomed(&welcome(0, 7), Instant::now()), 2);
         assert_eq!(seat.look().count(), 0);
         // The answer to the first of them was on its way all the time.

@@ -36,6 +36,8 @@ pub(crate) fn report(
                 true => Ended::Interrupted,
                 false => Ended::Finished,
             },
+            drained: measured.drain_end,
+            overtime_s: measured.overtime_seconds,
         },
         environment: environment(&measured.environment),
         configuration,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::distribution::Distribution;
 use super::environment::Environment;
 use super::metrics::Metrics;
-use crate::measure::{Failure, MemorySlope, MigrationResult, Sample, Totals};
+use crate::measure::{DrainEnd, Failure, MemorySlope, MigrationResult, Sample, Totals};
 
 /// Name and version of the JSON form. A field that changes its meaning or goes away makes a new version; a new field does not.
 pub(crate) const SCHEMA: &str = "quipu-loadgen/report/1";
@@ -52,6 +52,12 @@ pub(crate) struct Run {
     /// Seconds from the first connection to the end of the drain.
     pub(crate) seconds: f64,
     pub(crate) ended: Ended,
+    /// How the wait for what was under way ended after the last phase. Absent in reports of older versions, as is the next.
+    #[serde(default)]
+    pub(crate) drained: DrainEnd,
+    /// How long that wait took, in seconds.
+    #[serde(default)]
+    pub(crate) overtime_s: f64,
 }
 
 /// How a run came to its end.
@@ -150,11 +156,13 @@ pub(crate) enum Measure {
     Login,
     /// From the loss of a connection to a session on the next one.
     Reconnect,
+    /// From when a device came in by plan to its having read a message that was due before.
+    CatchUp,
 }
 
 impl Measure {
     /// Every one, in the order of a report.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Deliver,
         Self::Ack,
         Self::DeliverService,
@@ -162,6 +170,7 @@ impl Measure {
         Self::Lag,
         Self::Login,
         Self::Reconnect,
+        Self::CatchUp,
     ];
 
     /// As metrics and JSON call it.
@@ -174,6 +183,7 @@ impl Measure {
             Self::Lag => "lag",
             Self::Login => "login",
             Self::Reconnect => "reconnect",
+            Self::CatchUp => "catch_up",
         }
     }
 
@@ -187,6 +197,9 @@ impl Measure {
             Self::Lag => "from when a message was due to when the generator got to it",
             Self::Login => "from the start of a handshake to a logged-in session",
             Self::Reconnect => "from the loss of a connection to a session on the next one",
+            Self::CatchUp => {
+                "from when a device came in by plan to its having read what was said before"
+            }
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::model::Report;
 use crate::measure::{
-    Environment, Failure, Histogram, Measurement, MemorySlope, MigrationResult, PhaseResult,
-    Sample, ScenarioInfo, StormResult, Totals, Verdicts,
+    DrainEnd, Environment, Failure, Histogram, Measurement, MemorySlope, MigrationResult,
+    PhaseResult, Sample, ScenarioInfo, StormResult, Totals, Verdicts,
 };
 
 /// The report of [`measurement`].
@@ -64,6 +64,7 @@ pub(crate) fn measurement() -> Measurement {
             seed: 42,
             connections: 1_000,
             pairs: 100,
+            groups: 0,
             processes: 1,
             toml: "seed = 42\n".to_owned(),
         },
@@ -87,6 +88,8 @@ pub(crate) fn measurement() -> Measurement {
             resent: 3,
             throttled: 0,
             wire_duplicates: 4,
+            groups: 7,
+            receipts_sent: 900,
             ..Totals::default()
         },
         failures: BTreeMap::from([(
@@ -103,6 +106,8 @@ pub(crate) fn measurement() -> Measurement {
         invalid: Vec::new(),
         missing: 0,
         interrupted: false,
+        drain_end: DrainEnd::Settled,
+        overtime_seconds: 0.0,
     }
 }
 
@@ -173,6 +178,7 @@ fn storm() -> PhaseResult {
         ..PhaseResult::default()
     };
     spread(&mut phase.latency.reconnect, 800_000, 998);
+    spread(&mut phase.latency.catch_up, 90_000, 500);
     phase
 }
 

@@ -244,6 +244,35 @@ fn ended(out: &mut String, report: &Report) {
         totals.wire_duplicates,
         totals.earlier
     );
+    let beside = [
+        ("groups", totals.groups),
+        ("joined", totals.joined),
+        ("notes", totals.notes),
+        ("notices", totals.notices),
+        ("checks", totals.checks),
+        ("pulls", totals.pulls),
+        ("pages", totals.pages),
+        ("receipts_sent", totals.receipts_sent),
+        ("receipts_seen", totals.receipts_seen),
+        ("edits", totals.edits),
+        ("edits_seen", totals.edits_seen),
+        ("uploads", totals.uploads),
+        ("uploaded_bytes", totals.uploaded_bytes),
+        ("downloads", totals.downloads),
+        ("downloaded_bytes", totals.downloaded_bytes),
+    ];
+    let counted = beside.iter().filter(|(_, count)| *count > 0);
+    let counted: Vec<String> = counted.map(|(name, n)| format!("{n} {name}")).collect();
+    if !counted.is_empty() {
+        line!(out, "beside: {}", counted.join(", "));
+    }
+    line!(
+        out,
+        "drained: {}, after {:.1} s, {} still under way",
+        report.run.drained.words(),
+        report.run.overtime_s,
+        totals.under_way_at_stop
+    );
 }
 
 fn environment(out: &mut String, report: &Report) {

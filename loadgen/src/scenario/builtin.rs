@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use super::Scenario;
 use super::value::nearest;
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 10] = [
     ("smoke", include_str!("../../scenarios/smoke.toml")),
     ("idle-100k", include_str!("../../scenarios/idle-100k.toml")),
     (
@@ -22,6 +22,8 @@ const FILES: [(&str, &str); 8] = [
         "mixed-100k",
         include_str!("../../scenarios/mixed-100k.toml"),
     ),
+    ("groups", include_str!("../../scenarios/groups.toml")),
+    ("big-group", include_str!("../../scenarios/big-group.toml")),
     ("loss", include_str!("../../scenarios/loss.toml")),
 ];
 
@@ -67,6 +69,6 @@ mod tests {
     fn a_wrong_name_is_answered() {
         let said = |name| format!("{:#}", builtin(name).unwrap_err());
         assert!(said("smok").contains("did you mean `smoke`?"));
-        assert!(said("groups").contains("mixed-100k"));
+        assert!(said("everything").contains("mixed-100k"));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Kind, Mode, Scenario};
+use super::graph::GROUP_MIN;
+use super::{Kind, Mode, Scenario, Sizes};
 use crate::seed::{Purpose, Seed};
 
 /// What the command line changes in any scenario.
@@ -20,6 +21,15 @@ pub(crate) struct Changes {
     /// From which every choice follows
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
+    /// Share of those who talk that send receipts, from 0 (off) to 1
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) receipts: Option<f64>,
+    /// Share of the messages that are edited, from 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) edits: Option<f64>,
+    /// Share of the messages that bring a file, from 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) media: Option<f64>,
 }
 
 impl Scenario {
@@ -42,30 +52,89 @@ impl Scenario {
         if let Some(seed) = changes.seed {
             self.seed = seed;
         }
+        self.set_extras(changes)?;
         self.check()
     }
 
-    /// Part number `part` of `parts`, for one generator process: whole pairs, a share of every rate, a seed of its own.
+    /// Applies what is said of receipts, edits and files.
+    fn set_extras(&mut self, changes: &Changes) -> anyhow::Result<()> {
+        let extras = &mut self.extras;
+        for (name, share, place) in [
+            ("receipts", changes.receipts, &mut extras.receipts),
+            ("edits", changes.edits, &mut extras.edits),
+            ("media", changes.media, &mut extras.media),
+        ] {
+            let Some(share) = share else { continue };
+            anyhow::ensure!(
+                (0.0..=1.0).contains(&share),
+                "--{name} is a share between 0 and 1, as in 0.05"
+            );
+            *place = share;
+        }
+        Ok(())
+    }
+
+    /// Part number `part` of `parts`, for one generator process: whole pairs and whole groups, its share of every rate, a seed
+    /// of its own.
     pub(crate) fn part(&self, part: u64, parts: u64) -> Self {
         let share = |count: u64| count * (part + 1) / parts - count * part / parts;
         let mut scenario = self.clone();
-        scenario.graph.pairs = share(self.graph.pairs);
+        let pairs = share(self.graph.pairs);
+        scenario.graph.pairs = pairs;
+        let all = self.group_sizes();
+        let own = sizes_of_part(&all, part, parts);
+        let (of_all, of_own) = (all.iter().sum::<u64>(), own.iter().sum::<u64>());
         for (number, population) in scenario.populations.iter_mut().enumerate() {
-            // Those of the pairs first, so that a pair stays whole, then a share of the rest.
-            let in_pairs = match number == self.graph.population {
-                true => self.graph.pairs,
-                false => 0,
-            };
-            population.clients = 2 * share(in_pairs) + share(population.clients - 2 * in_pairs);
+            // Those of the pairs first, so that a pair stays whole, then the groups, then a share of the rest.
+            let (mut talk, mut here) = (0, 0);
+            if number == self.graph.population {
+                talk += 2 * self.graph.pairs;
+                here += 2 * pairs;
+            }
+            if self.graph.groups.as_ref().map(|groups| groups.population) == Some(number) {
+                talk += of_all;
+                here += of_own;
+            }
+            population.clients = here + share(population.clients - talk);
         }
-        let factor = 1.0 / parts as f64;
+        let fraction = |own: u64, all: u64| own as f64 / all.max(1) as f64;
+        let to_groups = match &self.graph.groups {
+            Some(_) if of_all == 0 => 0.0,
+            Some(groups) => groups.share,
+            None => 0.0,
+        };
+        let groups_rate = to_groups * fraction(of_own, of_all);
+        let factor = match self.conversations() {
+            0 => 1.0 / parts as f64,
+            _ => groups_rate + (1.0 - to_groups) * fraction(pairs, self.graph.pairs),
+        };
+        if let Some(groups) = &mut scenario.graph.groups {
+            groups.sizes = Sizes::Listed(own);
+            groups.share = match pairs {
+                0 => 1.0,
+                _ => groups_rate / factor.max(f64::MIN_POSITIVE),
+            };
+            if pairs == 0 {
+                scenario.graph.population = groups.population;
+            }
+        }
         for phase in &mut scenario.phases {
-            if let Kind::Ramp {
-                rate, handshakes, ..
-            } = &mut phase.kind
-            {
-                *rate = rate.map(|rate| rate * factor);
-                *handshakes = (*handshakes).div_ceil(parts as usize);
+            match &mut phase.kind {
+                Kind::Ramp {
+                    rate, handshakes, ..
+                } => {
+                    *rate = rate.map(|rate| rate / parts as f64);
+                    *handshakes = (*handshakes).div_ceil(parts as usize);
+                }
+                Kind::Open { handshakes } => {
+                    *handshakes = (*handshakes).div_ceil(parts as usize);
+                }
+                Kind::Hold
+                | Kind::Rate
+                | Kind::Storm(_)
+                | Kind::Migrate { .. }
+                | Kind::SlowReader { .. }
+                | Kind::Drain => {}
             }
         }
         scenario.multiply_rates(factor);
@@ -85,8 +154,13 @@ impl Scenario {
         for population in &mut self.populations {
             population.clients = scaled(population.clients);
         }
+        let mut least = 2 * self.graph.pairs;
+        if self.graph.pairs == 0 && self.graph.groups.is_some() {
+            // Without pairs the talkers are those of the groups.
+            least = GROUP_MIN;
+        }
         let talkers = &mut self.populations[self.graph.population];
-        talkers.clients = talkers.clients.max(2 * self.graph.pairs);
+        talkers.clients = talkers.clients.max(least);
         // Rounding and the pair that there must be: the others make room, and the talkers take what is left over.
         let mut excess = self.clients().saturating_sub(connections);
         for (number, population) in self.populations.iter_mut().enumerate() {
@@ -127,7 +201,7 @@ impl Scenario {
     fn stretch(&mut self, seconds: f64) {
         let timed = |kind: &Kind| match kind {
             Kind::Hold | Kind::Rate | Kind::Migrate { .. } | Kind::SlowReader { .. } => true,
-            Kind::Ramp { .. } | Kind::Storm(_) | Kind::Drain => false,
+            Kind::Ramp { .. } | Kind::Open { .. } | Kind::Storm(_) | Kind::Drain => false,
         };
         let before: Duration = self
             .phases
@@ -151,6 +225,7 @@ impl Scenario {
                 Kind::SlowReader { pause, .. } => *pause = scaled(*pause),
                 Kind::Storm(storm) => storm.away = scaled(storm.away),
                 Kind::Ramp { .. }
+                | Kind::Open { .. }
                 | Kind::Hold
                 | Kind::Rate
                 | Kind::Migrate { .. }
@@ -158,6 +233,24 @@ impl Scenario {
             }
         }
     }
+}
+
+/// The groups of one part: each goes, the largest first, to the part that has the fewest members so far.
+fn sizes_of_part(sizes: &[u64], part: u64, parts: u64) -> Vec<u64> {
+    let mut members = vec![0; parts as usize];
+    let mut by_size: Vec<usize> = (0..sizes.len()).collect();
+    by_size.sort_by_key(|at| (u64::MAX - sizes[*at], *at));
+    let mut own = Vec::new();
+    for at in by_size {
+        let least = (0..members.len()).min_by_key(|part| members[*part]);
+        let to = least.unwrap_or_default();
+        members[to] += sizes[at];
+        if to == part as usize {
+            own.push(at);
+        }
+    }
+    own.sort_unstable();
+    own.into_iter().map(|at| sizes[at]).collect()
 }
 
 #[cfg(test)]
@@ -175,6 +268,9 @@ mod tests {
                     rate: Some(50.0),
                     seconds: Some(2.0),
                     seed: Some(9),
+                    receipts: Some(0.5),
+                    edits: None,
+                    media: None,
                 };
                 scenario.change(&changes).unwrap();
                 assert_eq!(scenario.clients(), connections, "{name}");
@@ -185,20 +281,72 @@ mod tests {
         }
     }
 
+    const MIXED: &str = r#"
+        seed = 5
+        [[population]]
+        name = "people"
+        clients = 1000
+        [[population]]
+        name = "idle"
+        clients = 77
+        [graph]
+        kind = "mixed"
+        pairs = 51
+        size = "3..90"
+        distribution = "zipf"
+        group_share = "30%"
+        [[phase]]
+        kind = "ramp"
+        [[phase]]
+        kind = "rate"
+        for = "1s"
+        rate = 100
+    "#;
+
+    fn rate(scenario: &Scenario) -> f64 {
+        let rates = scenario.phases.iter().filter_map(|phase| {
+            let Mode::Open { rates, .. } = phase.traffic.as_ref()?.mode else {
+                return None;
+            };
+            Some(rates.0)
+        });
+        rates.sum()
+    }
+
     #[test]
     fn the_parts_make_the_whole() {
-        let whole = builtin("mixed-100k").unwrap();
-        for parts in 1..6 {
-            let all: Vec<_> = (0..parts).map(|part| whole.part(part, parts)).collect();
-            let sum = |of: fn(&Scenario) -> u64| all.iter().map(of).sum::<u64>();
-            assert_eq!(sum(Scenario::clients), whole.clients());
-            assert_eq!(sum(|one| one.graph.pairs), whole.graph.pairs);
-            for one in &all {
-                one.check().unwrap();
-                assert_eq!(Scenario::read("x", &one.to_toml()).unwrap(), *one);
+        let mixed = Scenario::read("mixed", MIXED).unwrap();
+        for whole in ["mixed-100k", "groups"]
+            .map(|name| builtin(name).unwrap())
+            .iter()
+            .chain([&mixed])
+        {
+            for parts in 1..6 {
+                let all: Vec<_> = (0..parts).map(|part| whole.part(part, parts)).collect();
+                let sum = |of: fn(&Scenario) -> u64| all.iter().map(of).sum::<u64>();
+                assert_eq!(sum(Scenario::clients), whole.clients());
+                assert_eq!(sum(|one| one.graph.pairs), whole.graph.pairs);
+                let mut sizes: Vec<u64> = all.iter().flat_map(Scenario::group_sizes).collect();
+                let mut wanted = whole.group_sizes();
+                sizes.sort_unstable();
+                wanted.sort_unstable();
+                assert_eq!(sizes, wanted, "no group is divided");
+                let rates: f64 = all.iter().map(rate).sum();
+                assert!((rates - rate(whole)).abs() < 1e-6, "{rates}");
+                for one in &all {
+                    one.check().unwrap();
+                    assert_eq!(Scenario::read("x", &one.to_toml()).unwrap(), *one);
+                }
+                let seeds: std::collections::BTreeSet<_> = all.iter().map(|one| one.seed).collect();
+                assert_eq!(seeds.len() as u64, parts);
             }
-            let seeds: std::collections::BTreeSet<_> = all.iter().map(|one| one.seed).collect();
-            assert_eq!(seeds.len() as u64, parts);
         }
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_divided_leaves_nothing_to_others() {
+        assert_eq!(sizes_of_part(&[5, 100, 7], 0, 2), [100]);
+        assert_eq!(sizes_of_part(&[5, 100, 7], 1, 2), [5, 7]);
+        assert!(sizes_of_part(&[9], 1, 2).is_empty());
     }
 }

@@ -7,8 +7,8 @@ use quipu_protocol::limits::TEXT_BYTES_MAX;
 
 use super::value::{Section, nearest};
 use super::{
-    CLIENTS_MAX, Graph, How, Kind, Mode, Network, PHASES_MAX, Phase, Population, Scenario, Storm,
-    Traffic,
+    CLIENTS_MAX, Extras, How, Kind, Mode, Network, PHASES_MAX, Phase, Population, Scenario, Storm,
+    Traffic, graph,
 };
 use crate::pacer::Arrival;
 use crate::payload::TEXT_BYTES_MIN;
@@ -16,15 +16,20 @@ use crate::payload::TEXT_BYTES_MIN;
 /// Where a file says nothing.
 const LATE_AFTER: Duration = Duration::from_secs(30);
 const RAMP_MAX: Duration = Duration::from_secs(600);
+const OPEN_MAX: Duration = Duration::from_secs(120);
 const STORM_MAX: Duration = Duration::from_secs(90);
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 const HANDSHAKES: u64 = 128;
 const BYTES: (usize, usize) = (120, 120);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Largest file of a scenario, which a process holds in memory while it is on its way.
+const MEDIA_BYTES_MAX: usize = 16 << 20;
+
 /// Phases of a scenario.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "ramp",
+    "open",
     "hold",
     "rate",
     "storm",
@@ -38,7 +43,7 @@ impl Scenario {
     pub(crate) fn read(name: &str, text: &str) -> anyhow::Result<Self> {
         let mut file = Section::new("the scenario", text.parse()?);
         let populations = populations(&mut file)?;
-        let graph = graph(&mut file, &populations)?;
+        let graph = graph::graph(&mut file, &populations)?;
         let (server, tokens) = target(&mut file)?;
         let mut scenario = Self {
             name: file.text("name")?.unwrap_or_else(|| name.to_owned()),
@@ -48,6 +53,7 @@ impl Scenario {
             server,
             tokens,
             network: network(&mut file)?,
+            extras: extras(&mut file)?,
             phases: file
                 .sections("phase")?
                 .into_iter()
@@ -84,19 +90,7 @@ impl Scenario {
             self.phases.len() <= PHASES_MAX,
             "a scenario has at most {PHASES_MAX} phases"
         );
-        let talkers = &self.populations[self.graph.population];
-        ensure!(
-            self.graph.pairs * 2 <= talkers.clients,
-            "{} pairs need {} clients, and population {} has {}",
-            self.graph.pairs,
-            self.graph.pairs * 2,
-            talkers.name,
-            talkers.clients
-        );
-        ensure!(
-            !self.talks() || self.graph.pairs > 0,
-            "there are messages to send and no pairs; set pairs in [graph]"
-        );
+        self.check_graph()?;
         let mut closed = false;
         for phase in &self.phases {
             match phase.traffic.as_ref().map(|traffic| &traffic.mode) {
@@ -109,10 +103,19 @@ impl Scenario {
                 Some(Mode::Open { .. }) | None => {}
             }
         }
-        let starts = self.phases.first().map(|phase| &phase.kind);
+        let starts = self
+            .phases
+            .iter()
+            .find(|phase| !matches!(phase.kind, Kind::Open { .. }));
         ensure!(
-            matches!(starts, Some(Kind::Ramp { .. })),
-            "the first phase is a ramp: before it nobody is connected"
+            matches!(starts.map(|phase| &phase.kind), Some(Kind::Ramp { .. })),
+            "the first phase is a ramp, behind an open at the most: before it nobody is connected"
+        );
+        ensure!(
+            self.phases
+                .iter()
+                .any(|phase| matches!(phase.kind, Kind::Ramp { share, .. } if share == 1.0)),
+            "some ramp connects everybody (share = \"100%\"): who never comes can verify nothing"
         );
         Ok(())
     }
@@ -150,38 +153,43 @@ fn populations(file: &mut Section) -> anyhow::Result<Vec<Population>> {
     Ok(populations)
 }
 
-fn population(section: &mut Section, populations: &[Population]) -> anyhow::Result<Option<usize>> {
-    let Some(name) = section.text("population")? else {
-        return Ok(None);
-    };
-    let known = || populations.iter().map(|one| one.name.as_str());
-    let found = known().position(|one| one == name);
-    let hint = nearest(&name, known())
-        .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
-    found
-        .map(Some)
-        .with_context(|| format!("no population `{name}`, in {}{hint}", section.name()))
+pub(super) fn population(
+    section: &mut Section,
+    populations: &[Population],
+) -> anyhow::Result<Option<usize>> {
+    let name = section.text("population")?;
+    name.map(|name| number_of(&name, populations, section.name()))
+        .transpose()
 }
 
-fn graph(file: &mut Section, populations: &[Population]) -> anyhow::Result<Graph> {
-    let Some(mut section) = file.section("graph")? else {
-        return Ok(Graph {
-            population: 0,
-            pairs: 0,
-        });
+/// The number of the population of that name, wanted in that section.
+pub(super) fn number_of(
+    name: &str,
+    populations: &[Population],
+    section: &str,
+) -> anyhow::Result<usize> {
+    let known = || populations.iter().map(|one| one.name.as_str());
+    let found = known().position(|one| one == name);
+    let hint =
+        nearest(name, known()).map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    found.with_context(|| format!("no population `{name}`, in {section}{hint}"))
+}
+
+fn extras(file: &mut Section) -> anyhow::Result<Extras> {
+    let mut extras = Extras::default();
+    let Some(mut section) = file.section("traffic")? else {
+        return Ok(extras);
     };
-    let kind = section.text("kind")?.unwrap_or_else(|| "direct".to_owned());
-    match kind.as_str() {
-        "direct" => {}
-        "groups" => bail!("[graph] kind = \"groups\": comes with groups; use \"direct\""),
-        other => bail!("[graph] kind = \"{other}\": use \"direct\""),
-    }
-    let population = population(&mut section, populations)?.unwrap_or(0);
-    let pairs = section
-        .count("pairs")?
-        .unwrap_or(populations[population].clients / 2);
+    extras.receipts = section.share("receipts")?.unwrap_or(extras.receipts);
+    extras.edits = section.share("edits")?.unwrap_or(extras.edits);
+    extras.media = section.share("media")?.unwrap_or(extras.media);
+    extras.media_bytes = section.sizes("media_bytes")?.unwrap_or(extras.media_bytes);
     section.finish()?;
-    Ok(Graph { population, pairs })
+    ensure!(
+        1 <= extras.media_bytes.0 && extras.media_bytes.1 <= MEDIA_BYTES_MAX,
+        "media_bytes is between 1 and {MEDIA_BYTES_MAX}"
+    );
+    Ok(extras)
 }
 
 fn network(file: &mut Section) -> anyhow::Result<Network> {
@@ -207,7 +215,7 @@ fn phase(mut section: Section, populations: &[Population]) -> anyhow::Result<Pha
     let kind = kind(&kind_name, &mut section, populations)?;
     let length = section.duration("for")?;
     let traffic = match kind {
-        Kind::Ramp { .. } | Kind::Drain => None,
+        Kind::Ramp { .. } | Kind::Open { .. } | Kind::Drain => None,
         Kind::Hold
         | Kind::Rate
         | Kind::Storm(_)
@@ -218,6 +226,7 @@ fn phase(mut section: Section, populations: &[Population]) -> anyhow::Result<Pha
     let length = match (&kind, length) {
         (_, Some(length)) => length,
         (Kind::Ramp { .. }, None) => RAMP_MAX,
+        (Kind::Open { .. }, None) => OPEN_MAX,
         (Kind::Storm(_), None) => STORM_MAX,
         (Kind::Drain, None) => DRAIN_MAX,
         (Kind::Hold | Kind::Rate | Kind::Migrate { .. } | Kind::SlowReader { .. }, None) => {
@@ -242,6 +251,9 @@ fn kind(name: &str, section: &mut Section, populations: &[Population]) -> anyhow
         "ramp" => Kind::Ramp {
             share: section.share("share")?.unwrap_or(1.0),
             rate: section.rate("rate")?.filter(|rate| *rate > 0.0),
+            handshakes: section.count("handshakes")?.unwrap_or(HANDSHAKES).max(1) as usize,
+        },
+        "open" => Kind::Open {
             handshakes: section.count("handshakes")?.unwrap_or(HANDSHAKES).max(1) as usize,
         },
         "hold" => Kind::Hold,
@@ -415,7 +427,37 @@ mod tests {
             ),
             ("\"storm\"", "\"strom\"", "did you mean `storm`?"),
             ("pairs = 5", "pairs = 6", "6 pairs need 12 clients"),
-            ("pairs = 5", "kind = \"groups\"", "comes with groups"),
+            ("pairs = 5", "kind = \"groups\"", "says their `size`"),
+            (
+                "pairs = 5",
+                "kind = \"groups\"\nsize = 1",
+                "between 2 and 10000 members, not 1",
+            ),
+            (
+                "pairs = 5",
+                "kind = \"groups\"\nsize = 3\nexponent = 2",
+                "goes with distribution",
+            ),
+            (
+                "pairs = 5",
+                "kind = \"groups\"\nsizes = [6, 5]",
+                "groups of 11 members",
+            ),
+            (
+                "pairs = 5",
+                "kind = \"mixed\"\nsize = 3",
+                "says how many `pairs`",
+            ),
+            (
+                "pairs = 5",
+                "[traffic]\nedit = \"5%\"",
+                "did you mean `edits`?",
+            ),
+            (
+                "kind = \"ramp\"",
+                "kind = \"ramp\"\nshare = \"50%\"",
+                "some ramp connects everybody",
+            ),
             (
                 "\"talkers\"\n        rate",
                 "\"talker\"\n        rate",

@@ -50,6 +50,27 @@ impl Section {
         })
     }
 
+    pub(super) fn number(&mut self, key: &'static str) -> anyhow::Result<Option<f64>> {
+        self.read(key, |value| match value {
+            Value::Integer(number) => Ok(*number as f64),
+            Value::Float(number) if number.is_finite() => Ok(*number),
+            _ => bail!("expected a number"),
+        })
+    }
+
+    /// `[3, 4, 5]`
+    pub(super) fn counts(&mut self, key: &'static str) -> anyhow::Result<Option<Vec<u64>>> {
+        self.read(key, |value| {
+            let all = value.as_array().context("expected a list of numbers")?;
+            all.iter()
+                .map(|one| {
+                    let number = one.as_integer().context("expected whole numbers")?;
+                    u64::try_from(number).context("expected numbers that are not negative")
+                })
+                .collect()
+        })
+    }
+
     pub(super) fn duration(&mut self, key: &'static str) -> anyhow::Result<Option<Duration>> {
         self.read(key, |value| duration(text(value)?))
     }

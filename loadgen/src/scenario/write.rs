@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Kind, Mode, Phase, Scenario, Storm, Traffic};
+use super::{Kind, Mode, Phase, Scenario, Sizes, Storm, Traffic};
 use crate::pacer::Arrival;
 
 impl Scenario {
@@ -32,10 +32,11 @@ impl Scenario {
                 population.clients
             ));
         }
+        line(self.graph_lines());
+        let extras = &self.extras;
         line(format!(
-            "\n[graph]\nkind = \"direct\"\npopulation = {}\npairs = {}",
-            quoted(&self.populations[self.graph.population].name),
-            self.graph.pairs
+            "\n[traffic]\nreceipts = {:?}\nedits = {:?}\nmedia = {:?}\nmedia_bytes = \"{}..{}\"",
+            extras.receipts, extras.edits, extras.media, extras.media_bytes.0, extras.media_bytes.1
         ));
         if !self.network.is_perfect() {
             let network = &self.network;
@@ -49,6 +50,42 @@ impl Scenario {
         for phase in &self.phases {
             line(format!("\n[[phase]]\n{}", self.phase(phase)));
         }
+        out
+    }
+
+    fn graph_lines(&self) -> String {
+        let graph = &self.graph;
+        let name = |population: usize| quoted(&self.populations[population].name);
+        let population = name(graph.population);
+        let Some(groups) = &graph.groups else {
+            return format!(
+                "\n[graph]\nkind = \"direct\"\npopulation = {population}\npairs = {}",
+                graph.pairs
+            );
+        };
+        let mut out = match graph.pairs {
+            0 => format!(
+                "\n[graph]\nkind = \"groups\"\npopulation = {}",
+                name(groups.population)
+            ),
+            pairs => format!(
+                "\n[graph]\nkind = \"mixed\"\npopulation = {population}\npairs = {pairs}\ngroup_population = {}\n\
+                 group_share = {:?}",
+                name(groups.population),
+                groups.share
+            ),
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\nspeakers = {}\n", groups.speakers);
+        let _ = match &groups.sizes {
+            Sizes::Fixed(size) => write!(out, "size = {size}"),
+            Sizes::Uniform(from, to) => write!(out, "size = \"{from}..{to}\""),
+            Sizes::Zipf { from, to, exponent } => write!(
+                out,
+                "size = \"{from}..{to}\"\ndistribution = \"zipf\"\nexponent = {exponent:?}"
+            ),
+            Sizes::Listed(sizes) => write!(out, "sizes = {sizes:?}"),
+        };
         out
     }
 
@@ -78,6 +115,7 @@ impl Scenario {
                     line(format!("rate = {rate:?}"));
                 }
             }
+            Kind::Open { handshakes } => line(format!("handshakes = {handshakes}")),
             Kind::Hold | Kind::Rate | Kind::Drain => {}
             Kind::Storm(storm) => {
                 storm_lines(storm).into_iter().for_each(&mut line);

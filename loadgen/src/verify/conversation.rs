@@ -24,19 +24,46 @@ pub(super) enum Seen {
 /// Which numbers of a gap-free sequence one observer has seen.
 #[derive(Debug)]
 pub(super) struct View {
+    /// The first one that it has to see; `None`: the first that it is shown.
+    first: Option<u64>,
     next: u64,
     missing: BTreeSet<u64>,
 }
 
 impl View {
-    fn from(next: u64) -> Self {
+    fn from(first: u64) -> Self {
         Self {
-            next,
+            first: Some(first),
+            next: first,
             missing: BTreeSet::new(),
         }
     }
 
+    /// One that begins with what it is shown first.
+    const fn open() -> Self {
+        Self {
+            first: None,
+            next: 0,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// The first number above all that were seen.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether it was seen.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.first.is_some_and(|first| first <= number)
+            && number < self.next
+            && !self.missing.contains(&number)
+    }
+
     pub(super) fn see(&mut self, number: u64) -> Seen {
+        if self.first.is_none() {
+            *self = Self::from(number);
+        }
         if number < self.next {
             return match self.missing.remove(&number) {
                 true => Seen::Late,
@@ -63,6 +90,10 @@ pub(super) struct Progress {
     pub(super) acked: Option<Instant>,
     /// The seq that a reply named.
     pub(super) accepted: Option<u64>,
+    /// Where a member saw it first, or the history has it.
+    pub(super) seq: Option<u64>,
+    /// The history has it, looked up after the end of the run.
+    pub(super) in_history: bool,
     /// The sender saw it in its own inbox.
     pub(super) own: bool,
     /// Receivers that have not seen it yet. Each counts once: a view knows what its member saw before.
@@ -83,6 +114,8 @@ impl Progress {
             written: None,
             acked: None,
             accepted: None,
+            seq: None,
+            in_history: false,
             own: false,
             expected,
             delivered: false,
@@ -92,7 +125,7 @@ impl Progress {
     }
 
     pub(super) fn done(&self) -> bool {
-        self.refused || (self.own && self.expected == 0)
+        self.refused || (self.own && self.acked.is_some() && self.expected == 0)
     }
 
     pub(super) fn observation(&self) -> Observation {
@@ -120,6 +153,8 @@ pub(super) struct Member {
     pub(super) seqs: View,
     /// The counters of the senders as this member saw them; those whom it has seen nothing of may be left out at the end.
     counters: Vec<View>,
+    /// Where it came into the conversation: it has to see everything from there on.
+    entered: u64,
 }
 
 impl Member {
@@ -147,11 +182,24 @@ impl Member {
     }
 }
 
+/// What somebody saw at one seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Message {
+        sender: u8,
+        counter: u64,
+    },
+    /// The note that this member made the group, or joined it.
+    Entered(usize),
+    /// The note that the group is too large for inboxes.
+    Pulled,
+}
+
 /// What the members saw at one seq.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Place {
-    /// Whose message it was for the first who saw one, and its counter.
-    what: Option<(u8, u64)>,
+    /// What it was for the first who saw something.
+    what: Option<What>,
     /// Members who saw something there.
     seen: u16,
 }
@@ -164,30 +212,123 @@ pub(super) struct Conversation {
     /// What was seen at seq `order_base` and after.
     order: VecDeque<Place>,
     order_base: u64,
+    /// Its last seq when it was open and nothing had been said in it; `None`: it is still being opened.
+    head: Option<u64>,
+    /// Its messages are read from the history, not pushed.
+    pub(super) pulled: bool,
+    /// Where the members of a pushed group entered, ascending; empty where all were there from the start.
+    entries: Vec<u64>,
+    /// How often a note was seen before the conversation was open.
+    notes_seen: u64,
 }
 
 impl Conversation {
-    /// One whose last message is `head` (0: none).
-    pub(super) fn new(id: ConversationId, users: &[UserId], head: u64) -> Self {
+    /// One that is not open yet.
+    pub(super) fn new(id: ConversationId, users: &[UserId]) -> Self {
         let member = |user: &UserId| Member {
             user: *user,
             sent: 0,
             in_flight: VecDeque::new(),
             finished: 0,
-            seqs: View::from(head + 1),
+            seqs: View::open(),
             counters: Vec::new(),
+            entered: 1,
         };
         Self {
             id,
             members: users.iter().map(member).collect(),
             order: VecDeque::new(),
-            order_base: head + 1,
+            order_base: 1,
+            head: None,
+            pulled: false,
+            entries: Vec::new(),
+            notes_seen: 0,
         }
+    }
+
+    /// It is open, and all that is above `head` counts, for every member.
+    pub(super) fn begin_above(&mut self, head: u64, pulled: bool) {
+        for member in &mut self.members {
+            member.seqs = View::from(head + 1);
+            member.entered = head + 1;
+        }
+        self.order.clear();
+        self.order_base = head + 1;
+        self.head = Some(head);
+        self.pulled = pulled;
+    }
+
+    /// A pushed group is open: up to `head` there are the notes of it, and each member has to see those from its own on.
+    /// `entered` says where that was; `None`: its note is nowhere. Says how many notes are still to be seen.
+    pub(super) fn begin_with_notes(&mut self, head: u64, entered: &[Option<u64>]) -> u64 {
+        let mut expected = 0;
+        for (member, seq) in self.members.iter_mut().zip(entered) {
+            member.entered = seq.unwrap_or(head + 1);
+            expected += head + 1 - member.entered.min(head + 1);
+            if member.seqs.first.is_none() {
+                member.seqs = View::from(member.entered);
+            }
+            self.entries.push(member.entered);
+        }
+        self.entries.sort_unstable();
+        self.head = Some(head);
+        self.forget_what_all_saw();
+        expected.saturating_sub(self.notes_seen)
+    }
+
+    /// Whether it is open, so that messages may come.
+    pub(super) fn is_open(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Whether what is at this seq belongs to its opening.
+    pub(super) fn is_of_opening(&self, seq: u64) -> bool {
+        self.head.is_none_or(|head| seq <= head)
+    }
+
+    /// Notes that a member saw a note of the opening before all were there. Later ones are counted by the ledger.
+    pub(super) fn saw_note(&mut self) {
+        self.notes_seen += u64::from(self.head.is_none());
+    }
+
+    /// Members who have to see this seq.
+    fn expected(&self, seq: u64) -> u16 {
+        // At most 10,000 members.
+        match self.entries.is_empty() {
+            true => self.members.len() as u16,
+            false => self.entries.partition_point(|entered| *entered <= seq) as u16,
+        }
+    }
+
+    /// Members who have not seen this seq and have to.
+    pub(super) fn lacking(&self, seq: u64) -> impl Iterator<Item = usize> + '_ {
+        let lacks = move |member: &Member| member.entered <= seq && !member.seqs.has(seq);
+        let numbered = self.members.iter().enumerate();
+        numbered.filter_map(move |(number, member)| lacks(member).then_some(number))
+    }
+
+    /// Seqs of the notes of its opening that have to be seen.
+    pub(super) fn notes(&self) -> std::ops::Range<u64> {
+        match (self.pulled, self.entries.is_empty(), self.head) {
+            (false, false, Some(head)) => 1..head + 1,
+            (_, _, _) => 0..0,
+        }
+    }
+
+    /// The first seq that not all have seen, as far as that is known.
+    pub(super) fn first_unseen(&self) -> u64 {
+        self.order_base
+    }
+
+    /// Whether a message of its members is not done.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let is = |member: &Member| member.in_flight.iter().any(|progress| !progress.done());
+        self.members.iter().any(is)
     }
 
     /// Notes that a member has its next message to send, and says which one that is.
     pub(super) fn send(&mut self, sender: u8, due: Instant, phase: Option<u16>) -> u64 {
-        // At most 256 members.
+        // At most 10,000 members.
         let receivers = (self.members.len() - 1) as u16;
         let member = &mut self.members[usize::from(sender)];
         let counter = member.sent;
@@ -198,7 +339,7 @@ impl Conversation {
     }
 
     /// Notes what one member saw at `seq`; false when another one saw something else there.
-    pub(super) fn agree(&mut self, seq: u64, what: (u8, u64)) -> bool {
+    pub(super) fn agree(&mut self, seq: u64, what: What) -> bool {
         let Some(at) = seq.checked_sub(self.order_base) else {
             // All had agreed on this place already.
             return false;
@@ -213,19 +354,27 @@ impl Conversation {
             }
             self.order.resize(at + 1, Place::default());
         }
-        let members = self.members.len() as u16;
+        let expected = match self.is_open() {
+            true => self.expected(seq),
+            false => self.members.len() as u16,
+        };
         let place = &mut self.order[at];
-        let agreed = place.seen < members && place.what.is_none_or(|known| known == what);
+        let agreed = place.seen < expected && place.what.is_none_or(|known| known == what);
         place.what.get_or_insert(what);
-        place.seen = members.min(place.seen + 1);
-        while self
-            .order
-            .front()
-            .is_some_and(|first| first.seen == members)
+        place.seen = expected.min(place.seen + 1);
+        self.forget_what_all_saw();
+        agreed
+    }
+
+    fn forget_what_all_saw(&mut self) {
+        while self.is_open()
+            && self
+                .order
+                .front()
+                .is_some_and(|first| first.seen >= self.expected(self.order_base))
         {
             self.order.pop_front();
             self.order_base += 1;
         }
-        agreed
     }
 }

@@ -184,8 +184,26 @@ async fn carry(
         replies(from_gateway, &to_device),
         shared.events(&user, said.is_some(), lane_in),
         shared.show(&user, shows, lane_out),
+        requests(device, gateway),
     )?;
     Ok(())
+}
+
+/// Carries the device's further streams, unseen: what is asked on them, and files.
+async fn requests(device: &quinn::Connection, gateway: &quinn::Connection) -> anyhow::Result<()> {
+    loop {
+        let (to_device, from_device) = device.accept_bi().await?;
+        let (to_gateway, from_gateway) = gateway.open_bi().await?;
+        tokio::task::spawn_local(copy(from_device, to_gateway));
+        tokio::task::spawn_local(copy(from_gateway, to_device));
+    }
+}
+
+async fn copy(mut from: quinn::RecvStream, mut to: quinn::SendStream) -> anyhow::Result<()> {
+    while let Some(chunk) = from.read_chunk(usize::MAX, true).await? {
+        to.write_chunk(chunk.bytes).await?;
+    }
+    Ok(to.finish()?)
 }
 
 impl Shared {

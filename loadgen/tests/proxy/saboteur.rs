@@ -29,6 +29,12 @@ pub(crate) enum Sabotage {
     Busy,
     /// A receiver is never shown a message.
     DropDelivery,
+    /// A member of a group is never shown that another one joined.
+    DropNote,
+    /// A member is never shown that a message was edited.
+    DropEdit,
+    /// Somebody is told that another one has received and read what was not sent yet.
+    ForgeReceipt,
     /// A sender is never shown its own message.
     DropOwn,
     /// A receiver is shown a message twice, with numbers of their own.
@@ -117,6 +123,9 @@ impl Saboteur {
             Sabotage::Busy => (false, Some(rejected(RejectCode::Busy, 20))),
             Sabotage::None
             | Sabotage::DropDelivery
+            | Sabotage::DropNote
+            | Sabotage::DropEdit
+            | Sabotage::ForgeReceipt
             | Sabotage::DropOwn
             | Sabotage::Repeat
             | Sabotage::Swap
@@ -147,9 +156,19 @@ impl Saboteur {
             is_of_gateway,
         };
         let original = show(user, event.clone(), true);
-        let Some(event::Body::Message(message)) = event.body.clone() else {
-            return vec![original];
+        let message = match event.body.clone() {
+            Some(event::Body::Message(message)) => message,
+            Some(other) => return self.aside(original, other),
+            None => return vec![original],
         };
+        if is_note(&message) {
+            let is_struck =
+                self.sabotage == Sabotage::DropNote && message.from != user && self.strikes();
+            return match is_struck {
+                true => Vec::new(),
+                false => vec![original],
+            };
+        }
         if let Some(first) = self.held.take_if(|held| held.to == user) {
             return vec![original, first];
         }
@@ -196,6 +215,9 @@ impl Saboteur {
             | Sabotage::WrongAck
             | Sabotage::Refuse
             | Sabotage::Busy
+            | Sabotage::DropNote
+            | Sabotage::DropEdit
+            | Sabotage::ForgeReceipt
             | Sabotage::Late => return vec![original],
         };
         match self.strikes() {
@@ -203,6 +225,38 @@ impl Saboteur {
             false => vec![original],
         }
     }
+
+    /// An event that is no message.
+    fn aside(&mut self, original: Show, body: event::Body) -> Vec<Show> {
+        match (self.sabotage, body) {
+            (Sabotage::DropEdit, event::Body::Changed(changed))
+                if changed.by != original.to && self.strikes() =>
+            {
+                Vec::new()
+            }
+            (Sabotage::ForgeReceipt, event::Body::Receipt(receipt)) if self.strikes() => {
+                let body = event::Body::Receipt(wire::ReceiptEvent {
+                    delivered: receipt.delivered + 1_000,
+                    read: receipt.read + 1_000,
+                    ..receipt
+                });
+                let event = wire::Event {
+                    body: Some(body),
+                    ..original.event
+                };
+                vec![Show { event, ..original }]
+            }
+            _ => vec![original],
+        }
+    }
+}
+
+fn is_note(message: &wire::Message) -> bool {
+    let kind = message
+        .content
+        .as_ref()
+        .and_then(|content| content.kind.as_ref());
+    matches!(kind, Some(content::Kind::Note(_)))
 }
 
 fn accepted(seq: u64) -> reply::Outcome {

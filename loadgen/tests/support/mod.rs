@@ -33,6 +33,11 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts one.
     pub(crate) fn start(accounts: usize) -> Self {
+        Self::start_with(accounts, &[])
+    }
+
+    /// Starts one with further settings.
+    pub(crate) fn start_with(accounts: usize, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (data, tokens) = (folder.path().join("data"), folder.path().join("tokens"));
         let made = Command::new(gateway_program())
@@ -52,6 +57,7 @@ impl Gateway {
             .arg("--data")
             .arg(&data)
             .args(["--listen", &address.to_string(), "--admin-listen", "off"])
+            .args(settings)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
