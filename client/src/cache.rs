@@ -7,7 +7,9 @@
 //! messages than the gateway would answer again. These are synced to disk.
 
 mod account;
+mod gaps;
 mod inbox;
+mod invitations;
 mod outbox;
 mod read;
 mod row;

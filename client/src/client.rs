@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quipu_protocol::event::{Change, Content, NewGroup, Receipt, Rich};
+use quipu_protocol::event::{Change, Content, Invitation, NewGroup, Receipt, Rich};
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
 use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
 use quipu_protocol::query::{Answer, Query};
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::driver::{self, Command, Shared, SignIn};
 use crate::error::Error;
 use crate::events::{ConnectionState, EventStream, Tail};
-use crate::groups::new_group_id;
+use crate::groups::{self, CatchUps, new_group_id};
 use crate::history;
 use crate::model::{
     Account, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, Page, Target,
@@ -161,8 +161,30 @@ impl Client {
     /// Changes a group, a message or the user's own account, and waits for the answer. Needs a connection. When the
     /// connection breaks first, it may have happened or not: asking again is harmless.
     pub async fn change(&self, change: Change) -> Result<(), Error> {
+        let answered = match &change {
+            Change::Join(group) | Change::Leave(group) => Some(*group),
+            Change::CreateGroup(_)
+            | Change::SetGroup { .. }
+            | Change::Invite { .. }
+            | Change::Remove(..)
+            | Change::SetRole(..)
+            | Change::SetTimer(..)
+            | Change::Edit { .. }
+            | Change::Delete(..)
+            | Change::React { .. }
+            | Change::RenameDevice(..)
+            | Change::RevokeDevice(_)
+            | Change::Block(..)
+            | Change::Report { .. }
+            | Change::SetPrivacy(_) => None,
+        };
         self.command(|answer| Command::Change(Box::new(change), answer))
-            .await
+            .await?;
+        if let Some(group) = answered {
+            let forget = move |cache: &mut Tables| cache.forget_invitation(group);
+            self.shared.cache.run(forget).await?;
+        }
+        Ok(())
     }
 
     /// Makes a group with a new id.
@@ -234,6 +256,21 @@ impl Client {
     /// The conversation list from the cache, the most recent first.
     pub async fn conversations(&self) -> Result<Vec<ConversationSummary>, Error> {
         self.shared.cache.run(|cache| cache.conversations()).await
+    }
+
+    /// Invitations without an answer, from the cache, the oldest first. `Change::Join` accepts one, `Change::Leave` declines.
+    pub async fn invitations(&self) -> Result<Vec<Invitation>, Error> {
+        self.shared.cache.run(|cache| cache.invitations()).await
+    }
+
+    /// The same as the gateway lists them, also to a device that was not there when they came. Needs a connection.
+    pub async fn fetch_invitations(&self) -> Result<Vec<Invitation>, Error> {
+        groups::fetch_invitations(&self.shared).await
+    }
+
+    /// What was done about gaps in large groups so far.
+    pub fn catch_ups(&self) -> CatchUps {
+        self.shared.groups.counts()
     }
 
     /// Messages from the cache, ascending. There may be gaps, which `history` fills.

@@ -26,6 +26,7 @@ use crate::cache::{Cache, StoredSession, Tables};
 use crate::config::{Config, EVENT_STREAM_EVENTS};
 use crate::error::Error;
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
+use crate::groups::CatchUp;
 use crate::model::{Account, LocalMessage, Target};
 use crate::net::Net;
 use crate::pin::Pins;
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     connection: Mutex<Option<quinn::Connection>>,
     /// Blob streams that may be opened still. Further transfers wait.
     pub(crate) blobs: Semaphore,
+    /// Which large groups are being caught up with.
+    pub(crate) groups: CatchUp,
 }
 
 #[derive(Debug)]
@@ -126,6 +129,7 @@ pub(crate) async fn start(
         news: Arc::new(Mutex::new(Some(publisher))),
         connection: Mutex::new(None),
         blobs: Semaphore::new(BLOB_STREAMS_MAX),
+        groups: CatchUp::default(),
     });
     let pins = Arc::new(Pins::open(config.certificate, config.data.as_deref())?);
     let driver = Driver {

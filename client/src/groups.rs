@@ -1,17 +1,64 @@
 //! Groups that are too large for inboxes: their messages come as notices, and what was missed is fetched.
 
-use std::sync::Arc;
+mod turns;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quipu_protocol::event::Invitation;
 use quipu_protocol::id::{ConversationId, Seq};
-use quipu_protocol::limits::HISTORY_PAGE_MESSAGES_MAX;
-use quipu_protocol::query::{Answer, Query};
+use quipu_protocol::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MESSAGES_MAX};
+use quipu_protocol::query::{Answer, ConversationEntry, Query};
 
+use self::turns::{Start, Turns};
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::events::ClientEvent;
 use crate::history;
 use crate::model::HistoryRange;
 use crate::request;
+
+pub use self::turns::{CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX};
+
+/// Pages of [`HISTORY_PAGE_MESSAGES_MAX`] messages that are fetched to fill one gap, the newest first. What is older comes
+/// when somebody scrolls there.
+pub const CATCH_UP_PAGES_MAX: usize = 16;
+/// Pages of the conversation list that are looked through for invitations.
+const LIST_PAGES_MAX: usize = 64;
+
+/// What was done about gaps in large groups since the client was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CatchUps {
+    /// Gaps that were filled as far as they are by themselves.
+    pub filled: u64,
+    /// Pages fetched for that.
+    pub pages: u64,
+    /// Gaps that were longer than [`CATCH_UP_PAGES_MAX`] pages: their older part was left.
+    pub cut: u64,
+    /// Gaps that could not be filled now; they are tried again after the next WELCOME.
+    pub failed: u64,
+    /// Groups that found no room among [`CATCH_UPS_WAITING_MAX`]; a check of all groups finds them.
+    pub postponed: u64,
+    /// Groups that wait for their turn now.
+    pub waiting: usize,
+}
+
+/// The work on gaps of one client.
+#[derive(Debug, Default)]
+pub(crate) struct CatchUp {
+    turns: Mutex<Turns>,
+}
+
+impl CatchUp {
+    /// What was done so far.
+    pub(crate) fn counts(&self) -> CatchUps {
+        self.with(|turns| turns.counts())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Turns) -> T) -> T {
+        // Each piece of work leaves it whole.
+        work(&mut self.turns.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// The random id of a new group.
 pub(crate) fn new_group_id() -> ConversationId {
@@ -22,43 +69,181 @@ pub(crate) fn new_group_id() -> ConversationId {
 
 /// Fetches what is new in every such group. After each WELCOME, and when the gateway has dropped notices.
 pub(crate) fn catch_up_all(shared: &Arc<Shared>) {
+    start(shared, shared.groups.with(Turns::want_check));
+}
+
+/// Fetches what is missing behind `after`, in front of a notice.
+pub(crate) fn catch_up(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
+    start(
+        shared,
+        shared.groups.with(|turns| turns.want(conversation, after)),
+    );
+}
+
+/// Asks which invitations there are, because the cache has lost them with the rest.
+pub(crate) fn renew_invitations(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let known = shared.cache.run(|cache| cache.pulled()).await;
-        for (conversation, head) in known.unwrap_or_default() {
-            let entry = request::query(&shared, &Query::Conversation(conversation)).await;
-            match entry {
-                Ok(Answer::Conversation(entry)) if entry.head <= head => {}
-                Ok(_) => report(fetch(&shared, conversation).await),
-                // Offline again: the next WELCOME asks anew.
-                Err(Error::Offline(_)) => return,
-                Err(error) => report(Err(error)),
-            }
+        if let Err(error) = fetch_invitations(&shared).await {
+            tracing::warn!(%error, "the invitations could not be asked for");
         }
     });
 }
 
-/// Fetches what is missing in front of a notice.
-pub(crate) fn catch_up(shared: &Arc<Shared>, conversation: ConversationId) {
+fn start(shared: &Arc<Shared>, start: Start) {
     let shared = Arc::clone(shared);
-    tokio::spawn(async move { report(fetch(&shared, conversation).await) });
-}
-
-/// Brings the newest page into the cache. What is older is fetched when somebody scrolls there.
-async fn fetch(shared: &Arc<Shared>, conversation: ConversationId) -> Result<(), Error> {
-    let newest = HistoryRange {
-        first: Some(Seq::FIRST),
-        last: None,
-        limit: HISTORY_PAGE_MESSAGES_MAX,
-        newest_first: true,
-    };
-    history::fetch(shared, conversation, newest).await?;
-    shared.announce(ClientEvent::CaughtUp(conversation));
-    Ok(())
-}
-
-fn report(result: Result<(), Error>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "a group could not be caught up with");
+    match start {
+        Start::Nothing => {}
+        Start::Worker => drop(tokio::spawn(work(shared))),
+        Start::Check => drop(tokio::spawn(check(shared))),
     }
+}
+
+/// One group after the other, until none waits.
+async fn work(shared: Arc<Shared>) {
+    while let Some((conversation, after)) = shared.groups.with(Turns::take) {
+        fill(&shared, conversation, after).await;
+    }
+}
+
+/// Asks for the head of every group, and fills what it shows to be missing; once more if that was wanted meanwhile.
+async fn check(shared: Arc<Shared>) {
+    while shared.groups.with(Turns::take_check) {
+        let known = shared.cache.run(|cache| cache.pulled()).await;
+        for group in known.unwrap_or_default() {
+            let entry = request::query(&shared, &Query::Conversation(group.conversation)).await;
+            let head = match entry {
+                Ok(Answer::Conversation(entry)) => entry.head,
+                Ok(_) => continue,
+                // Offline again: the next WELCOME asks anew.
+                Err(Error::Offline(_)) => break,
+                Err(error) => {
+                    tracing::warn!(%error, conversation = %group.conversation, "ask for a group's head");
+                    continue;
+                }
+            };
+            let behind = (head > group.head).then(|| group.head.map_or(0, Seq::get));
+            if let Some(after) = group.gap_after.or(behind)
+                && shared
+                    .groups
+                    .with(|turns| turns.claim(group.conversation, after))
+            {
+                fill(&shared, group.conversation, after).await;
+            }
+        }
+    }
+}
+
+/// Fills one gap; what opens meanwhile waits for its turn.
+async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
+    let filled = fetch(shared, conversation, after).await;
+    match &filled {
+        Ok(_) => {
+            // Before the turn ends: a gap that opens from now on is remembered anew.
+            let close = shared.cache.run(move |cache| cache.close_gap(conversation));
+            if let Err(error) = close.await {
+                // It is filled once more after the next WELCOME.
+                tracing::warn!(%error, %conversation, "forget a gap that is filled");
+            }
+            shared.announce(ClientEvent::CaughtUp(conversation));
+        }
+        Err(error) => {
+            tracing::warn!(%error, %conversation, "a group could not be caught up with");
+        }
+    }
+    let begin = shared
+        .groups
+        .with(|turns| turns.finish(conversation, &filled));
+    start(shared, begin);
+}
+
+/// How a gap was filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filled {
+    pages: u64,
+    /// Whether its older part was left.
+    cut: bool,
+}
+
+/// Brings what is above `after` into the cache, the newest page first. Behind 0 it is that page alone: nothing older is in
+/// the cache that a gap could be in front of.
+async fn fetch(
+    shared: &Arc<Shared>,
+    conversation: ConversationId,
+    after: u64,
+) -> Result<Filled, Error> {
+    let after = shared
+        .cache
+        .run(move |cache| cache.open_gap(conversation, after))
+        .await?;
+    let first = Seq::new(after + 1).map_err(|error| Error::Invalid(error.to_string()))?;
+    let mut last = None;
+    for page in 1..=CATCH_UP_PAGES_MAX as u64 {
+        let range = HistoryRange {
+            first: Some(first),
+            last,
+            limit: HISTORY_PAGE_MESSAGES_MAX,
+            newest_first: true,
+        };
+        let found = history::fetch(shared, conversation, range).await?;
+        let oldest = found.messages.first().map(|message| message.seq);
+        last = oldest.and_then(|oldest| Seq::new(oldest.get() - 1).ok());
+        let is_whole = !found.more || last.is_none_or(|last| last < first);
+        if is_whole || after == 0 {
+            return Ok(Filled {
+                pages: page,
+                cut: false,
+            });
+        }
+        if page == 1 {
+            // The newest ones are what somebody looks at.
+            shared.announce(ClientEvent::CaughtUp(conversation));
+        }
+    }
+    Ok(Filled {
+        pages: CATCH_UP_PAGES_MAX as u64,
+        cut: true,
+    })
+}
+
+/// Asks the gateway for all invitations without an answer and keeps them; new ones are announced.
+pub(crate) async fn fetch_invitations(shared: &Arc<Shared>) -> Result<Vec<Invitation>, Error> {
+    let before = shared.cache.run(|cache| cache.invitations()).await?;
+    let before: Vec<ConversationId> = before.iter().map(|one| one.conversation).collect();
+    let (mut listed, mut after) = (Vec::new(), None);
+    for _ in 0..LIST_PAGES_MAX {
+        let query = Query::Conversations {
+            limit: CONVERSATIONS_PAGE_MAX as u32,
+            after,
+        };
+        let Answer::Conversations { entries, more } = request::query(shared, &query).await? else {
+            return Err(Error::Offline("the gateway gave another answer".into()));
+        };
+        listed.extend(entries.iter().filter_map(invitation));
+        after = entries
+            .last()
+            .map(|last| (last.activity, last.conversation));
+        if !more || after.is_none() {
+            break;
+        }
+    }
+    let take = move |cache: &mut crate::cache::Tables| {
+        let new = cache.take_invitations(&before, listed)?;
+        Ok((new, cache.invitations()?))
+    };
+    let (new, all) = shared.cache.run(take).await?;
+    for invitation in new {
+        shared.announce(ClientEvent::Invited(invitation));
+    }
+    Ok(all)
+}
+
+fn invitation(entry: &ConversationEntry) -> Option<Invitation> {
+    let group = entry.group.as_ref().filter(|group| group.role.is_none())?;
+    Some(Invitation {
+        conversation: entry.conversation,
+        by: group.invited_by?,
+        title: group.title.clone(),
+        at: entry.activity,
+    })
 }

@@ -37,6 +37,7 @@ pub use client::Client;
 pub use config::{CertificatePolicy, Config};
 pub use error::{Error, Refusal};
 pub use events::{ClientEvent, ConnectionState, EventStream, OfflineReason, Tail};
+pub use groups::{CATCH_UP_PAGES_MAX, CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX, CatchUps};
 pub use model::{
     Account, Arrival, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, LocalState,
     Page, Target,

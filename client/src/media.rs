@@ -10,8 +10,9 @@ mod upload;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quipu_protocol::error::{RejectCode, StreamCode};
-use quipu_protocol::event::Rejection;
+use quipu_protocol::event::{Attachment, Rejection};
 use quipu_protocol::id::ConversationId;
 use quipu_protocol::media::{MediaHash, MediaType};
 
@@ -67,6 +68,25 @@ pub struct UploadedFile {
     pub preview: Option<Preview>,
     /// Bytes that travelled: less than `size` where some of it was there.
     pub sent: u64,
+}
+
+impl UploadedFile {
+    /// What a message says to refer to it.
+    pub fn attachment(&self) -> Attachment {
+        let preview = self.preview.as_ref();
+        Attachment {
+            hash: *self.hash.as_bytes(),
+            size: self.size,
+            media_type: self.media_type.as_str().to_owned(),
+            name: self.name.clone(),
+            width: preview.map_or(0, |preview| preview.width),
+            height: preview.map_or(0, |preview| preview.height),
+            duration_ms: 0,
+            thumbnail: preview.map_or_else(Bytes::new, |preview| {
+                Bytes::copy_from_slice(&preview.thumbnail)
+            }),
+        }
+    }
 }
 
 /// A file that was fetched.

@@ -92,6 +92,8 @@ pub struct ConversationSummary {
     pub title: Option<String>,
     /// Whether the user is no longer in it.
     pub gone: bool,
+    /// Who asks the user into it, while that is not answered.
+    pub invited_by: Option<UserId>,
     /// Seq of the last message that is known to exist.
     pub head: Option<Seq>,
     /// The last message in the cache.

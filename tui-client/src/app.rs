@@ -27,7 +27,7 @@ use self::slash::Slash;
 use self::switcher::{Choice, Switcher};
 use self::timeline::{EntryRef, Timeline, Waiting};
 
-/// The screen's own number for a message until the outbox has named it.
+/// The screen's own number for a message until the outbox has named it, and for a change until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EchoId(pub(crate) u64);
 
@@ -130,11 +130,11 @@ pub(crate) enum Event {
     /// A member's position moved.
     Receipt(Receipt),
     /// A change was made; what it changed comes by itself.
-    ChangeDone,
+    ChangeDone(EchoId),
     /// A change was not made, and why.
-    ChangeFailed(String),
+    ChangeFailed(EchoId, String),
     /// A group of this title is there.
-    GroupMade(ConversationId, String),
+    GroupMade(EchoId, ConversationId, String),
     /// Something happened to a message.
     Changed(Box<Changed>),
     /// Somebody wants the reader in a group.
@@ -175,10 +175,10 @@ pub(crate) enum Effect {
         /// Which message it answers.
         reply_to: Option<Seq>,
     },
-    /// Ask the gateway for a change. Answered by `ChangeFailed`, or by what it changes.
-    Change(Box<Change>),
+    /// Ask the gateway for a change. Answered by `ChangeDone` or `ChangeFailed`.
+    Change(EchoId, Box<Change>),
     /// Make a group. Answered by `GroupMade` or `ChangeFailed`.
-    MakeGroup(String),
+    MakeGroup(EchoId, String),
     /// Load messages. Answered by `Page`.
     Load {
         /// Of which conversation.
@@ -253,6 +253,8 @@ pub(crate) struct App {
     /// What time it is.
     pub(crate) now: Timestamp,
     drafts: BTreeMap<ConversationId, Composer>,
+    /// Lines that asked for changes and have no answer yet, to be given back if they are refused.
+    asked: BTreeMap<EchoId, (ConversationId, String)>,
     blank: Composer,
     focused: bool,
     columns: u16,
@@ -282,6 +284,7 @@ impl App {
             zone,
             now,
             drafts: BTreeMap::new(),
+            asked: BTreeMap::new(),
             blank: Composer::default(),
             // A terminal that cannot report its focus is taken to have it.
             focused: true,
@@ -431,13 +434,21 @@ impl App {
                 // The last message may say something else in the list now.
                 effects.push(Effect::Refresh);
             }
-            Event::ChangeDone => effects.push(Effect::Refresh),
-            Event::ChangeFailed(reason) => self.notice = Some(reason),
-            Event::GroupMade(id, title) => {
+            Event::ChangeDone(asked) => {
+                self.asked.remove(&asked);
+                effects.push(Effect::Refresh);
+            }
+            Event::ChangeFailed(asked, reason) => self.give_back(asked, reason),
+            Event::GroupMade(asked, id, title) => {
+                self.asked.remove(&asked);
                 self.conversations.entry(id, None).group = Some(title);
                 self.open_other(id, effects);
             }
-            Event::Invited(invitation) => self.conversations.invited(&invitation),
+            Event::Invited(invitation) => {
+                self.conversations.invited(&invitation);
+                // A list that is being read may be from before.
+                effects.push(Effect::Refresh);
+            }
             Event::CaughtUp(conversation) => {
                 effects.push(Effect::Refresh);
                 let open = self.open.as_mut().filter(|open| open.id == conversation);
@@ -668,12 +679,16 @@ impl App {
             return;
         }
         let Some(open) = &mut self.open else { return };
+        let conversation = open.id;
         let (text, reply_to) = match slash::read(&text, open.id, &open.timeline) {
             Ok(Slash::Say(text, reply_to)) => (text, reply_to),
-            Ok(Slash::Change(change)) => return self.change(change, effects),
+            Ok(Slash::Change(change)) => {
+                effects.push(Effect::Change(echo, change));
+                return self.wait_for_answer(echo, conversation, text);
+            }
             Ok(Slash::MakeGroup(title)) => {
-                effects.push(Effect::MakeGroup(title));
-                return self.clear_composer();
+                effects.push(Effect::MakeGroup(echo, title));
+                return self.wait_for_answer(echo, conversation, text);
             }
             Err(reason) => {
                 self.notice = Some(reason);
@@ -703,27 +718,26 @@ impl App {
         }
     }
 
-    fn change(&mut self, change: Box<Change>, effects: &mut Vec<Effect>) {
-        match &*change {
-            Change::Join(group) => self.conversations.answered(group, true),
-            Change::Leave(group) => self.conversations.answered(group, false),
-            Change::CreateGroup(_)
-            | Change::SetGroup { .. }
-            | Change::Invite { .. }
-            | Change::Remove(..)
-            | Change::SetRole(..)
-            | Change::SetTimer(..)
-            | Change::Edit { .. }
-            | Change::Delete(..)
-            | Change::React { .. }
-            | Change::RenameDevice(..)
-            | Change::RevokeDevice(_)
-            | Change::Block(..)
-            | Change::Report { .. }
-            | Change::SetPrivacy(_) => {}
+    /// The line leaves the composer, and comes back if what it asks for is refused.
+    fn wait_for_answer(&mut self, asked: EchoId, conversation: ConversationId, line: String) {
+        self.next_echo += 1;
+        if self.asked.len() >= ASKED_LINES_MAX {
+            self.asked.pop_first();
         }
-        effects.push(Effect::Change(change));
+        self.asked.insert(asked, (conversation, line));
         self.clear_composer();
+    }
+
+    /// What was asked for is refused: the line is written again, unless something else is by now.
+    fn give_back(&mut self, asked: EchoId, reason: String) {
+        self.notice = Some(reason);
+        if let Some((conversation, line)) = self.asked.remove(&asked) {
+            let draft = self.drafts.entry(conversation).or_default();
+            if draft.is_empty() {
+                // It was in a composer before.
+                let _ = draft.insert(&line);
+            }
+        }
     }
 
     fn clear_composer(&mut self) {
@@ -847,6 +861,9 @@ impl App {
         Some(self.drafts.entry(open.id).or_default())
     }
 }
+
+/// Lines without an answer that are remembered; beyond, the oldest is not given back when it is refused.
+const ASKED_LINES_MAX: usize = 64;
 
 /// Farthest row that the help scrolls to; more than it has.
 const HELP_SCROLL_MAX: u16 = 200;

@@ -73,12 +73,15 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     /// Print a conversation.
     History(HistoryArgs),
-    /// Bring a file to a conversation; goes on where the last upload of it stopped. Prints its hash once the gateway has it.
+    /// Send a file: bring it to a conversation, on from where the last upload of it stopped, and a message that shows it.
+    /// Prints its hash once the gateway has both.
     Upload(UploadArgs),
     /// Fetch a file of a conversation by its hash; goes on where the last download of it stopped.
     Download(DownloadArgs),
     /// Print the conversations that the gateway has of you, the latest first.
     Conversations(Ask),
+    /// Print the groups that you are asked into and have not answered; what this folder knows of it without a gateway, with 75.
+    Invitations(Ask),
     /// Make groups, and change them.
     #[command(subcommand)]
     Group(GroupCommand),
@@ -199,10 +202,20 @@ pub(crate) struct HistoryArgs {
 /// Arguments of `upload`.
 #[derive(Debug, Args)]
 pub(crate) struct UploadArgs {
-    /// A user, or the 32 hexadecimal digits of a conversation.
-    pub(crate) conversation: Place,
     /// Which file.
     pub(crate) file: PathBuf,
+    /// To whom: a user's name or a conversation's id.
+    #[arg(long = "to", value_name = "CONVERSATION")]
+    pub(crate) place: Place,
+    /// Words of the message that shows it.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) text: String,
+    /// Answer this message of the same conversation with it.
+    #[arg(long, value_name = "SEQ", value_parser = parse::seq)]
+    pub(crate) reply_to: Option<Seq>,
+    /// Send no message. The gateway removes a file that no message refers to after a while.
+    #[arg(long, conflicts_with_all = ["text", "reply_to"])]
+    pub(crate) no_message: bool,
     /// What it is, such as image/jpeg. Default: told from its first bytes and its name.
     #[arg(long = "type", value_name = "TYPE/SUBTYPE", value_parser = parse::media_type)]
     pub(crate) media_type: Option<MediaType>,
@@ -234,7 +247,8 @@ pub(crate) struct TransferArgs {
     /// Print an object at the end (SCHEMA.md).
     #[arg(long)]
     pub(crate) json: bool,
-    /// Show how far it is: lines on standard error, or with --json objects on standard output.
+    /// Show how far it is: lines on standard error, or with --json objects on standard output. Without --json a terminal is
+    /// shown it anyway.
     #[arg(long)]
     pub(crate) progress: bool,
     /// Give up with exit code 75 when the gateway is away for so many seconds. What has come through stays.
@@ -334,14 +348,15 @@ mod tests {
         };
         assert!(history.json && history.after.is_none());
         let Ok(Some(Command::Upload(upload))) =
-            parse("upload bob cat.png --json --type image/png").map(|cli| cli.command)
+            parse("upload cat.png --to bob --json --type image/png").map(|cli| cli.command)
         else {
             panic!("upload")
         };
         let bob = UserId::new("bob").expect("a name");
-        assert_eq!(upload.conversation, Place::User(bob));
+        assert_eq!(upload.place, Place::User(bob));
         assert_eq!(upload.file, PathBuf::from("cat.png"));
         assert!(upload.transfer.json && upload.source.is_none());
+        assert!(upload.text.is_empty() && !upload.no_message);
         let (id, hash) = ("ab".repeat(16), "cd".repeat(32));
         let line = format!("download {id} {hash} cat.png");
         let Ok(Some(Command::Download(download))) = parse(&line).map(|cli| cli.command) else {
@@ -371,8 +386,13 @@ mod tests {
             ErrorKind::ValueValidation
         );
         assert_eq!(
-            refused("upload bob a --type Image"),
+            refused("upload a --to bob --type Image"),
             ErrorKind::ValueValidation
+        );
+        assert_eq!(refused("upload a"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(
+            refused("upload a --to bob --no-message --text look"),
+            ErrorKind::ArgumentConflict
         );
         assert_eq!(refused("download bob 12 a"), ErrorKind::ValueValidation);
         assert_eq!(refused("dance"), ErrorKind::InvalidSubcommand);

@@ -59,6 +59,7 @@ pub(crate) async fn run(cli: &Cli, command: &Command) -> anyhow::Result<Ended> {
         Command::Upload(arguments) => transfer::upload(&client, arguments).await,
         Command::Download(arguments) => transfer::download(&client, arguments).await,
         Command::Conversations(ask) => lists::conversations(&client, *ask).await,
+        Command::Invitations(ask) => lists::invitations(&client, *ask).await,
         Command::Group(command) => {
             signed_in(&client).await?;
             groups::run(&client, command).await

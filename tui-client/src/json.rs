@@ -222,6 +222,11 @@ pub(crate) struct FileLine<'a> {
     pub(crate) media_type: &'a str,
     pub(crate) name: &'a str,
     pub(crate) moved: u64,
+    /// Of the message that an upload sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
 }
 
 /// How far a transfer is, as `--json --progress` prints it.

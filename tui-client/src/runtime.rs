@@ -200,13 +200,13 @@ impl Runtime {
                     },
                 });
             }
-            Effect::Change(change) => self.ask(async move {
+            Effect::Change(asked, change) => self.ask(async move {
                 match client.change(*change).await {
-                    Ok(()) => Event::ChangeDone,
-                    Err(error) => Event::ChangeFailed(format!("Not done: {error}")),
+                    Ok(()) => Event::ChangeDone(asked),
+                    Err(error) => Event::ChangeFailed(asked, format!("Not done: {error}")),
                 }
             }),
-            Effect::MakeGroup(title) => self.ask(async move {
+            Effect::MakeGroup(asked, title) => self.ask(async move {
                 let group = NewGroup {
                     conversation: ConversationId([0x80; 16]),
                     title: title.clone(),
@@ -216,8 +216,8 @@ impl Runtime {
                     invite: Vec::new(),
                 };
                 match client.create_group(group).await {
-                    Ok(id) => Event::GroupMade(id, title),
-                    Err(error) => Event::ChangeFailed(format!("Not done: {error}")),
+                    Ok(id) => Event::GroupMade(asked, id, title),
+                    Err(error) => Event::ChangeFailed(asked, format!("Not done: {error}")),
                 }
             }),
             Effect::Load { conversation, page } => {

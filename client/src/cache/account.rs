@@ -185,9 +185,11 @@ impl Tables {
             "DELETE FROM message;
              DELETE FROM receipt;
              DELETE FROM bookmark;
+             DELETE FROM invitation;
              DELETE FROM outbox WHERE state = 1;
              DELETE FROM conversation WHERE id NOT IN (SELECT conversation FROM outbox);
-             UPDATE conversation SET head = 0, opened = 0, want_delivered = 0, want_read = 0, own_delivered = 0, own_read = 0;",
+             UPDATE conversation SET head = 0, opened = 0, want_delivered = 0, want_read = 0, own_delivered = 0, own_read = 0,
+             gap_after = NULL;",
         )?;
         tx.execute(
             "UPDATE account SET life = ?1, cursor = ?2",

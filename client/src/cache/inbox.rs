@@ -10,7 +10,7 @@ use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserI
 use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Tables, outbox, row};
+use super::{Tables, invitations, outbox, row};
 use crate::error::{Error, Refusal};
 use crate::events::ClientEvent;
 use crate::model::Account;
@@ -40,8 +40,8 @@ pub(crate) struct Applied {
     pub(crate) events: Vec<ClientEvent>,
     /// The last event that is kept.
     pub(crate) cursor: Cursor,
-    /// Groups of which messages are missing between what the cache has and what came.
-    pub(crate) behind: Vec<ConversationId>,
+    /// Groups of which messages are missing between what the cache has and what came, and behind which seq.
+    pub(crate) behind: Vec<(ConversationId, u64)>,
 }
 
 /// What a turn changes, gathered while its transaction is open and taken over after the commit.
@@ -53,7 +53,7 @@ struct Changes {
     removed: outbox::Counts,
     inserted: usize,
     cursor: Cursor,
-    behind: Vec<ConversationId>,
+    behind: Vec<(ConversationId, u64)>,
 }
 
 /// How the messages of one turn move one conversation.
@@ -239,6 +239,7 @@ fn keep(
         EventBody::Receipt(receipt) => keep_receipt(tx, account, receipt, changes),
         EventBody::Changed(changed) => changes::changed(tx, *changed, changes),
         EventBody::Invitation(invitation) => {
+            invitations::keep(tx, &invitation)?;
             changes.events.push(ClientEvent::Invited(*invitation));
             Ok(())
         }

@@ -87,16 +87,6 @@ impl Tables {
         found.collect()
     }
 
-    /// Groups whose messages come as notices, and the last seq of each that the cache knows of.
-    pub(crate) fn pulled(&self) -> Result<Vec<(ConversationId, Option<Seq>)>, Error> {
-        let sql = "SELECT id, head FROM conversation WHERE pulled = 1 AND gone = 0 LIMIT ?1";
-        let mut statement = self.db.prepare_cached(sql)?;
-        let found = statement.query_and_then([bounded(ROWS_MAX)], |found| {
-            Ok((row::conversation(found, 0)?, row::optional_seq(found, 1)?))
-        })?;
-        found.collect()
-    }
-
     /// The conversation list, the most recent first.
     pub(crate) fn conversations(&self) -> Result<Vec<ConversationSummary>, Error> {
         let Some(account) = self.account() else {
@@ -107,7 +97,8 @@ impl Tables {
                  (SELECT count(*) FROM message m
                   WHERE m.conversation = c.id AND m.seq > max(c.want_read, c.own_read) AND m.sender <> ?1
                   AND m.client_seq <> -1),
-                 (SELECT count(*) FROM outbox o WHERE o.conversation = c.id), c.title, c.gone
+                 (SELECT count(*) FROM outbox o WHERE o.conversation = c.id), c.title, c.gone,
+                 (SELECT i.by_user FROM invitation i WHERE i.conversation = c.id)
              FROM conversation c LEFT JOIN receipt r ON r.conversation = c.id AND r.user = c.peer AND c.peer <> ?1
              ORDER BY c.last_at DESC, c.id LIMIT ?2",
         )?;
@@ -119,6 +110,7 @@ impl Tables {
                     peer: row::optional_user(found, 1)?,
                     title: found.get(8)?,
                     gone: found.get(9)?,
+                    invited_by: row::optional_user(found, 10)?,
                     head: row::optional_seq(found, 2)?,
                     last: None,
                     unread: row::number(found, 6)?,

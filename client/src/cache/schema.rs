@@ -95,6 +95,16 @@ ALTER TABLE conversation ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 ", "
 -- Where the tokens of an external issuer are; empty: the account has a password.
 ALTER TABLE account ADD COLUMN token_file TEXT;
+", "
+-- Groups that the user is asked into and has not answered.
+CREATE TABLE invitation (
+    conversation BLOB PRIMARY KEY,
+    by_user TEXT NOT NULL,
+    title TEXT NOT NULL,
+    at INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Of a group whose messages come as notices: some are missing behind this seq, 0 for all but the newest; empty: none are.
+ALTER TABLE conversation ADD COLUMN gap_after INTEGER;
 "];
 
 /// Brings the tables to the newest version, or refuses a file that is newer.

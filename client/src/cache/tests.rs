@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{
-    Changed, ChangedKind, Content, Event, EventBody, Gone, Message, Note, Notice, Receipt,
-    Rejection,
+    Changed, ChangedKind, Content, Event, EventBody, Gone, Invitation, Message, Note, Notice,
+    Receipt, Rejection,
 };
 use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
@@ -554,11 +554,105 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
     };
     let applied = tables.apply(turn, true).expect("applies");
     assert_eq!(applied.events.len(), 2, "{:?}", applied.events);
-    assert_eq!(applied.behind, [group]);
+    assert_eq!(applied.behind, [(group, 1)]);
     let list = tables.conversations().expect("reads");
     let summary = list.iter().find(|summary| summary.id == group);
     let summary = summary.expect("the group is listed");
     assert_eq!(summary.title.as_deref(), Some("climbing"));
     assert_eq!(summary.head, Seq::new(4).ok());
-    assert_eq!(tables.pulled().expect("reads"), [(group, Seq::new(4).ok())]);
+    let known = |tables: &Tables| tables.pulled().expect("reads");
+    let mut pulled = gaps::Pulled {
+        conversation: group,
+        head: Seq::new(4).ok(),
+        gap_after: Some(1),
+    };
+    assert_eq!(known(&tables), [pulled]);
+    // A later gap is part of this one, until it is closed.
+    assert_eq!(tables.open_gap(group, 4).expect("remembers"), 1);
+    assert_eq!(known(&tables), [pulled]);
+    tables.close_gap(group).expect("forgets");
+    pulled.gap_after = None;
+    assert_eq!(known(&tables), [pulled]);
+    assert_eq!(tables.open_gap(group, 4).expect("remembers"), 4);
+}
+
+fn invitation(group: u8, at: u64) -> Invitation {
+    Invitation {
+        conversation: ConversationId([group; 16]),
+        by: user("bob"),
+        title: format!("group {group}"),
+        at: TimestampMs(at),
+    }
+}
+
+fn invited(inbox_seq: u64, invitation: Invitation) -> Event {
+    Event {
+        inbox_seq: InboxSeq::new(inbox_seq).expect("not 0"),
+        body: EventBody::Invitation(Box::new(invitation)),
+    }
+}
+
+#[test]
+fn invitations_outlive_a_restart_until_they_are_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two, three) = (
+        invitation(0xf1, 10),
+        invitation(0xf2, 20),
+        invitation(0xf3, 30),
+    );
+    {
+        let mut tables = alice(Some(folder.path()));
+        let events = [&three, &one, &two, &one].into_iter().zip(1..);
+        let events = events.map(|(invitation, at)| invited(at, invitation.clone()));
+        apply(&mut tables, events.collect());
+    }
+    let mut tables = open(Some(folder.path()), 1000);
+    let all = |tables: &Tables| tables.invitations().expect("reads");
+    assert_eq!(all(&tables), [one.clone(), two.clone(), three.clone()]);
+    let list = tables.conversations().expect("reads");
+    let listed: Vec<_> = list
+        .iter()
+        .map(|row| (row.title.as_deref(), row.invited_by))
+        .collect();
+    let bob = Some(user("bob"));
+    let lines = ["group 243", "group 242", "group 241"].map(|title| (Some(title), bob));
+    assert_eq!(listed, lines);
+
+    // Declined here: nothing is left of it.
+    tables.forget_invitation(one.conversation).expect("forgets");
+    assert_eq!(all(&tables), [two.clone(), three.clone()]);
+    assert_eq!(tables.conversations().expect("reads").len(), 2);
+    // Accepted on another device, which a note in this inbox says.
+    let joined = Message {
+        conversation: two.conversation,
+        to: None,
+        from: user("alice"),
+        content: Content::Note(Box::new(Note::Joined)),
+        ..from_bob(1)
+    };
+    apply(&mut tables, vec![event(5, joined)]);
+    assert_eq!(all(&tables), std::slice::from_ref(&three));
+    let list = tables.conversations().expect("reads");
+    assert!(list.iter().any(|row| row.id == two.conversation));
+    // What the gateway lists is what is true; what came meanwhile stays.
+    let (four, five) = (invitation(0xf4, 40), invitation(0xf5, 50));
+    apply(&mut tables, vec![invited(6, five.clone())]);
+    let new = tables
+        .take_invitations(&[three.conversation], vec![four.clone()])
+        .expect("takes over");
+    assert_eq!((new, all(&tables)), (vec![four.clone()], vec![four, five]));
+}
+
+#[test]
+fn invitations_beyond_the_limit_take_the_place_of_the_oldest() {
+    let mut tables = alice(None);
+    let many = (0..=invitations::INVITATIONS_MAX as u64).map(|at| {
+        let mut invitation = invitation(0xf0, at);
+        invitation.conversation.0[..8].copy_from_slice(&(at | 0xff << 56).to_be_bytes());
+        invited(at + 1, invitation)
+    });
+    apply(&mut tables, many.collect());
+    let kept = tables.invitations().expect("reads");
+    assert_eq!(kept.len(), invitations::INVITATIONS_MAX);
+    assert_eq!(kept[0].at, TimestampMs(1));
 }

@@ -501,6 +501,9 @@ impl<'a> Link<'a> {
             let _ = answer.send(Ok(account));
         }
         groups::catch_up_all(&self.driver.shared);
+        if welcomed.resynced {
+            groups::renew_invitations(&self.driver.shared);
+        }
         Ok(())
     }
 
@@ -530,8 +533,8 @@ impl<'a> Link<'a> {
             .await
             .map_err(|error| Ended::storage(&error))?;
         self.session.kept(Instant::now().into_std(), kept);
-        for conversation in behind {
-            groups::catch_up(&self.driver.shared, conversation);
+        for (conversation, after) in behind {
+            groups::catch_up(&self.driver.shared, conversation, after);
         }
         Ok(())
     }

@@ -36,15 +36,24 @@ pub(crate) async fn gateway(folder: &Path, listen: SocketAddr) -> Gateway {
 
 /// The same with limits of its own.
 pub(crate) async fn gateway_with(folder: &Path, listen: SocketAddr, limits: Limits) -> Gateway {
-    let config = quipu_gateway::config::Config {
+    gateway_of(folder, listen, |config| config.limits = limits).await
+}
+
+/// The same with settings of its own.
+pub(crate) async fn gateway_of(
+    folder: &Path,
+    listen: SocketAddr,
+    set: impl FnOnce(&mut quipu_gateway::config::Config),
+) -> Gateway {
+    let mut config = quipu_gateway::config::Config {
         listen,
         data: folder.into(),
         admin: Admin {
             listen: AdminListen::Off,
         },
-        limits,
         ..quipu_gateway::config::Config::default()
     };
+    set(&mut config);
     let started = async {
         loop {
             match Gateway::start(&config).await {

@@ -1,6 +1,6 @@
 //! The conversation list: who with, how much is unread, and an order that never changes under the reader's eyes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_protocol::event::{Content, Invitation, Message, Note, Receipt};
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
@@ -92,8 +92,12 @@ pub(crate) struct Conversations {
 
 impl Conversations {
     /// Takes the whole list from the cache: the latest conversation first the first time; later the order stays and new ones go
-    /// to the end.
+    /// to the end. A group that was known by its invitation alone goes when that is answered.
     pub(crate) fn replace(&mut self, mut all: Vec<Conversation>) {
+        let listed: BTreeSet<ConversationId> = all.iter().map(|row| row.id).collect();
+        self.by_id
+            .retain(|id, row| row.invited_by.is_none() || listed.contains(id));
+        self.order.retain(|id| self.by_id.contains_key(id));
         all.sort_by_key(|conversation| std::cmp::Reverse(conversation.last_at));
         for conversation in all {
             self.upsert(conversation);
@@ -104,7 +108,6 @@ impl Conversations {
     pub(crate) fn upsert(&mut self, mut conversation: Conversation) {
         let id = conversation.id;
         if let Some(known) = self.by_id.get(&id) {
-            conversation.invited_by = known.invited_by;
             conversation.group = conversation.group.or_else(|| known.group.clone());
         }
         if self.by_id.insert(id, conversation).is_none() {
@@ -136,17 +139,6 @@ impl Conversations {
         let row = self.entry(invitation.conversation, None);
         row.group = Some(invitation.title.clone());
         row.invited_by = Some(invitation.by);
-    }
-
-    /// The invitation is answered. A group of which nothing else is known goes.
-    pub(crate) fn answered(&mut self, id: &ConversationId, joined: bool) {
-        if let Some(row) = self.by_id.get_mut(id) {
-            row.invited_by = None;
-            if !joined && row.head.is_none() {
-                self.by_id.remove(id);
-                self.order.retain(|other| other != id);
-            }
-        }
     }
 
     /// In the order of the list.

@@ -7,11 +7,12 @@ use quipu_protocol::id::{ConversationId, DeviceId};
 use quipu_protocol::limits::{CONVERSATIONS_PAGE_MAX, MEMBERS_PAGE_MAX};
 use quipu_protocol::query::{Answer, ConversationEntry, Query, Settings};
 
-use super::ask::{odd, query};
+use super::ask::{odd, query, with_gateway};
 use super::{Ended, signed_in, write_json};
 use crate::cli::{Ask, MessageArgs};
 use crate::json::{
-    ConversationLine, DeviceLine, MemberLine, SettingsLine, VersionLine, rfc3339, role_word,
+    ConversationLine, DeviceLine, InvitedLine, MemberLine, SettingsLine, VersionLine, rfc3339,
+    role_word,
 };
 use crate::text;
 
@@ -39,6 +40,27 @@ pub(super) async fn conversations(client: &Client, ask: Ask) -> anyhow::Result<E
             Some(_) | None => return Ok(Ended::Done),
         }
     }
+}
+
+/// Groups that the user is asked into: as the gateway lists them, or what the folder knows of it.
+pub(super) async fn invitations(client: &Client, ask: Ask) -> anyhow::Result<Ended> {
+    signed_in(client).await?;
+    let (invitations, ended) = match with_gateway(client, ask, client.fetch_invitations()).await? {
+        Some(listed) => (listed, Ended::Done),
+        None => (client.invitations().await?, Ended::Away),
+    };
+    let mut out = io::stdout().lock();
+    for invitation in &invitations {
+        if ask.json {
+            write_json(&mut out, &InvitedLine::new(invitation))?;
+            continue;
+        }
+        let (at, title) = (rfc3339(invitation.at), plain(&invitation.title));
+        let (group, by) = (invitation.conversation, invitation.by);
+        writeln!(out, "{at}  {group}  {title}, asked by {by}")?;
+    }
+    out.flush()?;
+    Ok(ended)
 }
 
 /// One group.

@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anyhow::Context;
 use quipu_client::{Client, Error, LocalMessage};
 use quipu_protocol::event::Rich;
+use quipu_protocol::id::{MessageId, Seq};
 use tokio::time::timeout;
 
 use super::rich;
 use super::stdin::{self, Line};
 use super::{Ended, gave_up, signed_in, why, write_json};
-use crate::cli::SendArgs;
+use crate::cli::{Place, SendArgs};
 use crate::json::SentLine;
 
 /// Messages of standard input that wait for their acks at once. At the limit reading waits.
@@ -60,6 +62,43 @@ pub(super) async fn run(client: &Client, arguments: &SendArgs) -> anyhow::Result
     match failed {
         Some(error) => Err(error).context("standard input"),
         None => Ok(ended),
+    }
+}
+
+/// Sends one message for another command and waits for its ack; `Err` says how that command ends, and why was said.
+pub(super) async fn one(
+    client: &Client,
+    place: Place,
+    rich: Rich,
+    wait: Duration,
+) -> anyhow::Result<Result<(Seq, MessageId), Ended>> {
+    let queued = client.send_rich(place.target(), rich).await?;
+    let mut connection = client.connection();
+    let acked = tokio::select! {
+        biased;
+        acked = timeout(wait, client.wait_acked(queued.id)) => acked,
+        reason = gave_up(&mut connection) => {
+            return Err(reason.context("1 message is kept in the outbox"));
+        }
+    };
+    match acked {
+        Ok(Ok(seq)) => Ok(Ok((seq, queued.id))),
+        Ok(Err(Error::Refused(refusal))) => {
+            eprintln!(
+                "quipu: the message was refused ({}): {}",
+                refusal.code, refusal.reason
+            );
+            client.forget(queued.id).await?;
+            Ok(Err(Ended::Refused))
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => {
+            eprintln!(
+                "quipu: 1 message is queued, the gateway is away: {}",
+                why(&connection)
+            );
+            Ok(Err(Ended::Away))
+        }
     }
 }
 

@@ -1,37 +1,60 @@
 //! `upload` and `download`: files, on from where the last transfer stopped.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use quipu_client::media::{Progress, UploadOptions};
-use quipu_client::{Client, ConnectionState, Error};
+use quipu_client::{Client, ConnectionState, Error, Target};
+use quipu_protocol::event::Rich;
 use tokio::time::timeout;
 
-use super::{Ended, signed_in, why, write_json};
+use super::{Ended, send, signed_in, why, write_json};
 use crate::cli::{DownloadArgs, TransferArgs, UploadArgs};
 use crate::json::{FileLine, ProgressLine};
 
 /// Shortest time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Brings a file.
+/// Brings a file, then sends the message that shows it.
 pub(super) async fn upload(client: &Client, arguments: &UploadArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
     if let Some(away) = wait_online(client, &arguments.transfer).await? {
         return Ok(away);
     }
-    let conversation = arguments.conversation.id(&me);
+    let conversation = arguments.place.id(&me);
     let options = UploadOptions {
         media_type: arguments.media_type.clone(),
         source: arguments.source.map(|source| source.id(&me)),
         without_preview: false,
     };
     let shown = shown(&arguments.transfer);
-    let done = client.upload(conversation, &arguments.file, options, shown);
+    let done = async {
+        if let Target::User(peer) = arguments.place.target() {
+            // A file needs a conversation that is there, as its message does not.
+            client.open_direct(peer).await?;
+        }
+        client
+            .upload(conversation, &arguments.file, options, shown)
+            .await
+    };
     let file = match unless_away(client, &arguments.transfer, done).await {
         Ok(file) => file,
         Err(error) => return ended(error),
+    };
+    let message = if arguments.no_message {
+        None
+    } else {
+        let rich = Rich {
+            text: arguments.text.clone(),
+            reply_to: arguments.reply_to,
+            attachments: vec![file.attachment()],
+            ..Rich::default()
+        };
+        match send::one(client, arguments.place, rich, arguments.transfer.wait).await? {
+            Ok(sent) => Some(sent),
+            Err(ended) => return Ok(ended),
+        }
     };
     let line = FileLine {
         conversation: conversation.to_string(),
@@ -40,6 +63,8 @@ pub(super) async fn upload(client: &Client, arguments: &UploadArgs) -> anyhow::R
         media_type: file.media_type.as_str(),
         name: &file.name,
         moved: file.sent,
+        seq: message.map(|(seq, _)| seq.get()),
+        id: message.map(|(_, id)| id.to_string()),
     };
     print(&arguments.transfer, &line, &line.hash)
 }
@@ -70,6 +95,8 @@ pub(super) async fn download(client: &Client, arguments: &DownloadArgs) -> anyho
         media_type: file.media_type.as_str(),
         name: &name,
         moved: file.received,
+        seq: None,
+        id: None,
     };
     print(&arguments.transfer, &line, &name)
 }
@@ -125,7 +152,8 @@ fn ended(error: Error) -> anyhow::Result<Ended> {
 
 /// Shows progress now and then, as asked for.
 fn shown(transfer: &TransferArgs) -> impl FnMut(Progress) + Send + use<> {
-    let (wanted, as_json) = (transfer.progress, transfer.json);
+    let as_json = transfer.json;
+    let wanted = transfer.progress || (!as_json && io::stderr().is_terminal());
     let mut last: Option<Instant> = None;
     move |Progress { done, total }| {
         let now = Instant::now();

@@ -200,6 +200,8 @@ fn whole_lines() -> Vec<(&'static str, Value)> {
         media_type: "a/b",
         name: "",
         moved: 1,
+        seq: Some(1),
+        id: Some(String::new()),
     };
     let settings = Settings {
         privacy: Privacy::default(),

@@ -50,6 +50,7 @@ pub(super) fn summary(summary: ConversationSummary) -> Conversation {
         row.set_last(last);
     }
     row.group = summary.title.or(row.group);
+    row.invited_by = summary.invited_by;
     row.head = summary.head;
     row.unread = summary.unread;
     row.read = summary.read;

@@ -142,12 +142,42 @@ fn an_invitation_is_shown_and_answered() {
         result: Ok(Loaded::default()),
     });
     shows!(scene, "invited");
+    // Refused: the line is there again, with the reason, and the invitation still waits.
     scene.keys("/join<enter>");
-    let join = Effect::Change(Box::new(Change::Join(GROUP)));
-    assert!(scene.effects.contains(&join));
+    let join = |echo| Effect::Change(EchoId(echo), Box::new(Change::Join(GROUP)));
+    assert!(scene.effects.contains(&join(0)));
+    assert_eq!(scene.app.composer().text(), "");
+    scene.event(Event::ChangeFailed(EchoId(0), "Not done: full".into()));
+    shows!(scene, "join_refused");
+    scene.keys("<enter>");
+    assert!(scene.effects.contains(&join(1)));
+    scene.event(Event::ChangeDone(EchoId(1)));
+    assert_eq!(scene.effects.last(), Some(&Effect::Refresh));
+    let mut row = Conversation::new(GROUP, None);
+    row.group = Some("Ayllu".into());
+    scene.event(Event::Conversations(vec![row]));
     let row = scene.app.conversations.get(&GROUP).expect("in the list");
-    assert_eq!(row.invited_by, None);
+    assert_eq!((row.invited_by, &*scene.app.composer().text()), (None, ""));
+}
+
+#[test]
+fn an_invitation_is_a_line_of_the_list_until_it_is_answered() {
+    let mut scene = Scene::alice(72, 12);
+    let mut row = Conversation::new(GROUP, None);
+    row.group = Some("Ayllu".into());
+    row.invited_by = Some(user("ana"));
+    // As the cache has it after a restart.
+    scene.event(Event::Conversations(vec![row]));
+    scene.event(Event::Page {
+        conversation: GROUP,
+        page: Page::Latest,
+        result: Ok(Loaded::default()),
+    });
+    shows!(scene, "invited");
     scene.keys("/leave<enter>");
+    scene.event(Event::ChangeDone(EchoId(0)));
+    // The cache has forgotten it.
+    scene.event(Event::Conversations(Vec::new()));
     assert!(scene.app.conversations.get(&GROUP).is_none());
 }
 
@@ -159,7 +189,7 @@ fn words_behind_a_slash_change_the_last_messages() {
     let changes: Vec<&Effect> = scene
         .effects
         .iter()
-        .filter(|effect| matches!(effect, Effect::Change(_) | Effect::Send { .. }))
+        .filter(|effect| matches!(effect, Effect::Change(..) | Effect::Send { .. }))
         .collect();
     let send = |echo, text: &str, reply_to| Effect::Send {
         echo: EchoId(echo),
@@ -168,22 +198,24 @@ fn words_behind_a_slash_change_the_last_messages() {
         text: text.into(),
         reply_to,
     };
-    let change = |change| Effect::Change(Box::new(change));
+    let change = |echo, change| Effect::Change(EchoId(echo), Box::new(change));
+    let edit = Change::Edit {
+        conversation,
+        seq: seq(5),
+        content: Content::Text("Three llamas.".into()),
+    };
+    let react = Change::React {
+        conversation,
+        seq: seq(4),
+        emoji: "👍".into(),
+        on: true,
+    };
     let expected = [
         send(0, "Soon.", Some(seq(4))),
-        change(Change::Edit {
-            conversation,
-            seq: seq(5),
-            content: Content::Text("Three llamas.".into()),
-        }),
-        change(Change::Delete(conversation, seq(5))),
-        change(Change::React {
-            conversation,
-            seq: seq(4),
-            emoji: "👍".into(),
-            on: true,
-        }),
-        send(1, "/home", None),
+        change(1, edit),
+        change(2, Change::Delete(conversation, seq(5))),
+        change(3, react),
+        send(4, "/home", None),
     ];
     assert_eq!(changes, expected.iter().collect::<Vec<_>>());
     let notice = scene.app.notice.as_deref().expect("it is said");

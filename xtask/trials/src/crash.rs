@@ -1,26 +1,26 @@
 //! Kills the gateway with SIGKILL in a loop while users write to each other, and judges from outside.
 //!
-//! The last line is `crash: kills=200 acked=... lost=0 doubled=0 reordered=0`; the exit code is 0 only if all is as promised.
+//! They write to each other and in groups that some of them join and leave, change what they wrote, and send files.
+//! The last line is `crash: kills=200 acked=... lost=0 doubled=0 reordered=0 ...`; the exit code is 0 only if all is as promised.
 
 mod ledger;
+mod people;
 mod person;
 mod sabotage;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use quipu_client::protocol::id::{ConversationId, UserId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use self::ledger::{Ledger, Verdict, View};
+use self::ledger::{Missing, Verdict};
 use self::person::{Person, Phase, SharedLedger, lock};
 use self::sabotage::Sabotage;
 use crate::gateway::Gateway;
@@ -36,6 +36,12 @@ const EARLY_DEATH_MS_MAX: u64 = 150;
 const STANDSTILL: Duration = Duration::from_secs(20);
 /// Pause between two looks at the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Every second kill waits for an upload to be in its middle, so long at most.
+const MIDWAY_WITHIN: Duration = Duration::from_secs(2);
+/// Pause between two looks at that.
+const LOOK_MIDWAY_EVERY: Duration = Duration::from_millis(2);
+/// Runs with as many kills prove nothing about uploads unless one was cut.
+const KILLS_FOR_A_CUT: u32 = 5;
 
 /// How hard to try.
 #[derive(Parser)]
@@ -49,6 +55,9 @@ pub(crate) struct Arguments {
     /// Users, each writing to some of the others; at least 2. Half of them have data folders and restart their clients.
     #[arg(long, default_value_t = 8)]
     users: u16,
+    /// Groups; of every second one some users join and leave it all the time.
+    #[arg(long, default_value_t = 2)]
+    groups: usize,
     /// Spoils the run, to show that the judge notices: the exit code must not be 0.
     #[arg(long, hide = true)]
     sabotage: Option<Sabotage>,
@@ -98,15 +107,16 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
     gateway.wait_ready()?;
 
     let ledger = SharedLedger::default();
-    let people = people(arguments.users, seed, folder, &gateway, &ledger)?;
+    let mut people = people::people(arguments, seed, folder, &gateway, &ledger)?;
     let (phase, watched) = watch::channel(Phase::Typing);
     let mut clients = Vec::new();
     for person in &people {
         clients.push(person.register().await?);
     }
+    people::make_groups(arguments.groups, &mut people, &clients, &ledger).await?;
     let mut lives = JoinSet::new();
     for (person, client) in people.iter().zip(clients) {
-        lives.spawn(person.again().live(client, watched.clone()));
+        lives.spawn(person.clone().live(client, watched.clone()));
     }
 
     let killing = kill_in_a_loop(&mut gateway, arguments, seed, &ledger);
@@ -119,14 +129,7 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
     gateway.wait_ready()?;
     phase.send_replace(Phase::Reading);
     wait_until_all_is_seen(&ledger, &mut lives).await?;
-
-    let expected = |user: &UserId| lock(&ledger).shown_to(user);
-    for person in &people {
-        person
-            .look_with_a_fresh_device(expected(&person.user))
-            .await
-            .with_context(|| format!("the fresh device of {}", person.user))?;
-    }
+    look_with_fresh_devices(&people, &ledger, &mut lives).await?;
     phase.send_replace(Phase::Over);
     while let Some(left) = lives.join_next().await {
         left.context("a person panicked")?
@@ -139,6 +142,9 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
         sabotage.spoil(&mut ledger);
     }
     let mut verdict = ledger.judge();
+    if arguments.kills >= KILLS_FOR_A_CUT && verdict.resumed + verdict.files_lost == 0 {
+        verdict.wrong("no kill cut an upload: the run proves nothing about them".to_owned());
+    }
     if verdict.acked < arguments.kills as usize {
         verdict
             .wrong("fewer messages were acked than kills made: the run proves nothing".to_owned());
@@ -149,40 +155,28 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
     Ok(verdict)
 }
 
-/// Everybody writes to the next two, so that each has several conversations and each conversation two writers.
-fn people(
-    users: u16,
-    seed: u64,
-    folder: &Path,
-    gateway: &Gateway,
+/// What the gateway has is given to new devices, and shows what the first ones should have shown.
+async fn look_with_fresh_devices(
+    people: &[Person],
     ledger: &SharedLedger,
-) -> Result<Vec<Person>> {
-    let names: Vec<UserId> = (0..users)
-        .map(|n| UserId::new(&format!("user-{n}")))
-        .collect::<Result<_, _>>()?;
-    let mut people: Vec<Person> = (0..users)
-        .map(|n| Person {
-            user: names[usize::from(n)],
-            friends: Vec::new(),
-            server: gateway.address().to_string(),
-            data: (n % 2 == 0).then(|| folder.join(names[usize::from(n)].as_str())),
-            seed: seed.wrapping_add(u64::from(n) + 1),
-            ledger: Arc::clone(ledger),
-        })
-        .collect();
-    for n in 0..names.len() {
-        for step in 1..=2 {
-            let (a, b) = (n, (n + step) % names.len());
-            if a == b || people[a].friends.contains(&names[b]) {
-                continue;
-            }
-            people[a].friends.push(names[b]);
-            people[b].friends.push(names[a]);
-            let conversation = ConversationId::direct(&names[a], &names[b]);
-            lock(ledger).conversation(conversation, [names[a], names[b]]);
-        }
+    lives: &mut JoinSet<Result<()>>,
+) -> Result<()> {
+    for person in people {
+        person
+            .look_at_own_groups()
+            .await
+            .with_context(|| format!("the groups of {}", person.user))?;
     }
-    Ok(people)
+    // Who came and went is known now, and so is what they have to be shown.
+    wait_until_all_is_seen(ledger, lives).await?;
+    for person in people {
+        let expected = lock(ledger).shown_to(&person.user);
+        person
+            .look_with_a_fresh_device(expected)
+            .await
+            .with_context(|| format!("the fresh device of {}", person.user))?;
+    }
+    Ok(())
 }
 
 /// Kills the running gateway and starts it again, `kills` times; it is dead at the end.
@@ -206,10 +200,13 @@ async fn kill_in_a_loop(
         } else {
             tokio::task::block_in_place(|| gateway.wait_ready())?;
             sleep(Duration::from_millis(rng.random_range(0..LIFE_MS_MAX))).await;
+            if kill % 2 == 1 {
+                wait_for_an_upload(ledger).await;
+            }
         }
         gateway.kill()?;
         if let Some(sabotage) = arguments.sabotage {
-            sabotage.after_kill(kill, &gateway.data())?;
+            sabotage.after_kill(kill, arguments.kills, &gateway.data())?;
         }
         if kill.is_multiple_of(20) {
             println!(
@@ -225,6 +222,14 @@ async fn kill_in_a_loop(
     Ok(())
 }
 
+/// Waits until a kill would cut an upload in its middle; if there is none for a while, for nothing.
+async fn wait_for_an_upload(ledger: &SharedLedger) {
+    let deadline = Instant::now() + MIDWAY_WITHIN;
+    while Instant::now() < deadline && !lock(ledger).files.is_midway() {
+        sleep(LOOK_MIDWAY_EVERY).await;
+    }
+}
+
 async fn wait_for_acks(ledger: &SharedLedger, acks: usize) -> Result<()> {
     let deadline = Instant::now() + STANDSTILL;
     while lock(ledger).acked_count() < acks {
@@ -234,35 +239,29 @@ async fn wait_for_acks(ledger: &SharedLedger, acks: usize) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every message typed is acked and was shown to both members. What is missing when nothing moves any more is the
-/// judge's to name; a person that gives up is an error.
+/// Waits until every message typed is acked and was shown to whoever should see it, every change is answered and every file
+/// has come. What is missing when nothing moves any more is the judge's to name; a person that gives up is an error.
 async fn wait_until_all_is_seen(
     ledger: &SharedLedger,
     lives: &mut JoinSet<Result<()>>,
 ) -> Result<()> {
-    let mut last = (0, 0);
+    let mut last = None;
     let mut deadline = Instant::now();
     loop {
         if let Some(left) = lives.try_join_next() {
             left.context("a person panicked")?
                 .context("a person gave up")?;
         }
-        let missing = {
-            let ledger: &Ledger = &lock(ledger);
-            (ledger.waiting_for_ack(), ledger.unseen(View::Tail))
-        };
-        if missing == (0, 0) {
+        let missing = lock(ledger).missing();
+        if missing == Missing::default() {
             return Ok(());
         }
-        if missing != last {
-            last = missing;
+        if last != Some(missing) {
+            last = Some(missing);
             deadline = Instant::now() + STANDSTILL;
         }
         if Instant::now() >= deadline {
-            println!(
-                "crash: {} messages are not acked and {} not seen, and nothing moves",
-                missing.0, missing.1
-            );
+            println!("crash: nothing moves, and there is {missing:?}");
             return Ok(());
         }
         sleep(LOOK_EVERY).await;

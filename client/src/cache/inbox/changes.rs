@@ -9,6 +9,7 @@ use quipu_protocol::wire;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::row::{self, MESSAGE};
+use super::super::{gaps, invitations};
 use super::{Changes, Inserted, answered, insert};
 use crate::error::Error;
 use crate::events::ClientEvent;
@@ -108,6 +109,9 @@ pub(super) fn note(
         return Ok(());
     };
     let id = message.conversation.as_bytes();
+    if invitations::ends(note, &message.from, &account.user) {
+        invitations::answered(tx, &message.conversation)?;
+    }
     match &**note {
         Note::Created(title) | Note::Title(title) => {
             tx.prepare_cached(
@@ -174,8 +178,13 @@ pub(super) fn notice(
             .or_default();
         let before = known.head.map_or(0, Seq::get);
         let before = before.max(head.unwrap_or(0).cast_unsigned());
-        if before + 1 < message.seq.get() && !changes.behind.contains(&message.conversation) {
-            changes.behind.push(message.conversation);
+        if before + 1 < message.seq.get() {
+            gaps::remember(tx, message.conversation.as_bytes(), before)?;
+            let mut known = changes.behind.iter();
+            // The first gap of a turn is the lowest.
+            if !known.any(|(conversation, _)| *conversation == message.conversation) {
+                changes.behind.push((message.conversation, before));
+            }
         }
         known.head = known.head.max(Some(message.seq));
         known.last_at = known.last_at.max(message.sent_at.0);

@@ -1,15 +1,23 @@
 //! What really happened, written down by the harness, and the verdict over it.
 //!
 //! It knows nothing of logs, cursors or caches: only what was typed, what was acked, what each device showed, and what the
-//! gateway's history says at the end.
+//! gateway's history says at the end. Who was a member of a group, and when, it reads from the notes of that history.
+
+mod changes;
+mod files;
+mod groups;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
+use quipu_client::protocol::event::{Content, Message};
 use quipu_client::protocol::id::{ConversationId, MessageId, UserId};
+use quipu_client::protocol::media::MediaHash;
 
-/// Complaints that are printed; the rest is counted only.
-const COMPLAINTS_SHOWN: usize = 20;
+pub(crate) use self::changes::{Act, Changes, Observer, State};
+pub(crate) use self::files::{Files, Made};
+use self::groups::Groups;
+pub(crate) use self::verdict::Verdict;
 
 /// One way in which a user saw messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,21 +43,56 @@ pub(crate) struct Shown {
     pub(crate) id: MessageId,
 }
 
+/// What has not come yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Missing {
+    /// Messages that were typed.
+    unacked: usize,
+    /// Messages that were acked, by who should have seen them.
+    unseen: usize,
+    /// The same by the histories of the groups, once they are known.
+    unseen_in_groups: usize,
+    /// Changes that were asked for.
+    unanswered: usize,
+    /// Files that go up or come down.
+    transfers: usize,
+}
+
 /// Everything that was observed.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    members: BTreeMap<ConversationId, [UserId; 2]>,
+    /// Who is shown every message: both sides, and of a group those who stay in it.
+    members: BTreeMap<ConversationId, Vec<UserId>>,
     typed: BTreeMap<(UserId, ConversationId), Vec<MessageId>>,
     acked: BTreeMap<MessageId, (ConversationId, u64)>,
     acked_twice: Vec<MessageId>,
     shown: BTreeMap<(UserId, View), Vec<Shown>>,
     history: BTreeMap<ConversationId, Vec<(u64, MessageId)>>,
+    /// Conversations with an acked message: the gateway has them.
+    written: BTreeSet<ConversationId>,
+    groups: Groups,
+    /// What happened to messages and groups.
+    pub(crate) changes: Changes,
+    /// What was uploaded and fetched.
+    pub(crate) files: Files,
 }
 
 impl Ledger {
     /// A conversation exists between two users.
     pub(crate) fn conversation(&mut self, id: ConversationId, members: [UserId; 2]) {
-        self.members.insert(id, members);
+        self.members.insert(id, members.to_vec());
+    }
+
+    /// A group exists, and these users are in it from now on; others come and go.
+    pub(crate) fn group(&mut self, id: ConversationId, stay: Vec<UserId>) {
+        self.members.insert(id, stay);
+        self.groups.add(id);
+    }
+
+    /// Who is shown every message of a conversation.
+    pub(crate) fn stays(&self, conversation: &ConversationId, user: &UserId) -> bool {
+        let members = self.members.get(conversation);
+        members.is_some_and(|members| members.contains(user))
     }
 
     /// A user typed a message and the SDK took it.
@@ -60,6 +103,7 @@ impl Ledger {
     /// The gateway acked a message under a seq.
     pub(crate) fn acked(&mut self, conversation: ConversationId, seq: u64, id: MessageId) {
         let answer = (conversation, seq);
+        self.written.insert(conversation);
         if *self.acked.entry(id).or_insert(answer) != answer {
             self.acked_twice.push(id);
         }
@@ -70,9 +114,44 @@ impl Ledger {
         self.shown.entry((user, view)).or_default().push(shown);
     }
 
-    /// The gateway's history of a conversation, asked for at the end.
-    pub(crate) fn history(&mut self, id: ConversationId, messages: Vec<(u64, MessageId)>) {
-        self.history.insert(id, messages);
+    /// The gateway's history of a conversation, asked for at the end by somebody who may see all of it.
+    pub(crate) fn history(&mut self, id: ConversationId, messages: &[Message]) {
+        let line = |message: &Message| (message.seq.get(), message.id);
+        self.history.insert(id, messages.iter().map(line).collect());
+        for message in messages {
+            self.changes.shown(Observer::History, message);
+            if let Content::Note(note) = &message.content {
+                self.groups
+                    .note(id, message.seq.get(), message.id, message.from, note);
+            }
+        }
+    }
+
+    /// What somebody still waits for.
+    pub(crate) fn missing(&self) -> Missing {
+        Missing {
+            unacked: self.waiting_for_ack(),
+            unseen: self.unseen(View::Tail),
+            unseen_in_groups: self.groups.unseen(&self.history, &self.shown),
+            unanswered: self.changes.pending(),
+            transfers: self.files.pending(),
+        }
+    }
+
+    /// Whether the gateway has this conversation for sure.
+    pub(crate) fn is_written_to(&self, conversation: &ConversationId) -> bool {
+        self.written.contains(conversation) || self.groups.has(conversation)
+    }
+
+    /// A file that somebody else brought to a conversation of this user, and that nobody looks at yet.
+    pub(crate) fn claim_file(&mut self, user: &UserId) -> Option<(ConversationId, MediaHash)> {
+        let members = &self.members;
+        let is_member = |conversation: &ConversationId| {
+            members
+                .get(conversation)
+                .is_some_and(|members| members.contains(user))
+        };
+        self.files.claim(user, is_member)
     }
 
     /// Messages acked so far.
@@ -81,7 +160,7 @@ impl Ledger {
     }
 
     /// Typed messages that were not acked yet.
-    pub(crate) fn waiting_for_ack(&self) -> usize {
+    fn waiting_for_ack(&self) -> usize {
         self.typed
             .values()
             .flatten()
@@ -90,7 +169,7 @@ impl Ledger {
     }
 
     /// Acked messages that some member has not seen in this view, over all members.
-    pub(crate) fn unseen(&self, view: View) -> usize {
+    fn unseen(&self, view: View) -> usize {
         let seen: BTreeMap<UserId, BTreeSet<MessageId>> = self
             .shown
             .iter()
@@ -112,6 +191,40 @@ impl Ledger {
         self.shown.get(&(*user, View::Tail)).map_or(0, Vec::len)
     }
 
+    /// What some user was shown of groups in its first device, for sabotage: seqs below its joining are none of its business.
+    pub(crate) fn leak(&mut self) {
+        let groups = &self.groups;
+        let found = self.shown.iter_mut().find_map(|((user, view), shown)| {
+            let at = shown.iter().position(|one| {
+                *view == View::Tail && groups.first(&one.conversation, user) > Some(1)
+            })?;
+            Some((shown, at))
+        });
+        if let Some((shown, at)) = found {
+            let of = shown[at].conversation;
+            let first = self.history.get(&of).and_then(|history| history.first());
+            if let Some((seq, id)) = first {
+                let leaked = Shown {
+                    seq: *seq,
+                    id: *id,
+                    ..shown[at]
+                };
+                shown.insert(at, leaked);
+            }
+        }
+    }
+
+    /// What some user was shown of a group, for sabotage.
+    pub(crate) fn lose_in_group(&mut self) {
+        for ((_, view), shown) in &mut self.shown {
+            let found = shown.iter().rposition(|one| one.conversation.is_group());
+            if let Some(at) = found.filter(|_| *view == View::Tail) {
+                shown.remove(at);
+                return;
+            }
+        }
+    }
+
     /// What some user was shown in this view, at least two messages, for sabotage.
     pub(crate) fn view_mut(&mut self, view: View) -> Option<&mut Vec<Shown>> {
         self.shown
@@ -124,6 +237,8 @@ impl Ledger {
     pub(crate) fn judge(&self) -> Verdict {
         let mut verdict = Verdict {
             acked: self.acked.len(),
+            groups: self.groups.count(),
+            moves: self.groups.moves(),
             ..Verdict::default()
         };
         self.judge_typed(&mut verdict);
@@ -132,6 +247,11 @@ impl Ledger {
             self.judge_view(*user, *view, shown, &mut verdict);
         }
         self.judge_lost(&mut verdict);
+        self.groups.judge(&self.history, &self.shown, &mut verdict);
+        self.changes.judge(&mut verdict);
+        let titles = |group: &_| self.groups.titles(group);
+        self.changes.judge_titles(titles, &mut verdict);
+        self.files.judge(&mut verdict);
         verdict
     }
 
@@ -171,7 +291,7 @@ impl Ledger {
                         "the history of {conversation} has {id} again at {seq}"
                     ));
                 }
-                if !typed.contains(id) {
+                if !typed.contains(id) && !self.groups.is_note(id) {
                     verdict.wrong(format!(
                         "nobody typed {id}, which {conversation} has at {seq}"
                     ));
@@ -239,7 +359,10 @@ impl Ledger {
             if kept.get(id) != Some(&(*conversation, *seq)) {
                 missing.push("the history".to_owned());
             }
-            for member in self.members.get(conversation).into_iter().flatten() {
+            // Of a group, the judge of groups looks for it.
+            let members = self.members.get(conversation);
+            let members = members.filter(|_| !conversation.is_group());
+            for member in members.into_iter().flatten() {
                 for view in [View::Tail, View::Fresh] {
                     if !seen
                         .get(&(*member, view))
@@ -256,77 +379,6 @@ impl Ledger {
                 ));
             }
         }
-    }
-}
-
-/// The figures of a run. Anything but zero besides `acked` is a failure.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// Messages acked.
-    pub(crate) acked: usize,
-    /// Acked messages that are missing somewhere.
-    pub(crate) lost: usize,
-    /// Messages that are somewhere more than once.
-    pub(crate) doubled: usize,
-    /// Messages out of order, or differently ordered for two members.
-    pub(crate) reordered: usize,
-    /// Everything else that must not be.
-    pub(crate) wrong: usize,
-    complaints: Vec<String>,
-}
-
-impl Verdict {
-    /// Something else that must not be.
-    pub(crate) fn wrong(&mut self, complaint: String) {
-        self.wrong += 1;
-        self.complain(complaint);
-    }
-
-    /// Whether everything is as promised.
-    pub(crate) fn is_good(&self) -> bool {
-        self.lost + self.doubled + self.reordered + self.wrong == 0
-    }
-
-    /// The first complaints, for a person.
-    pub(crate) fn complaints(&self) -> &[String] {
-        &self.complaints
-    }
-
-    fn lost(&mut self, complaint: String) {
-        self.lost += 1;
-        self.complain(complaint);
-    }
-
-    fn doubled(&mut self, complaint: String) {
-        self.doubled += 1;
-        self.complain(complaint);
-    }
-
-    fn reordered(&mut self, complaint: String) {
-        self.reordered += 1;
-        self.complain(complaint);
-    }
-
-    fn complain(&mut self, complaint: String) {
-        if self.complaints.len() < COMPLAINTS_SHOWN {
-            self.complaints.push(complaint);
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            acked,
-            lost,
-            doubled,
-            reordered,
-            ..
-        } = self;
-        write!(
-            f,
-            "acked={acked} lost={lost} doubled={doubled} reordered={reordered}"
-        )
     }
 }
 

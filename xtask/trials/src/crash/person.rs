@@ -1,38 +1,34 @@
-//! One user of the load: types to its friends, reads everything, and now and then restarts its client.
+//! One user of the load: types to its friends and groups, reads everything, and now and then restarts its client.
 
-use std::collections::{BTreeMap, VecDeque};
+mod acts;
+mod desk;
+mod files;
+mod fresh;
+mod life;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use quipu_client::protocol::event::Message;
-use quipu_client::protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
-use quipu_client::{Client, ClientEvent, Config, Error, EventStream, HistoryRange, Tail};
+use quipu_client::protocol::id::{ConversationId, InboxSeq, UserId};
+use quipu_client::{Client, Config, Error};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use self::desk::Desk;
+use self::life::Life;
 use super::ledger::{Ledger, Shown, View};
 
-/// Messages of one person that wait for their ack at once; at the limit it stops typing, as people do.
-const UNACKED_MAX: usize = 32;
-/// Longest pause between two messages of one person, in milliseconds.
-const TYPING_PAUSE_MS_MAX: u64 = 20;
-/// One message in this many is long.
-const LONG_ONE_IN: u32 = 50;
-/// Bytes of a long one.
-const LONG_BYTES: usize = 6 * 1024;
-/// A client with a data folder lives this long, in milliseconds, before it is restarted.
-const CLIENT_LIFE_MS: std::ops::Range<u64> = 1_500..6_000;
 /// How long one step against a healthy gateway may take.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
 /// Pause between two tries of something that a restart of the gateway can interrupt.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Messages asked for in one page of history.
-const PAGE: usize = 256;
+/// The password of everybody.
+const PASSWORD: &str = "a long and boring secret";
 
 /// All use it for moments only, and never across an await.
 pub(crate) type SharedLedger = Arc<Mutex<Ledger>>;
@@ -47,38 +43,35 @@ pub(crate) fn lock(ledger: &SharedLedger) -> std::sync::MutexGuard<'_, Ledger> {
 pub(crate) enum Phase {
     /// Type and read.
     Typing,
-    /// Only read.
+    /// Only read, and bring to an end what was begun.
     Reading,
     /// Leave.
     Over,
 }
 
-/// A user and its friends.
+/// A user, and where it writes.
+#[derive(Debug, Clone)]
 pub(crate) struct Person {
     pub(crate) user: UserId,
     pub(crate) friends: Vec<UserId>,
+    /// Groups that it is in from the beginning to the end.
+    pub(crate) stays: Vec<ConversationId>,
+    /// Groups that it joins and leaves.
+    pub(crate) wanders: Vec<ConversationId>,
+    /// Groups that it owns, and whose history it reads at the end.
+    pub(crate) owns: Vec<ConversationId>,
+    /// Whether it sends files.
+    pub(crate) uploads: bool,
     pub(crate) server: String,
     /// `None`: everything in memory, and never restarted.
     pub(crate) data: Option<PathBuf>,
+    /// For files on their way.
+    pub(crate) files: PathBuf,
     pub(crate) seed: u64,
     pub(crate) ledger: SharedLedger,
 }
 
-/// The password of everybody.
-const PASSWORD: &str = "a long and boring secret";
-
 impl Person {
-    /// The same person, for a second task.
-    pub(crate) fn again(&self) -> Self {
-        Self {
-            friends: self.friends.clone(),
-            server: self.server.clone(),
-            data: self.data.clone(),
-            ledger: Arc::clone(&self.ledger),
-            ..*self
-        }
-    }
-
     /// A client of this person. It notices a killed gateway quickly, because there are many and the run is short.
     fn config(&self, data: Option<PathBuf>) -> Config {
         Config {
@@ -116,9 +109,8 @@ impl Person {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut desk = Desk::default();
         loop {
-            let over = self
-                .one_life(&client, &mut desk, &mut rng, &mut phase)
-                .await?;
+            let life = Life::new(&self, &client, &mut desk, &mut rng);
+            let over = life.run(&mut phase).await?;
             if over {
                 client.close().await;
                 return Ok(());
@@ -146,93 +138,6 @@ impl Person {
         }
     }
 
-    /// From the opening of a client to its end; whether the run is over as well.
-    async fn one_life(
-        &self,
-        client: &Client,
-        desk: &mut Desk,
-        rng: &mut StdRng,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Result<bool> {
-        let mut tail: Tail = client.tail(desk.read_up_to);
-        let mut events: EventStream = client.events();
-        let mut acks: JoinSet<(ConversationId, MessageId, Result<Seq, Error>)> = JoinSet::new();
-        for (conversation, id) in &desk.unacked {
-            acks.spawn(wait_acked(client.clone(), *conversation, *id));
-        }
-        let end = match &self.data {
-            Some(_) => Instant::now() + Duration::from_millis(rng.random_range(CLIENT_LIFE_MS)),
-            None => Instant::now() + Duration::from_secs(24 * 60 * 60),
-        };
-        let mut next_message = Instant::now();
-        loop {
-            let now = *phase.borrow_and_update();
-            if now == Phase::Over {
-                return Ok(true);
-            }
-            let types = now == Phase::Typing && desk.unacked.len() < UNACKED_MAX;
-            tokio::select! {
-                page = tail.next() => {
-                    for arrival in page.context("read the tail")? {
-                        desk.read_up_to = arrival.inbox_seq.cursor();
-                        self.shown(View::Tail, arrival.inbox_seq, &arrival.message);
-                        if arrival.message.from != self.user {
-                            client.mark_read(arrival.message.conversation, arrival.message.seq).await?;
-                        }
-                    }
-                }
-                event = events.next() => match event {
-                    Some(ClientEvent::Message { inbox_seq, message }) => {
-                        self.shown(View::Live, inbox_seq, &message);
-                    }
-                    Some(ClientEvent::Refused { id, refusal, .. }) => {
-                        bail!("{}: the gateway refused {id}: {refusal:?}", self.user);
-                    }
-                    // The tail sees what matters of these.
-                    Some(_) => {}
-                    None => bail!("{}: the event stream ended", self.user),
-                },
-                Some(ack) = acks.join_next() => {
-                    let (conversation, id, seq) = ack.context("wait for an ack")?;
-                    let seq = seq.with_context(|| format!("{}: wait for the ack of {id}", self.user))?;
-                    lock(&self.ledger).acked(conversation, seq.get(), id);
-                    desk.unacked.retain(|(_, waiting)| *waiting != id);
-                }
-                () = sleep_until(next_message), if types => {
-                    let (conversation, id) = self.type_one(client, rng).await?;
-                    desk.unacked.push_back((conversation, id));
-                    acks.spawn(wait_acked(client.clone(), conversation, id));
-                    next_message = Instant::now()
-                        + Duration::from_millis(rng.random_range(0..TYPING_PAUSE_MS_MAX));
-                }
-                () = sleep_until(end) => {
-                    acks.shutdown().await;
-                    return Ok(false);
-                }
-                changed = phase.changed() => changed.context("the run ended without a word")?,
-            }
-        }
-    }
-
-    async fn type_one(
-        &self,
-        client: &Client,
-        rng: &mut StdRng,
-    ) -> Result<(ConversationId, MessageId)> {
-        let friend = self.friends[rng.random_range(0..self.friends.len())];
-        let mut text = format!("{} to {friend}: {:016x}", self.user, rng.random::<u64>());
-        if rng.random_ratio(1, LONG_ONE_IN) {
-            text.push_str(&".".repeat(LONG_BYTES));
-        }
-        let queued = client
-            .send(friend, text)
-            .await
-            .with_context(|| format!("{}: type", self.user))?;
-        let conversation = ConversationId::direct(&self.user, &friend);
-        lock(&self.ledger).typed(self.user, conversation, queued.id);
-        Ok((conversation, queued.id))
-    }
-
     fn shown(&self, view: View, inbox_seq: InboxSeq, message: &Message) {
         let shown = Shown {
             inbox_seq: inbox_seq.get(),
@@ -243,73 +148,8 @@ impl Person {
         lock(&self.ledger).shown(self.user, view, shown);
     }
 
-    /// Logs in with a new device after everything: it must be given the whole inbox, in the order that the first one saw.
-    /// Then reads the histories from the gateway.
-    pub(crate) async fn look_with_a_fresh_device(&self, expected: usize) -> Result<()> {
-        let client = Client::open(self.config(None)).await?;
-        timeout(STEP_WITHIN, client.login(self.user.as_str(), PASSWORD))
-            .await
-            .context("logging in takes too long")??;
-        let mut tail = client.tail(Cursor::START);
-        let mut seen = 0;
-        while seen < expected {
-            let page = timeout(STEP_WITHIN, tail.next()).await;
-            let Ok(page) = page else {
-                // What is missing is the judge's to name.
-                break;
-            };
-            for arrival in page? {
-                self.shown(View::Fresh, arrival.inbox_seq, &arrival.message);
-                seen += 1;
-            }
-        }
-        for friend in &self.friends {
-            let conversation = ConversationId::direct(&self.user, friend);
-            let history = read_history(&client, conversation).await?;
-            lock(&self.ledger).history(conversation, history);
-        }
-        client.close().await;
-        Ok(())
-    }
-}
-
-/// What a person remembers while its client restarts.
-#[derive(Debug, Default)]
-struct Desk {
-    read_up_to: Cursor,
-    unacked: VecDeque<(ConversationId, MessageId)>,
-}
-
-async fn wait_acked(
-    client: Client,
-    conversation: ConversationId,
-    id: MessageId,
-) -> (ConversationId, MessageId, Result<Seq, Error>) {
-    let seq = client.wait_acked(id).await;
-    (conversation, id, seq)
-}
-
-/// A whole history, page by page, as the gateway has it.
-async fn read_history(
-    client: &Client,
-    conversation: ConversationId,
-) -> Result<Vec<(u64, MessageId)>> {
-    let mut messages: BTreeMap<u64, MessageId> = BTreeMap::new();
-    let mut first = None;
-    loop {
-        let range = HistoryRange {
-            first,
-            last: None,
-            limit: PAGE,
-            newest_first: false,
-        };
-        let page = timeout(STEP_WITHIN, client.history(conversation, range))
-            .await
-            .context("a page of history takes too long")??;
-        messages.extend(page.messages.iter().map(|one| (one.seq.get(), one.id)));
-        match page.messages.last() {
-            Some(last) if page.more => first = Some(last.seq.next()),
-            _ => return Ok(messages.into_iter().collect()),
-        }
+    /// Whether it is a member of this conversation to the end.
+    fn is_in(&self, conversation: &ConversationId) -> bool {
+        lock(&self.ledger).stays(conversation, &self.user)
     }
 }

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use super::ledger::{Ledger, View};
+use super::ledger::{Ledger, State, View};
 
 /// What to spoil.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,23 +19,62 @@ pub(crate) enum Sabotage {
     Reorder,
     /// After the second kill the gateway finds its disk as it was after the first.
     OldDisk,
+    /// One message of a group that a device was shown is forgotten.
+    LoseInGroup,
+    /// Somebody is shown a message of a group from before it joined.
+    Leak,
+    /// What a message says in the history is not what it was changed to.
+    Undo,
+    /// After the last kill a byte of each file in the gateway's folder is another one.
+    DamageFiles,
+    /// At each kill what had come of unfinished uploads goes.
+    ForgetUploads,
 }
 
 impl Sabotage {
-    /// Touches the data folder of a gateway that was just killed for the `kill`th time.
-    pub(crate) fn after_kill(self, kill: u32, data: &Path) -> Result<()> {
-        match (self, kill) {
-            (Self::OldDisk, 1) => copy(data, &spare(data)),
-            (Self::OldDisk, 2) => {
+    /// Touches the data folder of a gateway that was just killed for the `kill`th time of so many.
+    pub(crate) fn after_kill(self, kill: u32, kills: u32, data: &Path) -> Result<()> {
+        match self {
+            Self::OldDisk if kill == 1 => copy(data, &spare(data)),
+            Self::OldDisk if kill == 2 => {
                 fs::remove_dir_all(data)?;
                 copy(&spare(data), data)
             }
-            (Self::Lose | Self::Double | Self::Reorder | Self::OldDisk, _) => Ok(()),
+            Self::DamageFiles if kill == kills => {
+                let damaged = damage(&data.join("media/objects"))?;
+                ensure!(damaged > 0, "there was no file to damage");
+                Ok(())
+            }
+            Self::ForgetUploads => empty(&data.join("media/partial")),
+            Self::Lose
+            | Self::Double
+            | Self::Reorder
+            | Self::OldDisk
+            | Self::LoseInGroup
+            | Self::Leak
+            | Self::Undo
+            | Self::DamageFiles => Ok(()),
         }
     }
 
     /// Touches what was written down.
     pub(crate) fn spoil(self, ledger: &mut Ledger) {
+        match self {
+            Self::LoseInGroup => return ledger.lose_in_group(),
+            Self::Leak => return ledger.leak(),
+            Self::Undo => {
+                if let Some(state) = ledger.changes.seen_mut() {
+                    *state = State::default();
+                }
+                return;
+            }
+            Self::Lose
+            | Self::Double
+            | Self::Reorder
+            | Self::OldDisk
+            | Self::DamageFiles
+            | Self::ForgetUploads => {}
+        }
         let Some(shown) = ledger.view_mut(View::Tail) else {
             return;
         };
@@ -46,9 +85,40 @@ impl Sabotage {
             }
             Self::Double => shown.insert(middle, shown[middle]),
             Self::Reorder => shown.swap(middle, middle - 1),
-            Self::OldDisk => {}
+            Self::OldDisk
+            | Self::LoseInGroup
+            | Self::Leak
+            | Self::Undo
+            | Self::DamageFiles
+            | Self::ForgetUploads => {}
         }
     }
+}
+
+/// Turns the bits of one byte in the middle of each file below a folder; labels say what they said.
+fn damage(folder: &Path) -> Result<usize> {
+    let mut damaged = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            damaged += damage(&path)?;
+        } else if path.extension().is_none() {
+            let mut bytes = fs::read(&path)?;
+            let middle = bytes.len() / 2;
+            bytes[middle] = !bytes[middle];
+            fs::write(&path, bytes)?;
+            damaged += 1;
+        }
+    }
+    Ok(damaged)
+}
+
+/// Removes the files of a folder.
+fn empty(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }
 
 fn spare(data: &Path) -> PathBuf {

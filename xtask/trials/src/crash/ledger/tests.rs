@@ -1,7 +1,11 @@
 //! The judge must be able to condemn: each test spoils one thing in a good run.
 
-use super::{Ledger, Shown, Verdict, View};
-use quipu_client::protocol::id::{ConversationId, MessageId, UserId};
+use super::{Act, Ledger, Made, Missing, Observer, Shown, Verdict, View};
+use quipu_client::protocol::event::{Content, Gone, Message, MessageState, Note, Reaction};
+use quipu_client::protocol::id::{
+    ClientSeq, ConversationId, DeviceId, MessageId, Seq, TimestampMs, UserId,
+};
+use quipu_client::protocol::media::MediaHash;
 
 fn user(name: &str) -> UserId {
     UserId::new(name).expect("a good name")
@@ -41,9 +45,25 @@ fn good() -> Ledger {
             }
         }
     }
-    let history = (1..=3).map(|n| (u64::from(n), message(n))).collect();
-    ledger.history(conversation(), history);
+    let history: Vec<Message> = (1..=3).map(kept).collect();
+    ledger.history(conversation(), &history);
     ledger
+}
+
+/// A message as the history has it.
+fn kept(n: u8) -> Message {
+    Message {
+        conversation: conversation(),
+        seq: Seq::new(n.into()).expect("not 0"),
+        id: message(n),
+        from: user(if n == 2 { "bob" } else { "alice" }),
+        from_device: DeviceId::new(1).expect("not 0"),
+        client_seq: ClientSeq::FIRST,
+        to: None,
+        sent_at: TimestampMs(0),
+        content: Content::Text("words".to_owned()),
+        state: None,
+    }
 }
 
 /// Judges a good run with one thing spoiled.
@@ -81,9 +101,12 @@ fn a_good_run_is_good() {
     let ledger = good();
     let verdict = ledger.judge();
     assert!(verdict.is_good(), "{:#?}", verdict.complaints());
-    assert_eq!(verdict.to_string(), "acked=3 lost=0 doubled=0 reordered=0");
-    assert_eq!(ledger.waiting_for_ack(), 0);
-    assert_eq!(ledger.unseen(View::Tail), 0);
+    assert!(
+        verdict
+            .to_string()
+            .starts_with("acked=3 lost=0 doubled=0 reordered=0 leaked=0 ")
+    );
+    assert_eq!(ledger.missing(), Missing::default());
     assert_eq!(Ledger::default().judge(), Verdict::default());
 }
 
@@ -219,4 +242,193 @@ fn a_message_that_nobody_typed_or_that_was_never_acked_is_wrong() {
         0,
         1,
     );
+}
+
+/// Alice makes a group, bob joins at 2, alice writes 3, bob leaves at 4, alice writes 5.
+fn good_group() -> Ledger {
+    let mut ledger = good();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = ConversationId([0xff; 16]);
+    ledger.group(group, vec![alice]);
+    let note = |n: u8, from, note| Message {
+        conversation: group,
+        from,
+        content: Content::Note(Box::new(note)),
+        id: message(100 + n),
+        ..kept(n)
+    };
+    let said = |n: u8| Message {
+        conversation: group,
+        from: alice,
+        id: message(100 + n),
+        ..kept(n)
+    };
+    let history = [
+        note(1, alice, Note::Created("first".to_owned())),
+        note(2, bob, Note::Joined),
+        said(3),
+        note(4, bob, Note::Left),
+        said(5),
+    ];
+    for n in [3, 5] {
+        ledger.typed(alice, group, message(100 + n));
+        ledger.acked(group, n.into(), message(100 + n));
+    }
+    for (person, seqs) in [(alice, 1..=5), (bob, 2..=4)] {
+        for view in [View::Tail, View::Fresh] {
+            for n in seqs.clone() {
+                ledger.shown(person, view, in_group(n));
+            }
+        }
+    }
+    ledger.history(group, &history);
+    ledger
+}
+
+fn in_group(n: u8) -> Shown {
+    Shown {
+        inbox_seq: 100 + u64::from(n),
+        conversation: ConversationId([0xff; 16]),
+        seq: n.into(),
+        id: message(100 + n),
+    }
+}
+
+#[test]
+fn members_are_shown_their_time_in_a_group() {
+    let ledger = good_group();
+    let verdict = ledger.judge();
+    assert!(verdict.is_good(), "{:#?}", verdict.complaints());
+    assert_eq!((verdict.groups, verdict.moves), (1, 3));
+    assert_eq!(ledger.missing(), Missing::default());
+
+    let spoiled = |spoil: fn(&mut Vec<Shown>)| {
+        let mut ledger = good_group();
+        spoil(bob_tail(&mut ledger));
+        let verdict = ledger.judge();
+        (verdict.lost, verdict.leaked, verdict.reordered)
+    };
+    // The note of joining, a message, the note of leaving: each was bob's.
+    assert_eq!(
+        spoiled(|shown| shown.retain(|one| *one != in_group(2))),
+        (1, 0, 0)
+    );
+    assert_eq!(
+        spoiled(|shown| shown.retain(|one| *one != in_group(3))),
+        (1, 0, 0)
+    );
+    assert_eq!(spoiled(|shown| shown.truncate(5)), (1, 0, 0));
+    // What came before and after was not.
+    assert_eq!(spoiled(|shown| shown.push(in_group(5))), (0, 1, 0));
+    assert_eq!(spoiled(|shown| shown.insert(3, in_group(1))), (0, 1, 0));
+}
+
+/// Alice's first message was edited, reacted to, and her second one deleted.
+fn changed(first: &str, on: bool, second_gone: bool) -> Verdict {
+    let mut ledger = good();
+    let (alice, bob, here) = (user("alice"), user("bob"), conversation());
+    let sign = || "+".to_owned();
+    let acts = [
+        (alice, Act::Edit(here, 1, "old".to_owned())),
+        (alice, Act::Edit(here, 1, "new".to_owned())),
+        (bob, Act::React(here, 1, sign(), true)),
+        (alice, Act::Delete(here, 3)),
+    ];
+    for (user, act) in &acts {
+        ledger.changes.asked();
+        ledger.changes.acked(*user, act);
+    }
+    ledger.changes.asked();
+    ledger.changes.refused(here, 3);
+    let mut one = kept(1);
+    one.content = Content::Text(first.to_owned());
+    let reactions = on.then(|| Reaction {
+        user: bob,
+        emoji: sign(),
+    });
+    one.state = Some(Box::new(MessageState {
+        reactions: reactions.into_iter().collect(),
+        ..MessageState::default()
+    }));
+    let mut three = kept(3);
+    if second_gone {
+        three.content = Content::Gone(Gone::Deleted);
+    }
+    let cached = one.clone();
+    ledger.history(here, &[one, kept(2), three]);
+    ledger.changes.shown(Observer::Cache(bob), &cached);
+    ledger.judge()
+}
+
+#[test]
+fn what_was_changed_stays_changed() {
+    let verdict = changed("new", true, true);
+    assert!(verdict.is_good(), "{:#?}", verdict.complaints());
+    assert_eq!(verdict.changes, 4);
+    // Seen wrongly in the history and in bob's cache.
+    assert_eq!(changed("old", true, true).undone, 2);
+    assert_eq!(changed("new", false, true).undone, 2);
+    assert_eq!(changed("new", true, false).undone, 1);
+
+    let mut ledger = good_group();
+    let title = |title: &str| Act::Title(ConversationId([0xff; 16]), title.to_owned());
+    ledger.changes.asked();
+    ledger.changes.acked(user("alice"), &title("first"));
+    assert!(ledger.judge().is_good());
+    ledger.changes.asked();
+    ledger.changes.acked(user("alice"), &title("second"));
+    assert_eq!(ledger.judge().undone, 2);
+    // A refusal needs a reason, and a question an answer.
+    ledger.changes.asked();
+    ledger.changes.refused(conversation(), 2);
+    ledger.changes.asked();
+    assert_eq!(ledger.judge().wrong, 2);
+}
+
+#[test]
+fn a_file_comes_down_as_it_went_up() {
+    let made = Made { seed: 7, size: 99 };
+    assert_eq!((made.bytes().len(), made.bytes()), (99, made.bytes()));
+    let hash = MediaHash([3; 32]);
+    let run = |end: Option<Result<(), String>>, progress: &[u64]| {
+        let mut ledger = good();
+        ledger.files.begins(
+            user("alice"),
+            Made {
+                seed: 7,
+                size: 4 << 20,
+            },
+        );
+        for done in progress {
+            ledger.files.progress(user("alice"), *done);
+        }
+        ledger
+            .files
+            .acked(user("alice"), conversation(), hash, made);
+        assert_eq!(ledger.claim_file(&user("alice")), None);
+        assert_eq!(ledger.claim_file(&user("zoe")), None);
+        assert_eq!(
+            ledger.claim_file(&user("bob")),
+            Some((conversation(), hash))
+        );
+        if let Some(end) = end {
+            assert_eq!(ledger.files.fetches(conversation(), hash), Some(made));
+            ledger.files.fetched(conversation(), hash, end);
+        }
+        let verdict = ledger.judge();
+        (verdict.files, verdict.resumed, verdict.files_lost)
+    };
+    assert_eq!(
+        run(Some(Ok(())), &[0, 2 << 20, 1 << 20, 4 << 20]),
+        (1, 1, 0)
+    );
+    // Where it stopped, to the byte.
+    assert_eq!(
+        run(Some(Ok(())), &[0, 2 << 20, 2 << 20, 4 << 20, 4 << 20]),
+        (1, 1, 0)
+    );
+    assert_eq!(run(Some(Ok(())), &[0, 1000, 0, 4 << 20]), (1, 0, 0));
+    assert_eq!(run(Some(Ok(())), &[0, 2 << 20, 0, 4 << 20]), (1, 0, 1));
+    assert_eq!(run(Some(Err("damaged".to_owned())), &[]), (1, 0, 1));
+    assert_eq!(run(None, &[]), (1, 0, 1));
 }
