@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use quipu_core::row::{Group, Membership, Place, Seat};
+use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::event::Role;
 use quipu_protocol::id::{ConversationId, Seq, UserId};
 
@@ -137,6 +138,29 @@ pub(super) fn check_counts(
     };
     if !sound {
         report.problem(format!("group {id} has not one owner, {}", group.owner));
+    }
+}
+
+/// Compares on which shards a group thinks that its members live with where they do: a shard that it does not know of is told
+/// of no message.
+pub(super) fn check_shards(
+    id: &ConversationId,
+    group: &Group,
+    (memberships, shards): (&BTreeMap<UserId, Standing>, ShardCount),
+    report: &mut Report,
+) {
+    let mut homes: BTreeMap<ShardId, u32> = BTreeMap::new();
+    for (user, _) in memberships
+        .iter()
+        .filter(|(_, standing)| matches!(standing.seat, Seat::In(_)))
+    {
+        *homes.entry(shards.of_user(user)).or_default() += 1;
+    }
+    let counted: BTreeMap<ShardId, u32> = group.shards.iter().copied().collect();
+    if homes != counted {
+        report.problem(format!(
+            "group {id} counts its members by shard as {counted:?} where {homes:?} is right"
+        ));
     }
 }
 

@@ -6,10 +6,12 @@ use quipu_core::row::{
     Account, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey, Membership,
     OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
 };
+use quipu_core::shard::ShardCount;
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
 
 use super::Report;
 use super::attendance::Attendances;
+use super::changed::Changes;
 use super::extras::Extras;
 use super::group::{self, Pointers, Standing};
 
@@ -64,6 +66,7 @@ struct ConversationTally {
     /// Of a group, in the users' shards.
     rosters: BTreeMap<UserId, Place>,
     extras: Extras,
+    changes: Changes,
 }
 
 #[derive(Debug, Default)]
@@ -77,14 +80,24 @@ struct UserTally {
 }
 
 /// Everything counted so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
+    shards: ShardCount,
     conversations: BTreeMap<ConversationId, ConversationTally>,
     users: BTreeMap<UserId, UserTally>,
     attendances: Attendances,
 }
 
 impl Tally {
+    pub(super) fn new(shards: ShardCount) -> Self {
+        Self {
+            shards,
+            conversations: BTreeMap::new(),
+            users: BTreeMap::new(),
+            attendances: Attendances::default(),
+        }
+    }
+
     /// Counts a row; the order of rows does not matter, but each comes once.
     pub(super) fn add(&mut self, row: &Row, report: &mut Report) {
         match row {
@@ -97,6 +110,7 @@ impl Tally {
                 tally.messages.add(row.seq().get());
                 tally.senders.insert(row.0.from);
                 tally.extras.expect(&row.0);
+                tally.changes.keep(&row.0);
             }
             Row::Inbox(row) => {
                 report.inbox_entries += 1;
@@ -108,7 +122,16 @@ impl Tally {
                         let pointers = tally.pointers.entry(row.user).or_default();
                         pointers.add(seq.get(), conversation.is_group());
                     }
-                    InboxKind::Receipt(_) | InboxKind::Changed(_) | InboxKind::Invitation(_) => {}
+                    InboxKind::Changed(changed) => {
+                        let tally = self.conversations.entry(changed.conversation).or_default();
+                        if tally.changes.tell(&row.kind) {
+                            report.problem(format!(
+                                "entry {} of the inbox of {} has words of an edit",
+                                row.inbox_seq, row.user
+                            ));
+                        }
+                    }
+                    InboxKind::Receipt(_) | InboxKind::Invitation(_) => {}
                 }
             }
             Row::Index(key, Some(value)) => self.add_index(key, value, report),
@@ -170,6 +193,13 @@ impl Tally {
             }),
             EntityKey::Roster(id, shard) => Roster::decode(value).map(|row| {
                 for entry in row.entries {
+                    let home = self.shards.of_user(&entry.user);
+                    if home != *shard {
+                        report.problem(format!(
+                            "{} is in the roster of {id} on shard {} and lives on shard {}",
+                            entry.user, shard.0, home.0
+                        ));
+                    }
                     let tally = self.conversations.entry(*id).or_default();
                     if tally.rosters.insert(entry.user, entry.place).is_some() {
                         report.problem(format!(
@@ -251,6 +281,9 @@ impl Tally {
         if let Some(gap) = tally.messages.gap(row.head) {
             report.problem(format!("conversation {id} has {gap}"));
         }
+        for problem in tally.changes.problems() {
+            report.problem(format!("conversation {id} has {problem}"));
+        }
         for problem in tally.extras.problems() {
             report.problem(format!("conversation {id} has {problem}"));
         }
@@ -302,6 +335,7 @@ impl Tally {
         report: &mut Report,
     ) {
         group::check_counts(id, group, &tally.memberships, report);
+        group::check_shards(id, group, (&tally.memberships, self.shards), report);
         group::check_rosters(id, &tally.memberships, &tally.rosters, report);
         for (user, standing) in &tally.memberships {
             if !self.has_inbox(user) {

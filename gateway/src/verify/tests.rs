@@ -1,5 +1,7 @@
 //! Sound data passes, and every kind of damage is named.
 
+mod groups;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
