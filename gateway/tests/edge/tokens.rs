@@ -374,3 +374,74 @@ async fn a_newer_token_extends_the_session_and_another_users_does_not() {
     assert_eq!(refresh(&mut alice, &soon_over).await, Outcome::Done);
     assert_eq!(close_code(&alice.connection).await, CloseCode::TokenExpired);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_taken_out_of_the_folder_is_not_believed_any_more() {
+    let issuer = Issuer::new();
+    let gateway = issuer.gateway();
+    let old = issuer.token(&GOOD);
+    let p256 = EncodingKey::from_ec_der(&issuer.p256.serialize_der());
+    let new = signed(Algorithm::ES256, Some("p256"), &p256, &GOOD);
+    // While both keys are there, either is good, also for one and the same device.
+    let mut alice = gateway.hello(external(&old, None), None).await;
+    let welcome = alice.welcomed().await;
+    let device = alice.credentials();
+    assert_eq!(refresh(&mut alice, &new).await, Outcome::Done);
+    assert_eq!(refresh(&mut alice, &old).await, Outcome::Done);
+
+    std::fs::remove_file(issuer.folder.path().join("ed.pem")).expect("it was there");
+    let refused = async {
+        loop {
+            match refresh(&mut alice, &old).await {
+                // The folder is read again some seconds later; this is a pause between two looks.
+                Outcome::Done => tokio::time::sleep(Duration::from_millis(200)).await,
+                other => break other,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(60), refused).await;
+    match refused.expect("the keys are read again") {
+        Outcome::Rejected(rejection) => assert_eq!(rejection.code, RejectCode::Forbidden),
+        other => panic!("{other:?}"),
+    }
+    // A session that began with it goes on until the token that it was given with is over, and a new key extends it.
+    alice.open_direct("alice").await;
+    assert_eq!(refresh(&mut alice, &new).await, Outcome::Done);
+    // Nobody comes in with it, whoever they were before.
+    for device in [None, Some(device)] {
+        let stranger = gateway.hello(external(&old, device), None).await;
+        let code = close_code(&stranger.connection).await;
+        assert_eq!(code, CloseCode::Unauthenticated);
+    }
+    alice.open_direct("alice").await;
+    let resume = Resume {
+        cursor: welcome.cursor,
+        life: welcome.life,
+    };
+    let mut back = gateway
+        .hello(external(&new, Some(device)), Some(resume))
+        .await;
+    assert!(back.welcomed().await.resumed);
+
+    // A gateway that starts now knows the new key alone; without any it does not start.
+    let settings = quipu_gateway::config::External {
+        keys: issuer.folder.path().to_owned(),
+        issuer: GOOD.iss.to_owned(),
+        audience: GOOD.aud.to_owned(),
+        ..quipu_gateway::config::External::default()
+    };
+    let started = quipu_gateway::external::Issuer::open(&settings);
+    let started = started.expect("one key is left").expect("configured");
+    let (clock, now) = (SystemTime::now(), std::time::Instant::now());
+    let judge = |jwt: &str| started.judge(&Jwt::new(jwt.to_owned()).expect("short"), clock, now);
+    assert!(judge(&new).is_ok());
+    let unknown =
+        quipu_gateway::external::Disbelief::Refused("the token is signed with an unknown key");
+    assert_eq!(judge(&old), Err(unknown));
+    std::fs::remove_file(issuer.folder.path().join("p256.pem")).expect("it was there");
+    assert!(quipu_gateway::external::Issuer::open(&settings).is_err());
+    // One that runs stays with the keys that it has rather than trust nobody.
+    let later = now + Duration::from_secs(60);
+    let kept = started.judge(&Jwt::new(new).expect("short"), clock, later);
+    assert!(kept.is_ok());
+}
