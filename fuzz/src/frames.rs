@@ -4,12 +4,14 @@ use bytes::Bytes;
 use quipu_protocol::frame::{FrameDecoder, FrameError, RawFrame, StreamKind};
 
 /// Every kind of stream that carries frames on a session's connection.
-pub const STREAMS: [StreamKind; 5] = [
+pub const STREAMS: [StreamKind; 7] = [
     StreamKind::S0FromClient,
     StreamKind::S0FromGateway,
     StreamKind::Lane,
     StreamKind::RequestFromClient,
     StreamKind::RequestFromGateway,
+    StreamKind::BlobFromClient,
+    StreamKind::BlobFromGateway,
 ];
 
 /// The first byte chooses a stream, the second the size of the pieces, and the rest is cut into them.

@@ -2,8 +2,12 @@
 
 use prost::Message;
 use quipu_protocol::credentials::Hello;
-use quipu_protocol::event::{Changed, Event, Invitation, Notice, Reply};
+use quipu_protocol::event::{
+    Changed, Content, Event, Invitation, Message as ChatMessage, MessageState, Notice, Reply,
+};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
+use quipu_protocol::media::{Blob, Download, Upload};
+use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::welcome::{GoAway, Welcome};
 use quipu_protocol::wire;
 
@@ -35,6 +39,15 @@ pub fn every_message(bytes: &[u8]) {
         wire::Changed => Changed, |checked| checked.into();
         wire::Invitation => Invitation, |checked| checked.into();
         wire::Reply => Reply, |checked| checked.into();
+        wire::Message => ChatMessage, |checked| checked.into();
+        // These two are also what a client keeps in its cache.
+        wire::Content => Content, |checked| checked.into();
+        wire::MessageState => MessageState, |checked| checked.into();
+        wire::Query => Query, |checked| checked.into();
+        wire::Answer => Answer, |checked| checked.clone().into();
+        wire::Upload => Upload, |checked| checked.into();
+        wire::Download => Download, |checked| checked.into();
+        wire::Blob => Blob, |checked| checked.into();
         wire::HistoryRequest => HistoryRequest, |checked| checked.into();
         wire::HistoryPage => HistoryPage, |checked| checked.into();
     }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record};
-use quipu_core::row::{EntityKey, Row};
+use quipu_core::row::{EntityKey, IndexKey, Row};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
+use quipu_gateway::store::keys;
 use quipu_protocol::event::Content;
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, MessageId, RequestId, TimestampMs, UserId,
+    ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
 
 /// Where the fuzzer looks for the seeds of a target.
@@ -62,6 +63,9 @@ fn seeds() -> BTreeMap<PathBuf, Vec<u8>> {
             "S0FromGateway" => 1,
             "Lane" => 2,
             "RequestFromClient" => 3,
+            "BlobFromClient" => 5,
+            "BlobFromGateway" => 6,
+            // What travels as a datagram is read from a request stream, which must refuse it.
             _ => 4,
         };
         add("frames_in_any_split", [&[number, 5], &frame[..]].concat());
@@ -84,7 +88,68 @@ fn seeds() -> BTreeMap<PathBuf, Vec<u8>> {
     for (name, row) in rows() {
         seeds.insert(corpus("stored_rows").join(name), row.to_vec());
     }
+    for (name, input) in pairs_of_keys() {
+        seeds.insert(corpus("store_keys").join(name), input);
+    }
+    for (name, file) in files() {
+        seeds.insert(corpus("configuration").join(name), file.into_bytes());
+    }
     seeds
+}
+
+/// Each key beside the one before it.
+fn pairs_of_keys() -> Vec<(String, Vec<u8>)> {
+    let user = |name: &str| UserId::new(name).expect("a name");
+    let (ana, group) = (user("ana"), ConversationId([0xcc; 16]));
+    let entities = [
+        EntityKey::Account(ana),
+        EntityKey::Inbox(ana),
+        EntityKey::Conversation(group),
+        EntityKey::Settings(ana),
+        EntityKey::Member(group, ana),
+        EntityKey::Roster(group, ShardId(258)),
+        EntityKey::Presence(ana),
+        EntityKey::DeadLetters(ShardId(3)),
+    ];
+    let indexed = [
+        IndexKey::Listed(ana, group),
+        IndexKey::Version(group, Seq::FIRST, 1),
+        IndexKey::MediaRef(group, [7; 32], Seq::FIRST),
+        IndexKey::Due(TimestampMs(5), group, Seq::FIRST),
+        IndexKey::Report(TimestampMs(5), group, ana, Some(Seq::FIRST)),
+        IndexKey::Report(TimestampMs(5), group, ana, None),
+        IndexKey::Here(ana),
+        IndexKey::Offline(ana),
+    ];
+    let mut all: Vec<Vec<u8>> = entities.iter().map(keys::entity).collect();
+    all.extend(indexed.iter().map(IndexKey::encode));
+    all.push(keys::inbox(&ana, InboxSeq::FIRST));
+    all.push(keys::inbox(&user("ana-2"), InboxSeq::FIRST));
+    all.push(keys::history(&group, Seq::FIRST).to_vec());
+    all.push(keys::shard(ShardId(258)).to_vec());
+    let pair = |(number, pair): (usize, &[Vec<u8>])| {
+        let cut = u8::try_from(pair[0].len()).expect("a short key");
+        (
+            format!("key-{number}"),
+            [&[cut], &pair[0][..], &pair[1][..]].concat(),
+        )
+    };
+    all.windows(2).enumerate().map(pair).collect()
+}
+
+/// Configuration files: one with every setting, and some that are wrong.
+fn files() -> Vec<(&'static str, String)> {
+    vec![
+        ("every-setting", quipu_gateway::config::sample()),
+        (
+            "limits",
+            "[limits]\ncommands_per_user = \"10/s burst 20\"\n".to_owned(),
+        ),
+        ("unknown", "[limit]\ncommands = 1\n".to_owned()),
+        ("out-of-range", "[storage]\nshards = 100000\n".to_owned()),
+        ("no-toml", "[storage\n".to_owned()),
+        ("nested", "a.b.c.d = [{ e = 1 }]\n".to_owned()),
+    ]
 }
 
 /// A record with commands, and the rows of the entities that they make.

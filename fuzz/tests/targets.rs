@@ -50,3 +50,17 @@ fn stored_rows() {
         .with_iterations(ITERATIONS)
         .for_each(quipu_fuzz::rows::every_row);
 }
+
+#[test]
+fn store_keys() {
+    check!()
+        .with_iterations(ITERATIONS)
+        .for_each(quipu_fuzz::keys::two_keys);
+}
+
+#[test]
+fn configuration() {
+    check!()
+        .with_iterations(ITERATIONS)
+        .for_each(quipu_fuzz::configuration::any_file);
+}

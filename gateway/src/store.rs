@@ -9,7 +9,7 @@ use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, Seq, UserId};
 
 pub mod fjall;
-mod keys;
+pub mod keys;
 pub mod memory;
 mod rows;
 pub mod stats;

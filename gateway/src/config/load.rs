@@ -131,6 +131,14 @@ impl Config {
         Ok(config)
     }
 
+    /// Defaults ← the text of a file, checked. The path is for errors only.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_text(path, text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
     fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let unreadable = |why: String| ConfigError::Unreadable {
             path: path.into(),
@@ -145,6 +153,10 @@ impl Config {
             )));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        self.apply_text(path, &text)
+    }
+
+    fn apply_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table: toml::Table =
             text.parse()
                 .map_err(|error: toml::de::Error| ConfigError::NotToml {

@@ -16,18 +16,19 @@ const DEAD_LETTERS: u8 = 0x11;
 const NAME_END: u8 = 0;
 
 /// `shard`, two bytes, big-endian.
-pub(super) fn shard(shard: ShardId) -> [u8; 2] {
+pub fn shard(shard: ShardId) -> [u8; 2] {
     shard.0.to_be_bytes()
 }
 
-pub(super) fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
+/// Reads what [`shard`] wrote; anything else is corrupt.
+pub fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
     let bytes = key.try_into().map_err(|_| corrupt("two bytes", key))?;
     Ok(ShardId(u16::from_be_bytes(bytes)))
 }
 
 /// A tag, then the 16 bytes of the conversation, the name, both, the two bytes of the shard, or conversation and shard. A message
 /// has no key of this kind: it is in the history.
-pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
+pub fn entity(key: &EntityKey) -> Vec<u8> {
     let parts = |tag: u8, first: &[u8], second: &[u8]| {
         let mut bytes = Vec::with_capacity(1 + first.len() + second.len());
         bytes.push(tag);
@@ -50,7 +51,8 @@ pub(super) fn entity(key: &EntityKey) -> Vec<u8> {
     }
 }
 
-pub(super) fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
+/// Reads what [`entity`] wrote; anything else is corrupt.
+pub fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
     match key.split_first() {
         Some((&ACCOUNT, name)) => Ok(EntityKey::Account(read_user(name, key)?)),
         Some((&INBOX, name)) => Ok(EntityKey::Inbox(read_user(name, key)?)),
@@ -84,14 +86,15 @@ fn split_conversation<'a>(
 }
 
 /// `conversation`, 16 bytes, then the seq, eight bytes big-endian.
-pub(super) fn history(conversation: &ConversationId, seq: Seq) -> [u8; 24] {
+pub fn history(conversation: &ConversationId, seq: Seq) -> [u8; 24] {
     let mut key = [0; 24];
     key[..16].copy_from_slice(conversation.as_bytes());
     key[16..].copy_from_slice(&seq.get().to_be_bytes());
     key
 }
 
-pub(super) fn read_history(key: &[u8]) -> Result<(ConversationId, Seq), CorruptRow> {
+/// Reads what [`history`] wrote; anything else is corrupt.
+pub fn read_history(key: &[u8]) -> Result<(ConversationId, Seq), CorruptRow> {
     let (conversation, seq) = split_number(key)?;
     let conversation =
         ConversationId::from_slice(conversation).map_err(|error| invalid(&error, key))?;
@@ -100,7 +103,7 @@ pub(super) fn read_history(key: &[u8]) -> Result<(ConversationId, Seq), CorruptR
 }
 
 /// The name, a zero byte, then the inbox seq, eight bytes big-endian.
-pub(super) fn inbox(user: &UserId, seq: InboxSeq) -> Vec<u8> {
+pub fn inbox(user: &UserId, seq: InboxSeq) -> Vec<u8> {
     let name = user.as_str().as_bytes();
     let mut key = Vec::with_capacity(name.len() + 9);
     key.extend_from_slice(name);
@@ -109,7 +112,8 @@ pub(super) fn inbox(user: &UserId, seq: InboxSeq) -> Vec<u8> {
     key
 }
 
-pub(super) fn read_inbox(key: &[u8]) -> Result<(UserId, InboxSeq), CorruptRow> {
+/// Reads what [`inbox`] wrote; anything else is corrupt.
+pub fn read_inbox(key: &[u8]) -> Result<(UserId, InboxSeq), CorruptRow> {
     let (name, seq) = split_number(key)?;
     let Some((&NAME_END, name)) = name.split_last() else {
         return Err(corrupt("a name that ends", key));

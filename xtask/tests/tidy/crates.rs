@@ -61,7 +61,7 @@ const CRATES: &[Crate] = &[
     },
     Crate {
         manifest: "fuzz/Cargo.toml",
-        ours: &["quipu-core", "quipu-protocol"],
+        ours: &["quipu-core", "quipu-gateway", "quipu-protocol"],
         ours_in_tests: &[],
         others: None,
     },
