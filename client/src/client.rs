@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quipu_protocol::event::{Change, Content, Invitation, NewGroup, Receipt, Rich};
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
 use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
-use quipu_protocol::query::{Answer, Query};
+use quipu_protocol::query::{Answer, PresenceEntry, Query};
 use quipu_protocol::wire;
 use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
 
@@ -161,6 +161,7 @@ impl Client {
     /// Changes a group, a message or the user's own account, and waits for the answer. Needs a connection. When the
     /// connection breaks first, it may have happened or not: asking again is harmless.
     pub async fn change(&self, change: Change) -> Result<(), Error> {
+        let shown = matches!(change, Change::SetPrivacy(_) | Change::Block(..));
         let answered = match &change {
             Change::Join(group) | Change::Leave(group) => Some(*group),
             Change::CreateGroup(_)
@@ -184,7 +185,28 @@ impl Client {
             let forget = move |cache: &mut Tables| cache.forget_invitation(group);
             self.shared.cache.run(forget).await?;
         }
+        if shown {
+            self.shared.watch_anew();
+        }
         Ok(())
+    }
+
+    /// Says that the user is writing in a conversation. To be called with every key: what is due is said, and no more. The
+    /// others forget it some seconds after the last time. Without a connection nothing happens.
+    pub fn typing(&self, conversation: ConversationId) {
+        self.shared.type_in(conversation, true);
+    }
+
+    /// Says that the user no longer writes there, without having sent a message: a message says it by itself.
+    pub fn stopped_typing(&self, conversation: ConversationId) {
+        self.shared.type_in(conversation, false);
+    }
+
+    /// Whether a user is here, or was; `None`: not known, or not for this user to know. Only with
+    /// [`Config::presence`](crate::Config), and of the others of the direct conversations, up to
+    /// [`PRESENCE_USERS_MAX`](quipu_protocol::limits::PRESENCE_USERS_MAX) of them.
+    pub fn presence(&self, user: UserId) -> Option<PresenceEntry> {
+        self.shared.presence(&user)
     }
 
     /// Makes a group with a new id.

@@ -52,6 +52,9 @@ pub struct Config {
     pub delivery_receipts: bool,
     /// Shortest time between two receipts for one conversation. Default 1 s.
     pub receipt_interval: Duration,
+    /// Whether the others of the direct conversations are watched, so that [`Client::presence`](crate::Client::presence) knows
+    /// who is here. Costs a question now and then. Default no.
+    pub presence: bool,
     /// Messages kept in the cache. Default [`CACHED_MESSAGES_MAX`].
     pub cached_messages_max: usize,
     /// Seed for the delays of reconnection, so that a test can repeat them. Default: random.
@@ -76,6 +79,7 @@ impl Default for Config {
             network_poll: Some(Duration::from_secs(3)),
             delivery_receipts: true,
             receipt_interval: Duration::from_secs(1),
+            presence: false,
             cached_messages_max: CACHED_MESSAGES_MAX,
             backoff_seed: None,
         }

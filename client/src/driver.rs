@@ -26,6 +26,7 @@ use crate::cache::{Cache, StoredSession, Tables};
 use crate::config::{Config, EVENT_STREAM_EVENTS};
 use crate::error::Error;
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
+use crate::fleeting::Fleeting;
 use crate::groups::CatchUp;
 use crate::model::{Account, LocalMessage, Target};
 use crate::net::Net;
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) blobs: Semaphore,
     /// Which large groups are being caught up with.
     pub(crate) groups: CatchUp,
+    /// Typing and presence.
+    pub(crate) fleeting: Fleeting,
 }
 
 #[derive(Debug)]
@@ -130,6 +133,7 @@ pub(crate) async fn start(
         connection: Mutex::new(None),
         blobs: Semaphore::new(BLOB_STREAMS_MAX),
         groups: CatchUp::default(),
+        fleeting: Fleeting::default(),
     });
     let pins = Arc::new(Pins::open(config.certificate, config.data.as_deref())?);
     let driver = Driver {
@@ -205,7 +209,11 @@ impl Shared {
             }
             Ok(queued)
         };
-        self.cache.run(work).await
+        let queued = self.cache.run(work).await?;
+        for local in &queued {
+            self.has_sent(local.conversation);
+        }
+        Ok(queued)
     }
 
     pub(crate) async fn wait_acked(&self, id: MessageId) -> Result<Seq, Error> {
@@ -584,7 +592,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // The values behind these locks are replaced whole, so a panic elsewhere leaves them usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Changed, Invitation, Message, Receipt};
-use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq};
+use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
+use quipu_protocol::query::PresenceEntry;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Refusal};
 use crate::model::{Arrival, LocalMessage};
 use crate::pin::CertificateChanged;
 
-/// Something that is already in the cache when the application hears of it.
+/// Something that is already in the cache when the application hears of it, unless it says otherwise.
 #[derive(Debug, Clone)]
 pub enum ClientEvent {
     /// A message, also the user's own. Each is shown once, in the order of the inbox.
@@ -52,6 +53,19 @@ pub enum ClientEvent {
     Invited(Invitation),
     /// A message of a group that is too large for inboxes. It has no place there, so that a [`Tail`] does not give it.
     Noticed(Arc<Message>),
+    /// Somebody types, or no longer does: until then, a message of theirs, or some seconds without another word. Not in the
+    /// cache.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+        /// False: no longer.
+        on: bool,
+    },
+    /// Something else is known of somebody whom the client watches; neither here nor seen: nothing. Not in the cache; see
+    /// [`Client::presence`](crate::Client::presence).
+    Presence(PresenceEntry),
     /// Messages of this conversation came as history, to fill a gap. Redraw from the cache.
     CaughtUp(ConversationId),
     /// The inbox began a new life: cached messages were dropped and come again. Redraw from the cache.

@@ -24,6 +24,7 @@ pub mod config;
 mod driver;
 pub mod error;
 pub mod events;
+mod fleeting;
 mod groups;
 mod history;
 pub mod media;

@@ -16,6 +16,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::pin::{PinVerifier, Pins};
 
+/// Datagrams that wait, for us or for the gateway, in bytes. Above it the oldest are dropped: they are worth nothing later.
+const DATAGRAMS_BYTES_MAX: usize = 8 << 10;
 /// The protocol's name in the TLS handshake.
 const ALPN: &[u8] = b"quipu/1";
 /// Streams that the gateway may open at once: the one lane of this version.
@@ -243,7 +245,8 @@ fn transport(keep_alive: Duration, initial_rtt: Duration) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES as u32))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_BYTES_MAX)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_timeout))))
         .keep_alive_interval(Some(keep_alive))
         .initial_rtt(initial_rtt);

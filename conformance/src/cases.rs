@@ -23,6 +23,7 @@ mod hello;
 mod history;
 mod inbox;
 mod media;
+mod presence;
 mod sending;
 mod streams;
 
@@ -39,6 +40,7 @@ pub fn all() -> &'static [Case] {
             frames::CASES,
             streams::CASES,
             media::CASES,
+            presence::CASES,
         ]
         .concat()
     });

@@ -13,6 +13,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, ReadError, VarInt};
 use quipu_protocol::error::{CloseCode, StreamCode};
 use quipu_protocol::frame::FrameType;
+use quipu_protocol::limits::DATAGRAM_BYTES_MAX;
 
 use crate::trust::{Trust, tls_config};
 
@@ -132,6 +133,27 @@ impl Peer {
                     close.error_code
                 )
             })
+    }
+
+    /// Sends any bytes as a datagram.
+    pub fn datagram(&self, bytes: Vec<u8>) -> anyhow::Result<()> {
+        Ok(self.connection.send_datagram(bytes.into())?)
+    }
+
+    /// The next datagram within `time`, which must be one whole frame; `None`: none came.
+    pub async fn next_datagram(&self, time: Duration) -> anyhow::Result<Option<RawFrame>> {
+        let Ok(datagram) = tokio::time::timeout(time, self.connection.read_datagram()).await else {
+            return Ok(None);
+        };
+        let mut buffer = BytesMut::from(&datagram?[..]);
+        ensure!(
+            buffer.len() <= DATAGRAM_BYTES_MAX,
+            "a datagram of {} bytes",
+            buffer.len()
+        );
+        let frame = take_frame(&mut buffer)?.context("a datagram without a whole frame")?;
+        ensure!(buffer.is_empty(), "a datagram with more than a frame");
+        Ok(Some(frame))
     }
 
     /// Fails when the gateway has closed the connection.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::ephemeral::Hub;
 use crate::expiry::ExpiryStats;
 use crate::log::stats::LogStats;
 use crate::processor::ProcessorStats;
@@ -101,10 +102,49 @@ pub(crate) fn registry(metrics: &Metrics, registry: &Arc<Registry>) {
         "Events that a full mailbox dropped; their sessions catch up from the store",
         read(|registry| registry.stats().dropped.load(Ordering::Relaxed)),
     );
+    hub(metrics, registry);
     metrics.show(
         Kind::Counter,
         "answers_unclaimed",
         "Answers whose session was gone; the device asks again",
         read(|registry| registry.stats().answers_unclaimed.load(Ordering::Relaxed)),
+    );
+}
+
+/// What the hub of typing and presence counts.
+fn hub(metrics: &Metrics, registry: &Arc<Registry>) {
+    let show = |kind, name, help, metric: fn(&Hub) -> u64| {
+        let registry = Arc::clone(registry);
+        metrics.show(kind, name, help, move || metric(registry.hub()));
+    };
+    show(
+        Kind::Counter,
+        "typing_told",
+        "News of typing offered to sessions",
+        |hub| hub.stats().typing.load(Ordering::Relaxed),
+    );
+    show(
+        Kind::Counter,
+        "typing_dropped",
+        "News of typing that a filling mailbox dropped",
+        |hub| hub.stats().typing_dropped.load(Ordering::Relaxed),
+    );
+    show(
+        Kind::Counter,
+        "presence_told",
+        "Changes of presence offered to sessions",
+        |hub| hub.stats().presence.load(Ordering::Relaxed),
+    );
+    show(
+        Kind::Counter,
+        "presence_watches_refused",
+        "Users that a session is not told of because too many are watched; it asks again now and then",
+        |hub| hub.stats().watches_refused.load(Ordering::Relaxed),
+    );
+    show(
+        Kind::Gauge,
+        "presence_watches",
+        "Users watched, once for each session that does",
+        |hub| hub.watches() as u64,
     );
 }

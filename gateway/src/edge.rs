@@ -7,6 +7,7 @@ mod blob;
 mod connection;
 mod lane;
 mod request;
+mod talk;
 mod throttle;
 
 use std::net::SocketAddr;
@@ -44,8 +45,9 @@ const INCOMING_BYTES_MAX: u64 = 4 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 32 << 20;
 /// Flow-control window of a connection: S0, and some request streams at once.
 const CONNECTION_WINDOW_BYTES: usize = STREAM_WINDOW_BYTES * 4;
-/// Datagrams are ignored in this version; the buffer keeps some only because an endpoint without one refuses them loudly.
-const DATAGRAM_BYTES_MAX: usize = 4 << 10;
+/// Datagrams that wait on a connection, for us or for the peer, in bytes. They go out before text, so this is what they can
+/// put in its way; above it the oldest that came, and the newest that we would send, are dropped.
+const DATAGRAMS_BYTES_MAX: usize = 4 << 10;
 /// Unidirectional streams of a client that are open at once: none has a use yet, and a stray one is stopped with a code.
 const CLIENT_UNI_STREAMS_MAX: u32 = 1;
 
@@ -253,8 +255,8 @@ fn server_config(
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS as u32).into()))
         // The client keeps the connection alive; both sides doing so would double the packets of an idle one.
         .keep_alive_interval(None)
-        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES_MAX))
-        .datagram_send_buffer_size(DATAGRAM_BYTES_MAX)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_BYTES_MAX)
         // Chat fits the smallest MTU, and probing costs each connection padded packets every ten minutes.
         .mtu_discovery_config(None)
         .allow_spin(false);

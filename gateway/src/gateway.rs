@@ -84,6 +84,7 @@ pub struct Gateway {
     admin: Option<Admin>,
     _notifier: Option<Notifier>,
     _sweeping: Background,
+    _presence: Background,
     _sweeper: Sweeper,
     backbone: Backbone,
     identity: Arc<Identity>,
@@ -179,6 +180,8 @@ impl Gateway {
             now_ms(),
             config.notify.after,
         ));
+        let watched = Arc::clone(&backbone.registry);
+        let presence = tokio::spawn(async move { watched.hub().run().await });
         let ready = Arc::new(AtomicBool::new(true));
         let pages = Pages {
             metrics,
@@ -192,6 +195,7 @@ impl Gateway {
             admin,
             _notifier: notifier,
             _sweeping: Background(sweeping),
+            _presence: Background(presence),
             _sweeper: sweeper,
             backbone,
             identity,
@@ -271,7 +275,7 @@ impl Backbone {
         let store = WriteBehind::new(FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?, options)?;
         counters::store(metrics, &store.stats());
         let store: Arc<dyn Store> = Arc::new(store);
-        let registry = Registry::new();
+        let registry = Registry::with_grace(config.presence.grace);
         counters::registry(metrics, &registry);
         let (failed, failures) = watch::channel(None);
         let fail = Fail {

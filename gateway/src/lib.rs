@@ -10,6 +10,7 @@ pub mod config;
 pub mod contract;
 mod counters;
 pub mod edge;
+pub mod ephemeral;
 pub mod expiry;
 pub mod external;
 pub mod folder;

@@ -26,6 +26,7 @@ use quipu_core::row::{CorruptRow, EntityKey};
 use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 
 use crate::batch::Batch;
+use crate::ephemeral::Published;
 use crate::log::{Log, LogError};
 use crate::notify::Topic;
 use crate::pace::Pace;
@@ -503,7 +504,9 @@ impl Processor {
                 Action::Push { user, event } => registry.push(&user, event),
                 Action::Notice { users, notice } => registry.notice(&users, &notice),
                 Action::Revoked { user, device } => registry.revoke(&user, device),
-                Action::Privacy { user, privacy } => registry.set_privacy(&user, privacy),
+                Action::Settings { user, settings } => {
+                    registry.publish(Published::Settings(user, settings));
+                }
                 Action::Answer {
                     user,
                     device,

@@ -2,6 +2,7 @@
 
 mod groups;
 mod lists;
+mod presence;
 mod visible;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use quipu_core::row::{Account, EntityKey, Inbox, InboxKind, InboxRow, IndexRange, Settings};
 use quipu_core::shard::ShardCount;
-use quipu_protocol::event::{
-    Changed, ChangedKind, Content, EventBody, Gone, Message, Privacy, Rejection,
-};
+use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, UserId};
@@ -27,6 +26,7 @@ use quipu_protocol::wire;
 use tokio::sync::Semaphore;
 
 use crate::access::{Access, Member, access};
+use crate::ephemeral::{Begun, Watching};
 use crate::store::{HistoryRange, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -61,6 +61,17 @@ pub enum Checked {
     Missing(UserId),
     /// The one who asks is in as many conversations as there may be.
     NoRoom,
+}
+
+/// Who asks, and what of it only the sessions know.
+#[derive(Debug)]
+pub struct Asking {
+    /// The user.
+    pub user: UserId,
+    /// Devices of the user that are connected.
+    pub connected: Vec<DeviceId>,
+    /// Whom the session watches.
+    pub watching: Arc<Watching>,
 }
 
 /// Reads the store on blocking threads. Cheap to clone.
@@ -133,17 +144,36 @@ impl Queries {
             .await
     }
 
-    /// What others may not learn of a user.
-    pub async fn privacy(&self, user: UserId) -> Result<Privacy, QueryError> {
-        self.run(move |store| {
-            let row = store
-                .entities(&[EntityKey::Settings(user)])?
-                .pop()
-                .flatten();
-            let settings = row.map(|row| Settings::decode(&row)).transpose()?;
-            Ok(settings.unwrap_or_default().privacy)
-        })
-        .await
+    /// What a user has decided about others.
+    pub async fn settings(&self, user: UserId) -> Result<Settings, QueryError> {
+        self.run(move |store| presence::settings(store, &user))
+            .await
+    }
+
+    /// Who is told that this user types in a conversation; `None`: nobody, whatever the user says (QP-TYPING-2).
+    pub async fn typing_to(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<Option<Arc<[UserId]>>, QueryError> {
+        let shards = self.shards;
+        self.run(move |store| presence::typing_to(store, shards, &user, &conversation))
+            .await
+    }
+
+    /// Tells a session, as if it had changed, how things are with those whom it watches again.
+    pub async fn presence_again(&self, watching: Arc<Watching>, begun: Begun) {
+        let mut begun = Some(begun);
+        while let Some(Begun { id, users }) = begun {
+            let told = Arc::clone(&watching);
+            let read = self.run(move |store| {
+                told.tell(presence::of(store, &told, id, &users)?);
+                Ok(())
+            });
+            // One that fails has said so; the client asks anew by itself.
+            let _ = read.await;
+            begun = watching.learned();
+        }
     }
 
     /// Whether there is such a user.
@@ -191,15 +221,14 @@ impl Queries {
             .await
     }
 
-    /// Answers a query of this user, whose devices in `connected` are, or says why not.
+    /// Answers a query, or says why not.
     pub async fn answer(
         &self,
-        user: UserId,
-        connected: Vec<DeviceId>,
+        asking: Asking,
         query: Query,
     ) -> Result<Result<Answer, Rejection>, QueryError> {
         let shards = self.shards;
-        self.run(move |store| lists::answer((store, shards), &user, &connected, &query))
+        self.run(move |store| lists::answer((store, shards), &asking, &query))
             .await
     }
 

@@ -10,15 +10,21 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use quipu_core::row::Settings;
+use quipu_protocol::datagram::Typing;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Event, Notice, Outcome, Privacy, Reply, ReplyTo};
+use quipu_protocol::event::{Event, Notice, Outcome, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{DeviceId, InboxSeq, RequestId, UserId};
+use quipu_protocol::query::PresenceEntry;
 use quipu_protocol::wire;
 use tokio::sync::oneshot;
+
+use crate::ephemeral::{Fleeting, GRACE_DEFAULT, Hub, Published};
 
 /// Events and replies that wait in one mailbox. At the limit events are dropped (the session catches up from the store) and
 /// the session of a client that lets that many replies pile up is closed with BUSY.
@@ -64,8 +70,10 @@ pub struct Taken {
     pub lagged: Option<InboxSeq>,
     /// Notices were dropped since the last take.
     pub notices_dropped: bool,
-    /// What others may learn of the user from now on.
-    pub privacy: Option<Privacy>,
+    /// What the user has decided about others: from now on this holds.
+    pub settings: Option<Arc<Settings>>,
+    /// Who types and who is here.
+    pub fleeting: Option<Box<Fleeting>>,
     /// The session must end now, with this code.
     pub close: Option<(CloseCode, &'static str)>,
     /// The gateway is stopping: say GOAWAY.
@@ -77,7 +85,8 @@ impl Taken {
         self.items.is_empty()
             && self.lagged.is_none()
             && !self.notices_dropped
-            && self.privacy.is_none()
+            && self.settings.is_none()
+            && self.fleeting.is_none()
             && self.close.is_none()
             && !self.go_away
     }
@@ -128,6 +137,29 @@ impl Mailbox {
     /// Takes all there is.
     pub fn take(&self) -> Taken {
         std::mem::take(&mut self.state.lock().content)
+    }
+
+    /// What tells this one from every other of the process.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Says that somebody types. Returns whether it was dropped because the mailbox is filling up.
+    fn typing(&self, from: UserId, typing: Typing) -> bool {
+        self.put(|content| {
+            content.items.len() >= MAILBOX_NOTICES_MAX
+                || content
+                    .fleeting
+                    .get_or_insert_default()
+                    .add_typing(from, typing)
+        })
+    }
+
+    /// Says what has changed about a user whom the session watches.
+    pub(crate) fn presence(&self, entry: PresenceEntry) {
+        self.put(|content| {
+            content.fleeting.get_or_insert_default().add_presence(entry);
+        });
     }
 
     /// Ends the session with `code`; the first call wins.
@@ -238,22 +270,54 @@ pub struct Registry {
     hasher: RandomState,
     stripes: Vec<Mutex<Stripe>>,
     stats: RegistryStats,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            stats: RegistryStats::default(),
-        }
-    }
+    hub: Hub,
 }
 
 impl Registry {
-    /// An empty one.
+    /// An empty one, in which users are here for the usual time after their last session.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Self::with_grace(GRACE_DEFAULT)
+    }
+
+    /// An empty one. `grace`: how long a user is here after the last session.
+    pub fn with_grace(grace: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            hasher: RandomState::new(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            stats: RegistryStats::default(),
+            hub: Hub::new(grace),
+        })
+    }
+
+    /// Who types and who is here.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Makes known what happened to a user of this gateway.
+    pub fn publish(&self, published: Published) {
+        self.hub.take(published, self);
+    }
+
+    /// Whether the user has a session here.
+    pub fn is_here(&self, user: &UserId) -> bool {
+        self.stripe(user).lock().sessions.contains_key(user)
+    }
+
+    /// Tells the sessions of these users that somebody types. Returns how many were told and how many were not, because their
+    /// mailboxes are filling up.
+    pub(crate) fn typing(&self, users: &[UserId], from: UserId, typing: Typing) -> (u64, u64) {
+        let (mut told, mut dropped) = (0, 0);
+        for user in users {
+            let stripe = self.stripe(user).lock();
+            for attachment in stripe.sessions.get(user).into_iter().flatten() {
+                match attachment.mailbox.typing(from, typing) {
+                    false => told += 1,
+                    true => dropped += 1,
+                }
+            }
+        }
+        (told, dropped)
     }
 
     /// What it has counted.
@@ -297,8 +361,12 @@ impl Registry {
                 None
             }
         };
+        let is_first = attachments_of(&stripe, &user) == 1;
         let is_revoked = stripe.revoked.contains(&(user, device));
         drop(stripe);
+        if is_first {
+            self.publish(Published::Attendance(user));
+        }
         if is_revoked {
             mailbox.close(CloseCode::Revoked, REVOKED);
         }
@@ -432,11 +500,11 @@ impl Registry {
         self.close(user, device, CloseCode::Revoked, REVOKED);
     }
 
-    /// Tells the sessions of a user what others may learn of the user from now on.
-    pub fn set_privacy(&self, user: &UserId, privacy: Privacy) {
+    /// Tells the sessions of a user what the user has decided about others.
+    pub(crate) fn set_settings(&self, user: &UserId, settings: &Arc<Settings>) {
         let stripe = self.stripe(user).lock();
         for attachment in stripe.sessions.get(user).into_iter().flatten() {
-            let tell = |content: &mut Taken| content.privacy = Some(privacy);
+            let tell = |content: &mut Taken| content.settings = Some(Arc::clone(settings));
             attachment.mailbox.put(tell);
         }
     }
@@ -454,6 +522,11 @@ impl Registry {
     fn stripe(&self, user: &UserId) -> &Mutex<Stripe> {
         &self.stripes[self.hasher.hash_one(user) as usize % STRIPES]
     }
+}
+
+/// Sessions of a user.
+fn attachments_of(stripe: &Stripe, user: &UserId) -> usize {
+    stripe.sessions.get(user).map_or(0, Vec::len)
 }
 
 /// A notice as the frame that goes onto the lane.
@@ -482,6 +555,9 @@ impl Drop for Attached {
             attachments.retain(|attachment| !Arc::ptr_eq(&attachment.mailbox, &self.mailbox));
             if attachments.is_empty() {
                 stripe.sessions.remove(&self.user);
+                drop(stripe);
+                let left = Published::Attendance(self.user);
+                self.registry.publish(left);
             }
         }
     }
@@ -617,18 +693,18 @@ mod tests {
     }
 
     #[test]
-    fn every_session_of_a_user_learns_of_new_privacy() {
+    fn every_session_of_a_user_learns_of_new_settings() {
         let registry = Registry::new();
         let (phone, other) = (Mailbox::new(), Mailbox::new());
         let _phone = registry.attach(user("alice"), device(1), phone.clone());
         let _other = registry.attach(user("bob"), device(1), other.clone());
-        let privacy = Privacy {
-            hide_read: true,
-            ..Privacy::default()
-        };
-        registry.set_privacy(&user("alice"), privacy);
-        assert_eq!(phone.take().privacy, Some(privacy));
-        assert_eq!(other.take().privacy, None);
+        let settings = Arc::new(Settings {
+            blocked: vec![user("carol")],
+            ..Settings::default()
+        });
+        registry.publish(Published::Settings(user("alice"), Arc::clone(&settings)));
+        assert_eq!(phone.take().settings, Some(settings));
+        assert_eq!(other.take().settings, None);
     }
 
     #[test]

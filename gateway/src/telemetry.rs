@@ -80,7 +80,12 @@ metrics! {
         sessions_closed_unavailable: "Connections closed because the log or the store did not answer";
         stray_uni_streams: "Unidirectional streams opened by clients, stopped with UNKNOWN_STREAM";
         early_request_streams: "Request streams opened before WELCOME, reset with NOT_WELCOMED";
-        datagrams_ignored: "Datagrams received, which this version ignores";
+        datagrams_ignored: "Datagrams received that are none of this version, or came before WELCOME";
+        datagrams_sent: "Datagrams with typing or presence handed to connections";
+        datagrams_dropped: "Datagrams not sent because a connection or its device does not keep up";
+        typing_received: "Datagrams of devices whose users type, or no longer do";
+        typing_rate_limited: "Datagrams ignored because a device sends too many";
+        typing_refused: "Typing not passed on: nobody is told of it in that conversation, or the user hides it";
         commands_accepted: "Commands handed to the router";
         events_pushed: "Events written to lanes as they happened";
         events_caught_up: "Events written to lanes from the store";

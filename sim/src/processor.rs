@@ -364,7 +364,7 @@ impl World {
                 Action::Offline { .. }
                 | Action::Notice { .. }
                 | Action::Revoked { .. }
-                | Action::Privacy { .. } => {}
+                | Action::Settings { .. } => {}
             }
         }
     }

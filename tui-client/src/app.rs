@@ -10,13 +10,14 @@ mod slash;
 pub(crate) mod switcher;
 pub(crate) mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quipu_protocol::event::{Change, Changed, Invitation, Message, Receipt};
 use quipu_protocol::id::{ConversationId, MessageId, Seq, UserId};
 use quipu_protocol::limits::TEXT_BYTES_MAX;
+use quipu_protocol::query::PresenceEntry;
 
 use self::areas::Areas;
 pub(crate) use self::command::{Command, Edit, Go, Mode, Scroll};
@@ -141,6 +142,10 @@ pub(crate) enum Event {
     Invited(Invitation),
     /// Messages came that were missing.
     CaughtUp(ConversationId),
+    /// Somebody types in a conversation, or (false) no longer does.
+    Typing(ConversationId, UserId, bool),
+    /// Something else is known of whether somebody is here.
+    Presence(PresenceEntry),
     /// What is shown may be stale: everything is loaded again.
     Stale,
 }
@@ -195,6 +200,10 @@ pub(crate) enum Effect {
         /// Up to which message.
         seq: Seq,
     },
+    /// Say that the reader writes there; comes with every key.
+    Typing(ConversationId),
+    /// Say that the reader no longer writes there.
+    StoppedTyping(ConversationId),
     /// Drop a refused message from the outbox.
     Forget(MessageId),
     /// Draw the whole screen anew.
@@ -252,6 +261,7 @@ pub(crate) struct App {
     pub(crate) zone: TimeZone,
     /// What time it is.
     pub(crate) now: Timestamp,
+    typing: BTreeSet<(ConversationId, UserId)>,
     drafts: BTreeMap<ConversationId, Composer>,
     /// Lines that asked for changes and have no answer yet, to be given back if they are refused.
     asked: BTreeMap<EchoId, (ConversationId, String)>,
@@ -283,6 +293,7 @@ impl App {
             notice: None,
             zone,
             now,
+            typing: BTreeSet::new(),
             drafts: BTreeMap::new(),
             asked: BTreeMap::new(),
             blank: Composer::default(),
@@ -339,6 +350,13 @@ impl App {
         self.conversations.get(&self.open.as_ref()?.id)
     }
 
+    /// Who types in the conversation on the screen, by name.
+    pub(crate) fn typists(&self) -> impl Iterator<Item = &UserId> {
+        let open = self.open.as_ref().map(|open| open.id);
+        let here = move |(conversation, _): &&(ConversationId, UserId)| Some(*conversation) == open;
+        self.typing.iter().filter(here).map(|(_, user)| user)
+    }
+
     /// Messages that arrived below the view since the reader scrolled away; `None` at the bottom.
     pub(crate) fn new_below(&self) -> Option<u64> {
         let open = self
@@ -376,7 +394,7 @@ impl App {
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Command(command) => self.command(command, effects),
-            Event::Paste(text) => self.paste(&text),
+            Event::Paste(text) => self.paste(&text, effects),
             Event::Resize { columns, rows } => (self.columns, self.rows) = (columns, rows),
             Event::Focus(focused) => self.focused = focused,
             Event::Clock(now) => self.now = now,
@@ -461,12 +479,24 @@ impl App {
                     });
                 }
             }
+            Event::Typing(conversation, user, on) => self.typist((conversation, user), on),
+            Event::Presence(entry) => self.conversations.presence(&entry),
             Event::Stale => {
+                // Who stopped may be among what was missed.
+                self.typing.clear();
                 effects.push(Effect::Refresh);
                 if let Some(id) = self.open.as_ref().map(|open| open.id) {
                     self.open(id, effects);
                 }
             }
+        }
+    }
+
+    fn typist(&mut self, who: (ConversationId, UserId), types: bool) {
+        if types {
+            self.typing.insert(who);
+        } else {
+            self.typing.remove(&who);
         }
     }
 
@@ -518,12 +548,12 @@ impl App {
     fn in_chat(&mut self, command: Command, effects: &mut Vec<Effect>) {
         match command {
             Command::Submit => self.submit(effects),
-            Command::Edit(edit) => self.edit(edit),
+            Command::Edit(edit) => self.edit(edit, effects),
             Command::Scroll(scroll) => self.scroll(scroll, effects),
             Command::Either(scroll, _) if self.composer().is_empty() => {
                 self.scroll(scroll, effects)
             }
-            Command::Either(_, edit) => self.edit(edit),
+            Command::Either(_, edit) => self.edit(edit, effects),
             Command::Go(go) => {
                 let (back, unread) = match go {
                     Go::Next => (false, false),
@@ -553,6 +583,7 @@ impl App {
                 if let Some(composer) = self.composer_mut() {
                     composer.clear();
                 }
+                self.say_typing(true, effects);
             }
             Command::Interrupt | Command::Quit => effects.push(Effect::Quit),
             Command::Help => self.help = Some(0),
@@ -624,7 +655,7 @@ impl App {
         }
     }
 
-    fn paste(&mut self, text: &str) {
+    fn paste(&mut self, text: &str, effects: &mut Vec<Effect>) {
         self.notice = None;
         match self.mode() {
             Mode::Form => self.form.paste(text),
@@ -638,21 +669,42 @@ impl App {
                     .composer_mut()
                     .map_or(Ok(()), |composer| composer.insert(text));
                 self.say_too_long(result);
+                self.say_typing(false, effects);
             }
             Mode::Help => {}
         }
     }
 
-    fn edit(&mut self, edit: Edit) {
+    fn edit(&mut self, edit: Edit, effects: &mut Vec<Effect>) {
         let columns = usize::from(Areas::composer_columns(self.columns));
+        let before = self.composer().len();
         match self.composer_mut() {
             Some(composer) => {
                 let result = composer.edit(edit, columns);
                 self.say_too_long(result);
+                // Moving about in what is written is not writing.
+                if self.composer().len() != before {
+                    self.say_typing(before > 0, effects);
+                }
             }
             None => {
                 self.notice = Some("Nobody to write to yet: Ctrl-K opens a conversation.".into())
             }
+        }
+    }
+
+    /// The composer holds something else than before: whoever reads it may be told. `was`: whether it held anything.
+    fn say_typing(&self, was: bool, effects: &mut Vec<Effect>) {
+        let Some(open) = &self.open else { return };
+        let text = self.composer().text();
+        // A command is nobody's business.
+        if text.starts_with('/') {
+            return;
+        }
+        match (text.is_empty(), was) {
+            (false, _) => effects.push(Effect::Typing(open.id)),
+            (true, true) => effects.push(Effect::StoppedTyping(open.id)),
+            (true, false) => {}
         }
     }
 

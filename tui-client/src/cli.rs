@@ -13,8 +13,8 @@ use quipu_protocol::id::{Seq, UserId};
 use quipu_protocol::media::{MediaHash, MediaType};
 
 pub(crate) use self::groups::{
-    Ask, DeviceCommand, DevicesArgs, EditArgs, GroupArgs, GroupCommand, MessageArgs, PrivacyArgs,
-    ReactArgs, ReportArgs, TimerArgs, UserArgs,
+    Ask, DeviceCommand, DevicesArgs, EditArgs, GroupArgs, GroupCommand, MessageArgs, PresenceArgs,
+    PrivacyArgs, ReactArgs, ReportArgs, TimerArgs, UserArgs,
 };
 pub(crate) use self::parse::{MessageRef, Place};
 
@@ -103,6 +103,8 @@ pub(crate) enum Command {
     Unblock(UserArgs),
     /// Complain to the operator of the gateway about a conversation or a message in it.
     Report(ReportArgs),
+    /// Print whether users are here, or when they last were: those you have a direct conversation with.
+    Presence(PresenceArgs),
     /// Print what others may learn of you, and whom you have blocked; or change the first.
     Privacy(PrivacyArgs),
 }

@@ -73,6 +73,7 @@ pub(crate) async fn run(cli: &Cli, command: &Command) -> anyhow::Result<Ended> {
         Command::Block(arguments) => changes::block(&client, arguments, true).await,
         Command::Unblock(arguments) => changes::block(&client, arguments, false).await,
         Command::Report(arguments) => changes::report(&client, arguments).await,
+        Command::Presence(arguments) => lists::presence(&client, arguments).await,
         Command::Privacy(arguments) => changes::privacy(&client, arguments).await,
     };
     client.close().await;

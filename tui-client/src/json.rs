@@ -10,7 +10,9 @@ use quipu_protocol::event::{Attachment, Content, Gone, Message, Note, Role};
 use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs, UserId};
 use serde::Serialize;
 
-pub(crate) use self::lists::{ConversationLine, DeviceLine, MemberLine, SettingsLine, VersionLine};
+pub(crate) use self::lists::{
+    ConversationLine, DeviceLine, MemberLine, PresenceLine, SettingsLine, VersionLine,
+};
 pub(crate) use self::news::{ChangedLine, InvitedLine};
 
 /// A message, as `listen --json` and `history --json` print it. What a message does not have is left out.

@@ -11,7 +11,7 @@ use crossterm::event::{Event as TerminalEvent, EventStream as TerminalEvents};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quipu_client::{Client, Error, Target};
+use quipu_client::{Client, Config, Error, Target};
 use quipu_protocol::event::{NewGroup, Rich};
 use quipu_protocol::id::ConversationId;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +39,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         bail!("the screen needs a terminal; `quipu --help` lists the commands without it");
     }
-    let config = cli.config()?;
+    let config = Config {
+        presence: true,
+        ..cli.config()?
+    };
     let server = config.server.clone();
     let client = Client::open(config).await?;
     let me = client.account().await?.map(|account| account.user);
@@ -239,6 +242,8 @@ impl Runtime {
                     tracing::warn!(%error, "mark read");
                 }
             }
+            Effect::Typing(conversation) => client.typing(conversation),
+            Effect::StoppedTyping(conversation) => client.stopped_typing(conversation),
             Effect::Forget(id) => {
                 if let Err(error) = client.forget(id).await {
                     tracing::warn!(%error, "forget a refused message");
@@ -270,7 +275,10 @@ impl Runtime {
         let client = self.client.clone();
         self.ask(async move {
             match client.conversations().await {
-                Ok(all) => Event::Conversations(all.into_iter().map(summary).collect()),
+                Ok(all) => {
+                    let row = |line| summary(line, |peer| client.presence(peer));
+                    Event::Conversations(all.into_iter().map(row).collect())
+                }
                 Err(error) => {
                     tracing::warn!(%error, "read the conversation list");
                     Event::Conversations(Vec::new())

@@ -29,6 +29,7 @@ use crate::backoff::jitter;
 use crate::cache::{Tables, Turn};
 use crate::error::{Error, Refusal};
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
+use crate::fleeting::Listening;
 use crate::groups;
 use crate::model::Account;
 use crate::net::{self, Net};
@@ -167,6 +168,8 @@ pub(super) struct Link<'a> {
     liveness: Liveness,
     liveness_at: Instant,
     network: Network,
+    /// Typing and presence, from WELCOME on.
+    listening: Option<Listening>,
 }
 
 /// The issuer's token that the session rests on.
@@ -248,6 +251,7 @@ impl<'a> Link<'a> {
             liveness_at: now + liveness.interval(),
             liveness,
             network,
+            listening: None,
             driver,
         }
     }
@@ -326,6 +330,15 @@ impl<'a> Link<'a> {
     }
 
     fn take_event(&mut self, event: Event) {
+        if let EventBody::Message(message) = &event.body {
+            let shared = &self.driver.shared;
+            shared.has_spoken(message.conversation, message.from);
+            if self.driver.config.presence && message.to.is_some() {
+                let own = self.account.is_some_and(|me| me.user == message.from);
+                let peer = message.to.filter(|_| own).unwrap_or(message.from);
+                shared.may_watch(peer);
+            }
+        }
         if let EventBody::Message(message) = &event.body
             && self
                 .account
@@ -379,7 +392,10 @@ impl<'a> Link<'a> {
                     peer,
                     head,
                 });
-                if let Some((_, answer)) = asked {
+                if let Some((peer, answer)) = asked {
+                    if self.driver.config.presence {
+                        self.driver.shared.may_watch(peer);
+                    }
                     let _ = answer.send(Ok(conversation));
                 }
                 self.take_change(request, Ok(()));
@@ -504,6 +520,9 @@ impl<'a> Link<'a> {
         if welcomed.resynced {
             groups::renew_invitations(&self.driver.shared);
         }
+        let shared = &self.driver.shared;
+        let watches = self.driver.config.presence;
+        self.listening = Some(Listening::to(shared, self.connection.clone(), watches));
         Ok(())
     }
 

@@ -55,7 +55,7 @@ fn report(conversation: &ConversationId, seq: u64, reason: &str) -> Kind {
     })
 }
 
-fn block(user: &str, on: bool) -> Kind {
+pub(super) fn block(user: &str, on: bool) -> Kind {
     Kind::Block(wire::Block {
         user: user.to_owned(),
         on,
@@ -64,7 +64,7 @@ fn block(user: &str, on: bool) -> Kind {
 
 impl Session {
     /// Gives a command and reads the REPLY to it.
-    async fn command(&mut self, kind: Kind) -> anyhow::Result<Outcome> {
+    pub(super) async fn command(&mut self, kind: Kind) -> anyhow::Result<Outcome> {
         let command = wire::Command {
             request: REQUEST,
             kind: Some(kind),
@@ -78,7 +78,7 @@ impl Session {
         reply.outcome.context("a REPLY without an outcome")
     }
 
-    async fn done(&mut self, kind: Kind) -> anyhow::Result<()> {
+    pub(super) async fn done(&mut self, kind: Kind) -> anyhow::Result<()> {
         let outcome = self.command(kind).await?;
         ensure!(
             matches!(outcome, Outcome::Done(_)),

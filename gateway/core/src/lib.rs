@@ -8,3 +8,4 @@ pub mod record;
 pub mod row;
 pub mod shard;
 pub mod timer;
+pub mod watch;

@@ -14,6 +14,9 @@ const _: () = assert!(FRAME_BYTES_MAX * 2 <= DELIVERY_WINDOW_BYTES);
 /// Complaints of one user about one conversation and its messages. Above it REPORT is refused with `TOO_MANY`.
 pub const REPORTS_PER_CONVERSATION_MAX: usize = 32;
 
+/// Sessions that are told of changes of one user's presence. One more is answered and not told: it asks again now and then.
+pub const WATCHERS_PER_USER_MAX: usize = 1024;
+
 /// Members of a group up to which its messages go into every member's inbox, unless configured. Above it they are stored once
 /// and each shard with members gets one notice.
 pub const FAN_OUT_MAX_DEFAULT: u32 = 256;

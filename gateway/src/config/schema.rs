@@ -266,6 +266,13 @@ settings! {
             "Too small: clients of middling groups have to ask for what they missed. Too large: one message makes that many rows.", since "0.1.0";
     }
 
+    /// Who is told that somebody is here.
+    presence: Presence {
+        #[doc = "How long a user is still here after the last connection ended."]
+        grace: Duration = "10s",
+            "Too short: a change of network shows as leaving and coming. Too long: who has left seems to be here.", since "0.1.0";
+    }
+
     /// The log and the store.
     storage: Storage {
         #[doc = "Number of shards; fixed when the data folder is made."]

@@ -7,6 +7,7 @@
 mod admission;
 mod commands;
 mod delivery;
+mod fleeting;
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -17,8 +18,9 @@ use bytes::{Buf as _, Bytes};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use quipu_core::delivery::DeliveryWindow;
 use quipu_core::record::CommandKind;
+use quipu_core::row::Settings;
 use quipu_protocol::error::{CloseCode, StreamCode};
-use quipu_protocol::event::{Privacy, Reply};
+use quipu_protocol::event::Reply;
 use quipu_protocol::id::{DeviceId, UserId};
 use quipu_protocol::limits::{
     BLOB_STREAMS_MAX, FRAME_BYTES_MAX, REASON_BYTES_MAX, SESSION_TRANSMIT_BYTES_MAX,
@@ -30,9 +32,11 @@ use tokio::time::Sleep;
 use super::admission::Unwelcomed;
 use super::attendance::Attendance;
 use super::lane::Outgoing;
+use super::talk::{Found, Talk};
 use super::throttle::Throttle;
 use super::{Shared, request};
 use crate::accounts::{Admitted, Refusal};
+use crate::ephemeral::{Watch, Watching};
 use crate::queries::{InboxPage, QueryError};
 use crate::registry::{Attached, Mailbox};
 use crate::router::Unavailable;
@@ -44,7 +48,7 @@ const S0_WAITING_BYTES_MAX: usize = FRAME_BYTES_MAX;
 // S0 is closed with BUSY only after its peer was given the chance to read.
 const _: () = assert!(S0_WAITING_BYTES_MAX < SESSION_TRANSMIT_BYTES_MAX);
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a session waits for besides its streams.
 enum Work {
@@ -52,8 +56,8 @@ enum Work {
     Admitted(Box<Result<Admitted, Refusal>>),
     /// A command is queued, or was answered without the log.
     Submitted(Result<Option<Box<Reply>>, Refused>),
-    /// What the user hides is known now, and this command waited for it.
-    Privacy(Result<Privacy, QueryError>, Box<CommandKind>),
+    /// What the user has decided about others is known now, and this command waited for it.
+    Settings(Result<Settings, QueryError>, Box<CommandKind>),
 }
 
 /// Why a command could not be carried to the log.
@@ -84,7 +88,8 @@ enum Happened {
     Page(Result<InboxPage, QueryError>),
     Request(SendStream, RecvStream),
     StrayStream(RecvStream),
-    Datagram,
+    Datagram(Bytes),
+    Found(Found),
     Lost,
 }
 
@@ -154,8 +159,12 @@ struct Member {
     throttle: Throttle,
     /// Blob streams that the connection may open still; made with the first stream beside S0.
     blobs: Option<Arc<Semaphore>>,
-    /// What others may not learn of the user; `None`: not asked for yet.
-    privacy: Option<Privacy>,
+    /// What the user has decided about others; `None`: not asked for yet.
+    settings: Option<Arc<Settings>>,
+    /// Typing and presence; made when there is some.
+    talk: Option<Box<Talk>>,
+    /// Whom the session watches; made with the first stream beside S0.
+    watch: Option<Watch>,
     /// Notices were dropped, and the client has not been told.
     check_due: bool,
     _attached: Attached,
@@ -218,10 +227,13 @@ impl Driver {
     async fn happen(&mut self) -> Happened {
         let takes_input = self.input.is_empty() && self.s0.len() < S0_WAITING_BYTES_MAX;
         let opens_lane = self.member.is_some() && self.lane_send.is_none();
-        let reading = self
-            .member
-            .as_mut()
-            .and_then(|member| member.reading.as_mut());
+        let (reading, finding) = match &mut self.member {
+            Some(member) => (
+                member.reading.as_mut(),
+                member.talk.as_mut().and_then(|talk| talk.finding.as_mut()),
+            ),
+            None => (None, None),
+        };
         tokio::select! {
             biased;
             work = poll_or_wait(self.work.as_mut()) => {
@@ -246,6 +258,7 @@ impl Driver {
             },
             page = poll_or_wait(reading) => Happened::Page(page),
             () = poll_or_wait(self.timer.as_mut()) => Happened::Due,
+            found = poll_or_wait(finding) => Happened::Found(found),
             opened = self.connection.open_uni(), if opens_lane => {
                 opened.map_or(Happened::Lost, Happened::LaneOpened)
             }
@@ -253,7 +266,7 @@ impl Driver {
                 stream.map_or(Happened::Lost, |(send, receive)| Happened::Request(send, receive))
             }
             stream = self.connection.accept_uni() => stream.map_or(Happened::Lost, Happened::StrayStream),
-            datagram = self.connection.read_datagram() => datagram.map_or(Happened::Lost, |_| Happened::Datagram),
+            datagram = self.connection.read_datagram() => datagram.map_or(Happened::Lost, Happened::Datagram),
         }
     }
 
@@ -280,10 +293,10 @@ impl Driver {
                 Ok(None) => {}
                 Err(Refused) => self.unavailable(),
             },
-            Happened::Done(Work::Privacy(result, command)) => match (result, &mut self.member) {
-                (Ok(privacy), Some(member)) => {
+            Happened::Done(Work::Settings(result, command)) => match (result, &mut self.member) {
+                (Ok(settings), Some(member)) => {
                     // One that came with the mail meanwhile is newer.
-                    member.privacy.get_or_insert(privacy);
+                    member.settings.get_or_insert_with(|| Arc::new(settings));
                     self.pass_on(*command);
                 }
                 (Ok(_), None) => {}
@@ -295,9 +308,8 @@ impl Driver {
                 self.shared.with.metrics.stray_uni_streams.inc();
                 let _ = stream.stop(VarInt::from_u32(StreamCode::UnknownStream.code()));
             }
-            Happened::Datagram => {
-                self.shared.with.metrics.datagrams_ignored.inc();
-            }
+            Happened::Datagram(datagram) => self.hear(&datagram),
+            Happened::Found(found) => self.found(found),
             Happened::Lost => return Err(Ended),
         }
         Ok(())
@@ -404,7 +416,12 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let blobs = || Arc::new(Semaphore::new(BLOB_STREAMS_MAX));
         let blobs = Arc::clone(member.blobs.get_or_insert_with(blobs));
-        let served = request::serve(shared, member.user, send, receive, place, blobs);
+        let watch = member.watch.get_or_insert_with(|| {
+            let registry = &shared.with.registry;
+            Watch(Watching::new(registry, member.user, &self.mailbox))
+        });
+        let watching = Arc::clone(&watch.0);
+        let served = request::serve(shared, watching, send, receive, place, blobs);
         tokio::spawn(served);
     }
 

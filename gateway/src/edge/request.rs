@@ -16,7 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Shared, blob};
-use crate::queries::QueryError;
+use crate::ephemeral::Watching;
+use crate::queries::{Asking, QueryError};
 
 /// How long one request may take, from its first byte until the last byte of the answer is within the peer's window.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
@@ -28,13 +29,14 @@ const PRIORITY: i32 = -10;
 /// Serves a stream of a welcomed session, which is allowed so many blob streams as `blobs` has left.
 pub(super) async fn serve(
     shared: Arc<Shared>,
-    user: UserId,
+    watching: Arc<Watching>,
     mut send: SendStream,
     mut receive: RecvStream,
     place: OwnedSemaphorePermit,
     blobs: Arc<Semaphore>,
 ) {
     let metrics = &shared.with.metrics;
+    let user = watching.user();
     let until = Instant::now() + REQUEST_TIME_MAX;
     let first = timeout_at(until, read_first(&mut receive)).await;
     let failed = match first {
@@ -49,11 +51,13 @@ pub(super) async fn serve(
             let (with, streams) = (&shared.with, (&mut send, &mut receive));
             return blob::serve(with, user, &first, place, streams).await;
         }
-        Ok(Ok(first)) => match timeout_at(until, answer(&shared, user, &first, &mut send)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(code)) => Some(code),
-            Err(_) => Some(StreamCode::Cancelled),
-        },
+        Ok(Ok(first)) => {
+            match timeout_at(until, answer(&shared, &watching, &first, &mut send)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(code)) => Some(code),
+                Err(_) => Some(StreamCode::Cancelled),
+            }
+        }
         Ok(Err(code)) => Some(code),
         Err(_) => Some(StreamCode::Cancelled),
     };
@@ -74,16 +78,17 @@ pub(super) fn refuse(send: &mut SendStream, receive: &mut RecvStream, code: Stre
 
 async fn answer(
     shared: &Shared,
-    user: UserId,
+    watching: &Arc<Watching>,
     first: &RawFrame,
     send: &mut SendStream,
 ) -> Result<(), StreamCode> {
     let _ = send.set_priority(PRIORITY);
     let request = read_request(first)?;
+    let user = watching.user();
     let allowed = shared.with.rates.command(&user).map_err(too_often);
     let result = match allowed.map(|()| request) {
         Ok(Request::History(request)) => history(shared, user, request).await,
-        Ok(Request::Query(query)) => query_answer(shared, user, query).await,
+        Ok(Request::Query(query)) => query_answer(shared, watching, query).await,
         Err(rejection) => Err(rejection),
     };
     let metrics = &shared.with.metrics;
@@ -149,13 +154,17 @@ async fn history(
 
 async fn query_answer(
     shared: &Shared,
-    user: UserId,
+    watching: &Arc<Watching>,
     query: wire::Query,
 ) -> Result<Answered, Rejection> {
     let query = Query::try_from(query)?;
-    let registry = &shared.with.registry;
-    let connected = registry.devices(&user);
-    let answer = shared.with.queries.answer(user, connected, query).await;
+    let user = watching.user();
+    let asking = Asking {
+        user,
+        connected: shared.with.registry.devices(&user),
+        watching: Arc::clone(watching),
+    };
+    let answer = shared.with.queries.answer(asking, query).await;
     answer.map_err(failed)?.map(Answered::Answer)
 }
 

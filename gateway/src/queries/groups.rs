@@ -134,7 +134,7 @@ pub(super) fn members(
 }
 
 /// Whoever in the rosters of a group comes after this user.
-fn roster(
+pub(super) fn roster(
     store: &dyn Store,
     shards: ShardCount,
     id: &ConversationId,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use quipu_core::row::{
-    Account, Conversation, EntityKey, IndexKey, IndexRange, OldContent, Settings,
+    Account, Conversation, EntityKey, IndexKey, IndexRange, OldContent, Presence, Settings,
 };
 use quipu_core::shard::ShardCount;
 use quipu_protocol::error::RejectCode;
@@ -12,7 +12,7 @@ use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use quipu_protocol::limits::{CONVERSATIONS_MAX, EDITS_MAX};
 use quipu_protocol::query::{self, Answer, ConversationEntry, DeviceEntry, Query};
 
-use super::{groups, visible};
+use super::{Asking, groups, presence, visible};
 use crate::access::access;
 use crate::store::{HistoryRange, Store, StoreError};
 
@@ -24,10 +24,10 @@ const UNREAD_BYTES_MAX: usize = 64 * 1024;
 /// Answers one query, or says why not.
 pub(super) fn answer(
     (store, shards): (&dyn Store, ShardCount),
-    user: &UserId,
-    connected: &[DeviceId],
+    asking: &Asking,
     query: &Query,
 ) -> Result<Result<Answer, Rejection>, StoreError> {
+    let user = &asking.user;
     match query {
         Query::Conversations { limit, after } => {
             conversations(store, user, *limit as usize, *after).map(Ok)
@@ -41,7 +41,7 @@ pub(super) fn answer(
                 .map(|entry| Answer::Conversation(Box::new(entry)))
                 .ok_or_else(unknown))
         }
-        Query::Devices => devices(store, user, connected).map(Ok),
+        Query::Devices => devices(store, user, &asking.connected).map(Ok),
         Query::Settings => settings(store, user).map(Ok),
         Query::Members {
             conversation,
@@ -52,9 +52,8 @@ pub(super) fn answer(
             groups::members(store, shards, user, conversation, page)
         }
         Query::Versions(conversation, seq) => versions(store, user, conversation, *seq),
-        Query::Presence { .. } => {
-            let reason = "this gateway does not answer it yet";
-            Ok(Err(Rejection::new(RejectCode::Invalid, reason)))
+        Query::Presence { users, watch } => {
+            presence::answer(store, &asking.watching, users, *watch).map(Ok)
         }
     }
 }
@@ -235,24 +234,23 @@ fn versions(
 }
 
 fn settings(store: &dyn Store, user: &UserId) -> Result<Answer, StoreError> {
-    let row = store.entities(&[EntityKey::Settings(*user)])?.pop();
-    let row = row
-        .flatten()
-        .map(|row| Settings::decode(&row))
-        .transpose()?;
-    let Settings { privacy, blocked } = row.unwrap_or_default();
+    let Settings { privacy, blocked } = presence::settings(store, user)?;
     Ok(Answer::Settings(query::Settings { privacy, blocked }))
 }
 
 fn devices(store: &dyn Store, user: &UserId, connected: &[DeviceId]) -> Result<Answer, StoreError> {
-    let row = store.entities(&[EntityKey::Account(*user)])?.pop();
-    let account = row.flatten().map(|row| Account::decode(&row)).transpose()?;
+    let rows = store.entities(&[EntityKey::Account(*user), EntityKey::Presence(*user)])?;
+    let mut rows = rows.into_iter();
+    let (account, seen) = (rows.next().flatten(), rows.next().flatten());
+    let account = account.map(|row| Account::decode(&row)).transpose()?;
+    let seen = seen.map(|row| Presence::decode(&row)).transpose()?;
+    let seen = seen.unwrap_or_default();
     let devices = account.map_or_else(Vec::new, |account| account.devices);
     let devices = devices.into_iter().map(|device| DeviceEntry {
         device: device.id,
         label: device.label,
         added_at: device.added_at,
-        seen_at: None,
+        seen_at: seen.device(device.id).map(|known| known.seen_at),
         connected: connected.contains(&device.id),
     });
     Ok(Answer::Devices(devices.collect()))

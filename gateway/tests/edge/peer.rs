@@ -48,6 +48,7 @@ pub(crate) struct Gateway {
     pub(crate) media: Arc<Media>,
     /// What the processors have written, to look at.
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<Registry>,
     _expiry: Expiry,
     _processors: Processors,
     _data: tempfile::TempDir,
@@ -71,7 +72,11 @@ impl Gateway {
         let data = tempfile::tempdir().expect("a temporary folder");
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(ShardCount(8)));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let (registry, metrics) = (Registry::new(), Arc::new(Metrics::new()));
+        let registry = Registry::with_grace(config.presence.grace);
+        let metrics = Arc::new(Metrics::new());
+        // Ends with the test's runtime.
+        let watched = Arc::clone(&registry);
+        tokio::spawn(async move { watched.hub().run().await });
         let surroundings = processor::Surroundings {
             log: Arc::clone(&log),
             store: Arc::clone(&store),
@@ -113,7 +118,7 @@ impl Gateway {
             accounts: accounts.expect("parameters argon2 takes"),
             queries,
             router,
-            registry,
+            registry: Arc::clone(&registry),
             rates,
             sessions: Sessions::new(1, None),
             media: Arc::clone(&media),
@@ -127,6 +132,7 @@ impl Gateway {
             metrics,
             media,
             store,
+            registry,
             _expiry: expiry.expect("a thread"),
             _processors: processors.expect("nothing to replay"),
             _data: data,

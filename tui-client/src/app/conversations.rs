@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_protocol::event::{Content, Invitation, Message, Note, Receipt};
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
+use quipu_protocol::query::PresenceEntry;
 
 use crate::{text, words};
 
@@ -34,6 +35,27 @@ pub(crate) struct Conversation {
     pub(crate) peer_read: Option<Seq>,
     /// Messages of this device that the gateway has not acked.
     pub(crate) waiting: u64,
+    /// Whether the peer is here, or when that was; `None`: not known.
+    pub(crate) presence: Option<Presence>,
+}
+
+/// What is known of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// A device of theirs is connected.
+    Here,
+    /// None is, since then.
+    Seen(TimestampMs),
+}
+
+impl Presence {
+    /// What a gateway told; `None`: it told nothing.
+    pub(crate) fn told(entry: &PresenceEntry) -> Option<Self> {
+        match entry.here {
+            true => Some(Self::Here),
+            false => entry.seen_at.map(Self::Seen),
+        }
+    }
 }
 
 /// Characters of a message that the list keeps.
@@ -55,6 +77,7 @@ impl Conversation {
             peer_delivered: None,
             peer_read: None,
             waiting: 0,
+            presence: None,
         }
     }
 
@@ -204,6 +227,14 @@ impl Conversations {
             row.unread = 0;
         }
         row.unread > 0
+    }
+
+    /// Takes over what is told of a peer.
+    pub(crate) fn presence(&mut self, entry: &PresenceEntry) {
+        let mut rows = self.by_id.values_mut();
+        if let Some(row) = rows.find(|row| row.peer == Some(entry.user)) {
+            row.presence = Presence::told(entry);
+        }
     }
 
     /// The neighbour of a conversation in the list, going round at its ends; only among unread ones if asked for.

@@ -225,6 +225,17 @@ pub(crate) struct UserArgs {
     pub(crate) ask: Ask,
 }
 
+/// Arguments of `presence`.
+#[derive(Debug, Args)]
+pub(crate) struct PresenceArgs {
+    /// Whom.
+    #[arg(required = true, value_name = "USER")]
+    pub(crate) users: Vec<UserId>,
+    /// How to ask.
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
 /// Arguments of `report`.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {

@@ -71,6 +71,8 @@ impl Beside {
             | ClientEvent::Acked { .. }
             | ClientEvent::Refused { .. }
             | ClientEvent::Receipt(_)
+            | ClientEvent::Typing { .. }
+            | ClientEvent::Presence(_)
             | ClientEvent::CaughtUp(_) => {}
         }
     }

@@ -9,10 +9,10 @@ use quipu_protocol::query::{Answer, ConversationEntry, Query, Settings};
 
 use super::ask::{odd, query, with_gateway};
 use super::{Ended, signed_in, write_json};
-use crate::cli::{Ask, MessageArgs};
+use crate::cli::{Ask, MessageArgs, PresenceArgs};
 use crate::json::{
-    ConversationLine, DeviceLine, InvitedLine, MemberLine, SettingsLine, VersionLine, rfc3339,
-    role_word,
+    ConversationLine, DeviceLine, InvitedLine, MemberLine, PresenceLine, SettingsLine, VersionLine,
+    rfc3339, role_word,
 };
 use crate::text;
 
@@ -190,6 +190,33 @@ pub(super) async fn devices(client: &Client, ask: Ask, this: DeviceId) -> anyhow
                 .map_or_else(|| "away".to_owned(), |at| format!("seen {}", rfc3339(at)))
         };
         writeln!(out, "{}  {}: {here}", entry.device, plain(&entry.label))?;
+    }
+    out.flush()?;
+    Ok(Ended::Done)
+}
+
+/// Whether users are here. Of whom the gateway tells nothing it says so.
+pub(super) async fn presence(client: &Client, arguments: &PresenceArgs) -> anyhow::Result<Ended> {
+    signed_in(client).await?;
+    let (ask, users) = (arguments.ask, arguments.users.clone());
+    let asked = Query::Presence {
+        users: users.clone(),
+        watch: false,
+    };
+    let told = match query(client, ask, asked).await? {
+        Some(Answer::Presence(told)) => told,
+        Some(_) => return Err(odd()),
+        None => return Ok(Ended::Away),
+    };
+    let mut out = io::stdout().lock();
+    for user in &users {
+        let entry = told.iter().find(|entry| entry.user == *user);
+        let line = PresenceLine::new(user, entry);
+        if ask.json {
+            write_json(&mut out, &line)?;
+        } else {
+            writeln!(out, "{user}  {}", line.words())?;
+        }
     }
     out.flush()?;
     Ok(Ended::Done)

@@ -2,7 +2,7 @@
 
 use quipu_protocol::event::Content;
 use quipu_protocol::id::{DeviceId, Seq, UserId};
-use quipu_protocol::query::{ConversationEntry, DeviceEntry, MemberEntry, Settings};
+use quipu_protocol::query::{ConversationEntry, DeviceEntry, MemberEntry, PresenceEntry, Settings};
 use serde::Serialize;
 
 use super::{MessageLine, rfc3339, role_word};
@@ -129,6 +129,37 @@ impl<'a> DeviceLine<'a> {
             seen_at: entry.seen_at.map(rfc3339),
             connected: entry.connected,
             this: entry.device == this,
+        }
+    }
+}
+
+/// Whether a user is here.
+#[derive(Debug, Serialize)]
+pub(crate) struct PresenceLine<'a> {
+    user: &'a str,
+    known: bool,
+    here: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_at: Option<String>,
+}
+
+impl<'a> PresenceLine<'a> {
+    /// The line of a user; `entry`: what the gateway tells, if it tells anything.
+    pub(crate) fn new(user: &'a UserId, entry: Option<&PresenceEntry>) -> Self {
+        Self {
+            user: user.as_str(),
+            known: entry.is_some(),
+            here: entry.is_some_and(|entry| entry.here),
+            seen_at: entry.and_then(|entry| entry.seen_at).map(rfc3339),
+        }
+    }
+
+    /// The same for a person.
+    pub(crate) fn words(&self) -> String {
+        match (&self.seen_at, self.here) {
+            (_, true) => "here".to_owned(),
+            (Some(at), false) => format!("last seen {at}"),
+            (None, false) => "not known, or not for you to know".to_owned(),
         }
     }
 }

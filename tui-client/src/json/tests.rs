@@ -4,7 +4,9 @@ use quipu_protocol::event::{
     Changed, ChangedKind, Forwarded, Invitation, MessageState, Privacy, Reaction, Rich,
 };
 use quipu_protocol::id::{ClientSeq, DeviceId};
-use quipu_protocol::query::{ConversationEntry, DeviceEntry, GroupInfo, MemberEntry, Settings};
+use quipu_protocol::query::{
+    ConversationEntry, DeviceEntry, GroupInfo, MemberEntry, PresenceEntry, Settings,
+};
 use serde_json::Value;
 
 use super::*;
@@ -203,6 +205,12 @@ fn whole_lines() -> Vec<(&'static str, Value)> {
         seq: Some(1),
         id: Some(String::new()),
     };
+    let present = PresenceEntry {
+        user: user("ben"),
+        here: false,
+        seen_at: Some(AT),
+        order: 1,
+    };
     let settings = Settings {
         privacy: Privacy::default(),
         blocked: vec![user("eve")],
@@ -226,6 +234,10 @@ fn whole_lines() -> Vec<(&'static str, Value)> {
             json(&VersionLine::new(1, &Content::Text("old".into()))),
         ),
         ("## A device", json(&DeviceLine::new(&device, this))),
+        (
+            "## Presence",
+            json(&PresenceLine::new(&user("ben"), Some(&present))),
+        ),
         ("## Settings", json(&SettingsLine::new(&settings))),
         ("## A file", json(&file)),
         ("## Progress", json(&ProgressLine { done: 1, total: 2 })),

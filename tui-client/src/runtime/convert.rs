@@ -1,8 +1,10 @@
 //! From the SDK's words to the screen's.
 
 use quipu_client::{ClientEvent, ConnectionState, ConversationSummary, LocalMessage, LocalState};
+use quipu_protocol::id::UserId;
+use quipu_protocol::query::PresenceEntry;
 
-use crate::app::conversations::Conversation;
+use crate::app::conversations::{Conversation, Presence};
 use crate::app::timeline::Waiting;
 use crate::app::{Connection, Event};
 
@@ -27,6 +29,12 @@ pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
         ClientEvent::Invited(invitation) => Event::Invited(invitation),
         ClientEvent::Changed(changed) => Event::Changed(changed),
         ClientEvent::CaughtUp(conversation) => Event::CaughtUp(conversation),
+        ClientEvent::Typing {
+            conversation,
+            user,
+            on,
+        } => Event::Typing(conversation, user, on),
+        ClientEvent::Presence(entry) => Event::Presence(entry),
         ClientEvent::Resynced | ClientEvent::Lagged { .. } => Event::Stale,
     })
 }
@@ -44,8 +52,13 @@ pub(super) fn connection_event(state: &ConnectionState) -> Event {
 }
 
 /// A line of the conversation list.
-pub(super) fn summary(summary: ConversationSummary) -> Conversation {
+pub(super) fn summary(
+    summary: ConversationSummary,
+    presence: impl FnOnce(UserId) -> Option<PresenceEntry>,
+) -> Conversation {
     let mut row = Conversation::new(summary.id, summary.peer);
+    let known = summary.peer.and_then(presence);
+    row.presence = known.as_ref().and_then(Presence::told);
     if let Some(last) = &summary.last {
         row.set_last(last);
     }

@@ -5,6 +5,7 @@ use quipu_protocol::event::{
     Rich,
 };
 use quipu_protocol::id::{ConversationId, TimestampMs};
+use quipu_protocol::query::PresenceEntry;
 
 use super::scene::{Scene, direct, message, seq, user};
 use crate::app::conversations::Conversation;
@@ -221,4 +222,75 @@ fn words_behind_a_slash_change_the_last_messages() {
     let notice = scene.app.notice.as_deref().expect("it is said");
     assert!(notice.starts_with("There is no /nonsense."), "{notice}");
     assert_eq!(scene.app.composer().text(), "/nonsense");
+}
+
+fn typing(who: &str, on: bool) -> Event {
+    Event::Typing(direct("bob"), user(who), on)
+}
+
+fn present(here: bool, seen_minutes: Option<i64>) -> Event {
+    let noon = message("bob", "bob", 1, 0, "").sent_at.0;
+    Event::Presence(PresenceEntry {
+        user: user("bob"),
+        here,
+        seen_at: seen_minutes.map(|at| TimestampMs(noon.saturating_add_signed(at * 60_000))),
+        order: 1,
+    })
+}
+
+#[test]
+fn who_is_here_and_who_types() {
+    let mut scene = Scene::with_bob(72, 20);
+    let first = |scene: &Scene, words: &str| scene.screen().contains(words);
+    assert!(!first(&scene, "here") && !first(&scene, "last seen"));
+    scene.event(present(true, None));
+    scene.event(typing("bob", true));
+    shows!(scene, "here_and_typing");
+    // Of another conversation it is not shown here, and an end that was missed does not stay.
+    scene.event(Event::Typing(direct("carol"), user("carol"), true));
+    assert!(!first(&scene, "carol is typing"));
+    scene.event(typing("bob", false));
+    assert!(!first(&scene, "is typing"));
+    scene.event(typing("bob", true));
+    scene.event(Event::Stale);
+    assert!(!first(&scene, "is typing"));
+    for (told, words) in [
+        (present(false, Some(-59)), "last seen 11:01"),
+        (present(false, Some(-24 * 60)), "last seen yesterday 12:00"),
+        (
+            present(false, Some(-72 * 60)),
+            "last seen Saturday 31 October",
+        ),
+    ] {
+        scene.event(told);
+        assert!(first(&scene, words), "{words}: {}", scene.screen());
+    }
+    scene.event(present(false, None));
+    assert!(!first(&scene, "last seen"));
+}
+
+#[test]
+fn writing_is_said_and_commands_are_not() {
+    let mut scene = Scene::with_bob(72, 20);
+    let said = |scene: &mut Scene| {
+        let effects = std::mem::take(&mut scene.effects);
+        let about =
+            |effect: &Effect| matches!(effect, Effect::Typing(_) | Effect::StoppedTyping(_));
+        effects.into_iter().filter(about).collect::<Vec<_>>()
+    };
+    said(&mut scene);
+    scene.keys("hi");
+    let typing = Effect::Typing(direct("bob"));
+    assert_eq!(said(&mut scene), [typing.clone(), typing.clone()]);
+    // Moving the cursor is not writing.
+    scene.keys("<left>");
+    assert!(said(&mut scene).is_empty());
+    scene.keys("<right><backspace><backspace>");
+    let stopped = Effect::StoppedTyping(direct("bob"));
+    assert_eq!(said(&mut scene), [typing, stopped]);
+    scene.keys("/leave");
+    assert!(
+        said(&mut scene).is_empty(),
+        "a command is nobody's business"
+    );
 }

@@ -1,6 +1,8 @@
 //! Draws the open conversation: title, messages, composer, status line.
 
+use jiff::Timestamp;
 use jiff::civil::Date;
+use quipu_protocol::id::TimestampMs;
 use quipu_protocol::limits::TEXT_BYTES_MAX;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -8,6 +10,7 @@ use ratatui::style::Style;
 
 use super::{cursor_at, list, put, put_centred, put_right, theme};
 use crate::app::areas::{Areas, PROMPT_COLUMNS};
+use crate::app::conversations::Presence;
 use crate::app::timeline::{Columns, Entry, EntryRef, Row, RowKind};
 use crate::app::{App, Connection, Mark, Open};
 use crate::text;
@@ -138,14 +141,45 @@ fn draw_title(app: &App, areas: &Areas, buffer: &mut Buffer) {
     }
     put_right(buffer, area, 0, &hint, theme::unread());
     let room = usize::from(area.width).saturating_sub(hint.len() + 1);
-    put(
-        buffer,
-        area,
-        0,
-        1,
-        &text::truncate(&row.title(), room),
-        theme::heading(),
-    );
+    let title = text::truncate(&row.title(), room);
+    put(buffer, area, 0, 1, &title, theme::heading());
+    let (words, style) = match row.presence {
+        Some(Presence::Here) => ("here".to_owned(), theme::good()),
+        Some(Presence::Seen(at)) => (last_seen(app, at), theme::dim()),
+        None => return,
+    };
+    // Behind the title, if there is room for the whole of it.
+    let column = 1 + text::width(&title) + 2;
+    if column + text::width(&words) <= room {
+        put(buffer, area, 0, column, &words, style);
+    }
+}
+
+/// When somebody was last here: the time of today and yesterday, the day of what is longer ago.
+fn last_seen(app: &App, at: TimestampMs) -> String {
+    let at = i64::try_from(at.0).ok();
+    let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
+    let at = app.zone.to_datetime(at.unwrap_or_default());
+    let (date, today) = (at.date(), today(app));
+    let time = format!("{:02}:{:02}", at.hour(), at.minute());
+    if date == today {
+        format!("last seen {time}")
+    } else if Some(date) == today.yesterday().ok() {
+        format!("last seen yesterday {time}")
+    } else {
+        format!("last seen {}", day(date, today))
+    }
+}
+
+/// Who types, in as many words as there are people.
+fn typing(app: &App) -> Option<String> {
+    let mut typists = app.typists();
+    let first = typists.next()?;
+    Some(match (typists.next(), typists.count()) {
+        (None, _) => format!(" {first} is typing "),
+        (Some(second), 0) => format!(" {first} and {second} are typing "),
+        (Some(_), more) => format!(" {first} and {} others are typing ", more + 1),
+    })
 }
 
 fn draw_row(app: &App, open: &Open, row: &Row, area: Rect, line: usize, buffer: &mut Buffer) {
@@ -356,6 +390,17 @@ fn draw_rule(app: &App, area: Rect, buffer: &mut Buffer) {
         &"─".repeat(usize::from(area.width)),
         theme::frame(),
     );
+    if let Some(words) = typing(app) {
+        let room = usize::from(area.width).saturating_sub(1);
+        put(
+            buffer,
+            area,
+            0,
+            1,
+            &text::truncate(&words, room),
+            theme::dim(),
+        );
+    }
     let hint = match app.new_below() {
         Some(0) => Some((" End: newest message ↓ ".to_owned(), theme::dim())),
         Some(new) => Some((format!(" {new} new below ↓ "), theme::unread())),

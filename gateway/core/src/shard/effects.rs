@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use quipu_protocol::event::{Event, Notice, Privacy, Reply};
+use quipu_protocol::event::{Event, Notice, Reply};
 use quipu_protocol::id::{DeviceId, TimestampMs, UserId};
 
 use super::ShardId;
 use crate::record::Entry;
-use crate::row::Row;
+use crate::row::{Row, Settings};
 
 /// What follows from applied records. The shell appends `outgoing` and waits until it is durable, commits `rows` together
 /// with what [`drain_dirty`](super::ShardState::drain_dirty) gives, then performs `actions`.
@@ -51,12 +51,12 @@ pub enum Action {
         /// Which.
         device: DeviceId,
     },
-    /// Tell the sessions of a user what others may learn of the user from now on.
-    Privacy {
-        /// Whose sessions.
+    /// A user has decided anew what others may learn, or who is blocked: from now on this holds.
+    Settings {
+        /// Whose.
         user: UserId,
         /// What.
-        privacy: Privacy,
+        settings: Arc<Settings>,
     },
     /// Answer a device's command, if the device is connected here.
     Answer {

@@ -70,14 +70,11 @@ pub(super) fn set_privacy(
     command: &Command,
     privacy: Privacy,
 ) -> Outcome {
-    let changed = change_settings(entities, turn, command.user, |settings| {
+    change_settings(entities, turn, command.user, |settings| {
         let changes = settings.privacy != privacy;
         settings.privacy = privacy;
         changes
     });
-    if changed {
-        turn.privacy(command.user, privacy);
-    }
     Outcome::Done
 }
 
@@ -118,21 +115,20 @@ pub(super) fn block(
     Outcome::Done
 }
 
-/// Changes the settings of a user; `how` says whether it did, and so does this.
+/// Changes the settings of a user; `how` says whether it did. Who has to know is told.
 fn change_settings(
     entities: &mut Entities,
     turn: &mut Turn,
     user: UserId,
     how: impl FnOnce(&mut Settings) -> bool,
-) -> bool {
+) {
     let mut entity = entities.settings(user, turn.position);
     let mut settings = entity.get().cloned().unwrap_or_default();
-    let changed = how(&mut settings);
-    if changed {
+    if how(&mut settings) {
         turn.settings(&user, &settings);
+        turn.decided(user, settings.clone());
         entity.put(settings);
     }
-    changed
 }
 
 /// Keeps in a direct conversation whether one side takes messages of the other. One that nobody has opened is made for it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_protocol::event::{
-    EventBody, Message, Notice, Outcome, Privacy, Receipt, Rejection, Reply, ReplyTo,
+    EventBody, Message, Notice, Outcome, Receipt, Rejection, Reply, ReplyTo,
 };
 use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use siphasher::sip::SipHasher13;
@@ -122,9 +122,10 @@ impl Turn<'_> {
         self.send(shard, EntryBody::Blocked { by, user, on });
     }
 
-    /// Tells the sessions of a user of this shard what others may learn of the user from now on.
-    pub(super) fn privacy(&mut self, user: UserId, privacy: Privacy) {
-        let tell = Action::Privacy { user, privacy };
+    /// Tells the gateway what a user of this shard has decided about others.
+    pub(super) fn decided(&mut self, user: UserId, settings: Settings) {
+        let settings = Arc::new(settings);
+        let tell = Action::Settings { user, settings };
         self.effects.actions.push(tell);
     }
 

@@ -46,7 +46,7 @@ fn outcomes(effects: &Effects) -> Vec<&Outcome> {
         | Action::Notice { .. }
         | Action::Offline { .. }
         | Action::Revoked { .. }
-        | Action::Privacy { .. } => None,
+        | Action::Settings { .. } => None,
     });
     answers.collect()
 }

@@ -437,7 +437,11 @@ impl Cluster {
                     };
                     format!("notices {}: {what}", users.join(" "))
                 }
-                Action::Privacy { user, privacy } => format!("tells {user} {privacy:?}"),
+                Action::Settings { user, settings } => {
+                    let blocked: String =
+                        settings.blocked.iter().map(|u| format!(" {u}")).collect();
+                    format!("tells {user} {:?}, blocks{blocked}", settings.privacy)
+                }
                 Action::Revoked { user, device } => format!("throws out {user}/{}", device.get()),
                 Action::Answer {
                     user,

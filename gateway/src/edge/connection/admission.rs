@@ -64,7 +64,9 @@ impl Driver {
             retry_at: None,
             throttle: Throttle::default(),
             blobs: None,
-            privacy: None,
+            settings: None,
+            talk: None,
+            watch: None,
             check_due: false,
             _attached: attached,
             _counted: Counted::new(&self.shared),
@@ -122,17 +124,14 @@ impl Driver {
 
     /// Tells the log that the session is over, and up to where its device has come.
     pub(super) async fn leave(mut self) {
+        let Some(member) = self.member.take() else {
+            return;
+        };
+        let fact = member.attendance.detached(member.window.acked());
+        let user = member.user;
         // From here on nothing is pushed to it, so that the log may say so.
-        if let Some(Member {
-            user,
-            window,
-            attendance,
-            ..
-        }) = self.member.take()
-        {
-            let fact = attendance.detached(window.acked());
-            // Without a router the gateway is stopping, and its next life finds out.
-            let _ = carry(&self.shared, Submission::Fact(user, fact)).await;
-        }
+        drop(member);
+        // Without a router the gateway is stopping, and its next life finds out.
+        let _ = carry(&self.shared, Submission::Fact(user, fact)).await;
     }
 }

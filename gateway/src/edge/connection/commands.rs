@@ -45,15 +45,15 @@ impl Driver {
         let (user, device) = (member.user, member.device);
         let shared = Arc::clone(&self.shared);
         if let CommandKind::Receipt { quiet, .. } = &mut kind {
-            let Some(privacy) = &member.privacy else {
+            let Some(settings) = &member.settings else {
                 // Read with the first receipt and not with every log-in, most of which come without one.
                 self.work = Some(Box::pin(async move {
-                    let privacy = shared.with.queries.privacy(user).await;
-                    Work::Privacy(privacy, Box::new(kind))
+                    let settings = shared.with.queries.settings(user).await;
+                    Work::Settings(settings, Box::new(kind))
                 }));
                 return;
             };
-            *quiet = privacy.hide_read;
+            *quiet = settings.privacy.hide_read;
         }
         if let Some(claims) = Claims::of(user, &kind) {
             let command = Command { user, device, kind };

@@ -59,7 +59,8 @@ impl Driver {
             items,
             lagged,
             notices_dropped,
-            privacy,
+            settings,
+            fleeting,
             close,
             go_away,
         } = self.mailbox.take();
@@ -95,8 +96,11 @@ impl Driver {
                 }
             }
         }
-        if let (Some(_), Some(member)) = (privacy, &mut self.member) {
-            member.privacy = privacy;
+        if let Some(settings) = settings {
+            self.decided(settings);
+        }
+        if let Some(fleeting) = fleeting {
+            self.told(*fleeting);
         }
         if let (Some(inbox_seq), Some(member)) = (lagged, &mut self.member) {
             member.window.missed(inbox_seq);
