@@ -59,6 +59,30 @@ const GROUPS: &str = r#"
     for = "4s"
 "#;
 
+/// Every message brings a file.
+const FILES: &str = r#"
+    name = "files"
+    [[population]]
+    name = "people"
+    clients = 8
+    [graph]
+    pairs = 4
+    [traffic]
+    media = "100%"
+    media_bytes = "1..40000"
+    [[phase]]
+    kind = "ramp"
+    for = "60s"
+    [[phase]]
+    kind = "rate"
+    for = "2s"
+    mode = "closed"
+    outstanding = 2
+    [[phase]]
+    kind = "drain"
+    for = "4s"
+"#;
+
 /// Half of the devices are away for a second, and the others write to them.
 const AWAY: &str = r#"
     name = "away"
@@ -85,7 +109,7 @@ const AWAY: &str = r#"
 "#;
 
 /// A sabotage, and the verdict that it must bring, alone.
-const CASES: [(Sabotage, &str, Option<&str>); 21] = [
+const CASES: [(Sabotage, &str, Option<&str>); 23] = [
     (Sabotage::None, STEADY, None),
     (Sabotage::Busy, STEADY, None),
     (Sabotage::SwallowSend, STEADY, Some("lost")),
@@ -107,6 +131,8 @@ const CASES: [(Sabotage, &str, Option<&str>); 21] = [
     (Sabotage::DropNote, GROUPS, Some("acked_but_lost")),
     (Sabotage::DropEdit, GROUPS, Some("acked_but_lost")),
     (Sabotage::ForgeReceipt, GROUPS, Some("ghosts")),
+    (Sabotage::None, FILES, None),
+    (Sabotage::CorruptFile, FILES, Some("corrupted")),
 ];
 
 #[test]

@@ -144,7 +144,6 @@ impl Stage {
             let result = self.phase(number, phase).await;
             results.push(result.with_context(|| format!("phase {}", phase.name))?);
         }
-        self.quiet().await;
         Ok(results)
     }
 
@@ -492,9 +491,10 @@ impl Stage {
                 None => tokio::time::sleep(LOOK).await,
             }
         };
-        let seconds = began.elapsed().as_secs_f64();
+        // To the millisecond.
+        let seconds = began.elapsed().as_millis() as f64 / 1_000.0;
         match end {
-            DrainEnd::Settled => {}
+            DrainEnd::Settled => self.quiet().await,
             DrainEnd::Still | DrainEnd::Limit | DrainEnd::Interrupted => {
                 last::look_up(&self.world).await;
             }

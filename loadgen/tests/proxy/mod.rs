@@ -1,5 +1,7 @@
 //! A gateway proxy that ends QUIC on both sides, speaks the protocol towards device and gateway, and breaks promises by plan.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 mod saboteur;
 
 use std::cell::RefCell;
@@ -7,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,11 +33,14 @@ const ALPN: &[u8] = b"quipu/1";
 const LANE_EVENTS_MAX: usize = 1_024;
 /// How long [`Sabotage::Late`] keeps what a returned device has missed from it: longer than the scenario allows.
 const LATE: Duration = Duration::from_millis(1_500);
+/// How long [`Sabotage::Trickle`] makes each event of a device wait behind the one before it.
+const TRICKLE: Duration = Duration::from_millis(300);
 
 /// A running proxy, on a thread of its own.
 pub(crate) struct Proxy {
     /// Where devices connect.
     pub(crate) address: SocketAddr,
+    events: Arc<AtomicU64>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<u64>,
 }
@@ -44,6 +50,8 @@ impl Proxy {
     pub(crate) fn start(gateway: SocketAddr, sabotage: Sabotage) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (started, address) = std::sync::mpsc::sync_channel(1);
+        let events = Arc::new(AtomicU64::new(0));
+        let counted = events.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -58,6 +66,7 @@ impl Proxy {
                     client: client_endpoint().unwrap(),
                     saboteur: RefCell::new(Saboteur::new(sabotage)),
                     inboxes: RefCell::default(),
+                    events: counted,
                 });
                 tokio::select! {
                     () = accept(&devices, &shared) => {}
@@ -68,9 +77,15 @@ impl Proxy {
         });
         Self {
             address: address.recv().unwrap(),
+            events,
             stop,
             thread,
         }
+    }
+
+    /// Events that it has passed on so far.
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// Ends it and says how often it struck.
@@ -86,6 +101,7 @@ struct Shared {
     client: quinn::Endpoint,
     saboteur: RefCell<Saboteur>,
     inboxes: RefCell<BTreeMap<String, Inbox>>,
+    events: Arc<AtomicU64>,
 }
 
 /// A user's inbox as its device sees it: its numbers have no gaps, whatever was left out or slipped in.
@@ -127,7 +143,7 @@ async fn accept(devices: &quinn::Endpoint, shared: &Rc<Shared>) {
 }
 
 /// Carries one connection, until either side ends it; then ends the other.
-async fn serve(shared: &Shared, incoming: quinn::Incoming) -> anyhow::Result<()> {
+async fn serve(shared: &Rc<Shared>, incoming: quinn::Incoming) -> anyhow::Result<()> {
     let device = incoming.await?;
     let gateway = shared.client.connect(shared.gateway, "localhost")?.await?;
     let carried = tokio::select! {
@@ -146,7 +162,7 @@ async fn serve(shared: &Shared, incoming: quinn::Incoming) -> anyhow::Result<()>
 }
 
 async fn carry(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     device: &quinn::Connection,
     gateway: &quinn::Connection,
 ) -> anyhow::Result<()> {
@@ -184,25 +200,57 @@ async fn carry(
         replies(from_gateway, &to_device),
         shared.events(&user, said.is_some(), lane_in),
         shared.show(&user, shows, lane_out),
-        requests(device, gateway),
+        requests(shared, device, gateway),
     )?;
     Ok(())
 }
 
-/// Carries the device's further streams, unseen: what is asked on them, and files.
-async fn requests(device: &quinn::Connection, gateway: &quinn::Connection) -> anyhow::Result<()> {
+/// Carries the device's further streams: what is asked on them, and files.
+async fn requests(
+    shared: &Rc<Shared>,
+    device: &quinn::Connection,
+    gateway: &quinn::Connection,
+) -> anyhow::Result<()> {
     loop {
         let (to_device, from_device) = device.accept_bi().await?;
         let (to_gateway, from_gateway) = gateway.open_bi().await?;
-        tokio::task::spawn_local(copy(from_device, to_gateway));
-        tokio::task::spawn_local(copy(from_gateway, to_device));
+        tokio::task::spawn_local(copy(from_device, to_gateway, None));
+        tokio::task::spawn_local(copy(from_gateway, to_device, Some(shared.clone())));
     }
 }
 
-async fn copy(mut from: quinn::RecvStream, mut to: quinn::SendStream) -> anyhow::Result<()> {
+/// Copies a stream. One of the gateway may bring a file.
+async fn copy(
+    mut from: quinn::RecvStream,
+    mut to: quinn::SendStream,
+    shared: Option<Rc<Shared>>,
+) -> anyhow::Result<()> {
+    let (mut head, mut shared) = (BytesMut::new(), shared);
     while let Some(chunk) = from.read_chunk(usize::MAX, true).await? {
-        to.write_chunk(chunk.bytes).await?;
+        let Some(known) = &shared else {
+            to.write_chunk(chunk.bytes).await?;
+            continue;
+        };
+        // The first frame and a byte after it are waited for: a file begins there.
+        head.extend_from_slice(&chunk.bytes);
+        let read = |from: usize| varint::read(head.get(from..).unwrap_or_default());
+        let length = read(0);
+        let kind = length.and_then(|(_, bytes)| Some((read(bytes)?, bytes)));
+        let (Some((length, _)), Some(((kind, more), bytes))) = (length, kind) else {
+            continue;
+        };
+        let first = bytes + more + usize::try_from(length)?;
+        let is_file = kind == FrameType::Blob as u64;
+        if is_file && head.len() <= first {
+            continue;
+        }
+        if is_file && known.saboteur.borrow_mut().strikes_file() {
+            head[first] ^= 1;
+        }
+        to.write_all(&std::mem::take(&mut head)).await?;
+        shared = None;
     }
+    to.write_all(&head).await?;
     Ok(to.finish()?)
 }
 
@@ -268,6 +316,11 @@ impl Shared {
         }
         loop {
             let event = lane.expect(FrameType::Event).await?.message()?;
+            if self.saboteur.borrow().is_trickle() {
+                // The delay is the sabotage itself.
+                tokio::time::sleep(TRICKLE).await;
+            }
+            self.events.fetch_add(1, Ordering::Relaxed);
             let users: Vec<String> = self.inboxes.borrow().keys().cloned().collect();
             let shows = self.saboteur.borrow_mut().event(user, &users, event);
             for show in shows {

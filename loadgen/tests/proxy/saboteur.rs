@@ -49,6 +49,10 @@ pub(crate) enum Sabotage {
     Ghost,
     /// Devices that come back are shown what they missed too late.
     Late,
+    /// Each event waits behind the one before it.
+    Trickle,
+    /// A byte of a file is changed on its way to who fetches it.
+    CorruptFile,
 }
 
 /// An event on its way to a device.
@@ -96,6 +100,16 @@ impl Saboteur {
         self.sabotage == Sabotage::Late
     }
 
+    /// Whether every event waits.
+    pub(crate) fn is_trickle(&self) -> bool {
+        self.sabotage == Sabotage::Trickle
+    }
+
+    /// Whether the file that begins now is to be changed.
+    pub(crate) fn strikes_file(&mut self) -> bool {
+        self.sabotage == Sabotage::CorruptFile && self.strikes()
+    }
+
     /// One more frame that could be struck; says whether this is the one.
     fn strikes(&mut self) -> bool {
         let times = if self.sabotage == Sabotage::Busy {
@@ -132,7 +146,9 @@ impl Saboteur {
             | Sabotage::Misdeliver
             | Sabotage::Corrupt
             | Sabotage::Ghost
-            | Sabotage::Late => return honest,
+            | Sabotage::Late
+            | Sabotage::Trickle
+            | Sabotage::CorruptFile => return honest,
         };
         if !self.strikes() {
             return honest;
@@ -218,7 +234,9 @@ impl Saboteur {
             | Sabotage::DropNote
             | Sabotage::DropEdit
             | Sabotage::ForgeReceipt
-            | Sabotage::Late => return vec![original],
+            | Sabotage::Late
+            | Sabotage::Trickle
+            | Sabotage::CorruptFile => return vec![original],
         };
         match self.strikes() {
             true => shows,
