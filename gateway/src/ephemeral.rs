@@ -386,3 +386,97 @@ impl Drop for Watch {
         self.0.begin(&[]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quipu_protocol::id::{ConversationId, TimestampMs};
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).expect("a good name")
+    }
+
+    fn entry(name: &str, order: u64) -> PresenceEntry {
+        PresenceEntry {
+            user: user(name),
+            here: false,
+            seen_at: Some(TimestampMs(order)),
+            order,
+        }
+    }
+
+    #[test]
+    fn a_session_waits_for_the_last_word_of_each_and_not_for_more() {
+        let mut waiting = Fleeting::default();
+        let typing = |on| Typing {
+            conversation: ConversationId([1; 16]),
+            on,
+        };
+        for on in [true, false, true, false] {
+            assert!(!waiting.add_typing(user("ana"), typing(on)));
+        }
+        assert_eq!(waiting.typing, [(user("ana"), typing(false))]);
+        let dropped = (0..100).filter(|n| waiting.add_typing(user(&format!("u{n}")), typing(true)));
+        assert_eq!(dropped.count(), 101 - TYPING_WAITING_MAX);
+        // The later word holds, in whatever order they come.
+        for order in [3, 5, 4] {
+            assert!(!waiting.add_presence(entry("ben", order)));
+        }
+        assert_eq!(waiting.presence, [entry("ben", 5)]);
+        let mut later = Fleeting::default();
+        later.add_presence(entry("ben", 6));
+        waiting.add(later);
+        assert_eq!(waiting.presence, [entry("ben", 6)]);
+        let dropped = (0..300).filter(|n| waiting.add_presence(entry(&format!("u{n}"), 1)));
+        assert_eq!(dropped.count(), 301 - PRESENCE_USERS_MAX);
+        assert!(!waiting.is_empty() && Fleeting::default().is_empty());
+    }
+
+    #[test]
+    fn however_often_a_user_decides_one_reading_is_under_way() {
+        let registry = Registry::new();
+        let mailbox = Mailbox::new();
+        let watching = Watching::new(&registry, user("ana"), &mailbox);
+        assert!(watching.begin_again().is_none(), "it watches nobody");
+        let first = watching.begin(&[user("ben")]);
+        let again = watching.begin_again().expect("to be learned");
+        assert!(again.users == [user("ben")] && again.id != first);
+        for _ in 0..100 {
+            assert!(watching.begin_again().is_none(), "somebody is at it");
+        }
+        // What is learned too late is told to nobody, and once more is enough.
+        watching.learn(user("ben"), again.id, &Facts::default());
+        let _ben = registry.attach(
+            user("ben"),
+            quipu_protocol::id::DeviceId::new(1).expect("not 0"),
+            Mailbox::new(),
+        );
+        assert!(mailbox.take().fleeting.is_none());
+        let last = watching.learned().expect("once more");
+        let here = watching.learn(user("ben"), last.id, &Facts::default());
+        assert!(here.here);
+        assert!(watching.learned().is_none());
+        assert!(watching.begin_again().is_some(), "and from now on anew");
+    }
+
+    #[test]
+    fn a_watch_ends_with_its_session_and_late_questions_change_nothing() {
+        let registry = Registry::new();
+        let mailbox = Mailbox::new();
+        let watch = Watch(Watching::new(&registry, user("ana"), &mailbox));
+        let late = Arc::clone(&watch.0);
+        late.begin(&[user("ben"), user("cleo")]);
+        assert_eq!(registry.hub().watches(), 2);
+        late.begin(&[user("cleo")]);
+        assert_eq!(registry.hub().watches(), 1);
+        drop(watch);
+        assert_eq!(registry.hub().watches(), 0);
+        late.begin(&[user("ben")]);
+        assert_eq!(registry.hub().watches(), 0);
+        let many: Vec<UserId> = (0..300).map(|n| user(&format!("u{n}"))).collect();
+        let other = Watching::new(&registry, user("ana"), &Mailbox::new());
+        other.begin(&many);
+        assert_eq!(registry.hub().watches(), PRESENCE_USERS_MAX);
+    }
+}

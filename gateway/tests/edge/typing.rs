@@ -67,6 +67,18 @@ fn hide_typing(hide_typing: bool) -> Change {
     })
 }
 
+/// Makes a group that anybody may join.
+fn open_group(conversation: ConversationId) -> Change {
+    Change::CreateGroup(NewGroup {
+        conversation,
+        title: "choir".into(),
+        topic: String::new(),
+        open: true,
+        history_from_start: true,
+        invite: Vec::new(),
+    })
+}
+
 async fn pair(gateway: &Gateway) -> (Peer, Peer, ConversationId) {
     let mut alice = gateway.register("alice").await;
     let bob = gateway.register("bob").await;
@@ -154,20 +166,13 @@ async fn who_is_blocked_is_neither_told_nor_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_is_told_up_to_its_limit_and_a_pulled_one_is_not() {
+async fn a_group_is_told_up_to_the_limit() {
     let gateway = Gateway::start_with(|config| config.groups.fan_out_max = 40);
     let mut alice = gateway.register("alice").await;
     let bob = gateway.register("bob").await;
     let group = ConversationId([0xc7; 16]);
-    let create = Change::CreateGroup(NewGroup {
-        conversation: group,
-        title: "choir".into(),
-        topic: String::new(),
-        open: true,
-        history_from_start: true,
-        invite: Vec::new(),
-    });
-    assert!(matches!(alice.change(create).await, Outcome::Opened { .. }));
+    let created = alice.change(open_group(group)).await;
+    assert!(matches!(created, Outcome::Opened { .. }));
     let mut members = vec![bob];
     for number in 3..=TYPING_FAN_OUT_MAX {
         members.push(gateway.register(&format!("user{number}")).await);
@@ -263,4 +268,56 @@ async fn a_flood_of_datagrams_is_ignored_and_text_is_not_late() {
         }
     };
     soon(heard).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_group_is_not_told() {
+    let gateway = Gateway::start_with(|config| config.groups.fan_out_max = 2);
+    let mut alice = gateway.register("alice").await;
+    let group = ConversationId([0xc8; 16]);
+    assert!(matches!(
+        alice.change(open_group(group)).await,
+        Outcome::Opened { .. }
+    ));
+    // Two are in it, and then it grows above its limit.
+    for (refused, name) in [(0, "bob"), (1, "carol")] {
+        let mut member = gateway.register(name).await;
+        let joined = member.change(Change::Join(group)).await;
+        assert!(matches!(joined, Outcome::Opened { .. }), "{joined:?}");
+        let told = gateway
+            .registry
+            .hub()
+            .stats()
+            .typing
+            .load(Ordering::Relaxed);
+        member.types(group, true);
+        match refused {
+            0 => gateway.told(told + 1).await,
+            _ => gateway.refused(refused).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_does_not_read_its_messages_is_not_told_who_types() {
+    let gateway = Gateway::start();
+    let (alice, mut bob, conversation) = pair(&gateway).await;
+    // More than a stream's window, so that the rest waits on alice's lane.
+    for _ in 0..12 {
+        bob.send(conversation, &"long ".repeat(3000)).await;
+        bob.message().await;
+    }
+    let waits = || gateway.metrics.events_pushed.get();
+    reaches("pushed", 24, waits).await;
+    let dropped = async {
+        let mut on = true;
+        while gateway.metrics.datagrams_dropped.get() == 0 {
+            bob.types(conversation, on);
+            on = !on;
+            // Until alice's lane is as full as it gets: the gateway tells nobody when.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon(dropped).await;
+    drop(alice);
 }
