@@ -36,23 +36,28 @@ enum Next {
 }
 
 impl Engine {
-    /// How a wait for what is under way ends now; `None`: it goes on.
-    pub(super) fn drain_end(&self, until: Instant, interrupted: bool) -> Option<DrainEnd> {
+    /// How a wait for what is under way ends at `now`; `None`: it goes on.
+    pub(super) fn drain_end(
+        &self,
+        now: Instant,
+        until: Instant,
+        interrupted: bool,
+    ) -> Option<DrainEnd> {
         if self.settled() {
             return Some(DrainEnd::Settled);
         }
         if interrupted {
             return Some(DrainEnd::Interrupted);
         }
-        if !self.is_arriving() && self.all_online() {
+        if !self.is_arriving(now) && self.all_online() {
             return Some(DrainEnd::Still);
         }
-        (Instant::now() >= until).then_some(DrainEnd::Limit)
+        (now >= until).then_some(DrainEnd::Limit)
     }
 
-    /// Whether something came a moment ago.
-    fn is_arriving(&self) -> bool {
-        self.last_event.elapsed() < STILL
+    /// Whether something came a moment before `now`.
+    pub(super) fn is_arriving(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_event) < STILL
     }
 
     /// Whether everybody who is to be there is.
@@ -97,13 +102,9 @@ impl Engine {
     }
 
     /// The verdict on everything. `arriving`: events came in until the wait was over.
-    pub(super) fn reckon(&mut self, end: DrainEnd) -> Reckoning {
+    pub(super) fn reckon(&mut self, arriving: bool) -> Reckoning {
         let empty = Ledger::new(self.ledger.run());
         let ledger = std::mem::replace(&mut self.ledger, empty);
-        let arriving = match end {
-            DrainEnd::Limit | DrainEnd::Interrupted => true,
-            DrainEnd::Settled | DrainEnd::Still => false,
-        };
         let is_there = |number: usize, member: usize| {
             self.seats[self.places.device(number, member)].line == Line::Online
         };
@@ -155,6 +156,98 @@ async fn look_up_one(world: Rc<World>, number: usize, mut first: u64) {
             Next::From(seq) => first = seq,
             Next::Wait(wait) => tokio::time::sleep(wait).await,
             Next::Nothing => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Account;
+    use crate::scenario::Scenario;
+    use crate::verify::RunId;
+
+    const SCENARIO: &str = r#"
+        [[population]]
+        name = "people"
+        clients = 2
+        [graph]
+        pairs = 1
+        [[phase]]
+        kind = "ramp"
+        [[phase]]
+        kind = "rate"
+        for = "1s"
+        rate = 1
+    "#;
+
+    /// Two devices who are to be there, and a message between them that was not answered.
+    fn engine() -> Engine {
+        let scenario = Scenario::read("two", SCENARIO).unwrap();
+        let lines = [0, 1].map(|n| format!("load-{n},{},{}\n", n + 1, "0a".repeat(32)));
+        let accounts = Account::read_all(&lines.concat()).unwrap();
+        let mut engine = Engine::new(&scenario, RunId::default(), &accounts);
+        engine.expected = 2;
+        engine.online = 2;
+        engine.ledger.open(0, 0);
+        let label = engine.ledger.send(0, 0, Instant::now(), None);
+        engine.ledger.written(&label, Instant::now());
+        engine
+    }
+
+    #[test]
+    fn a_wait_ends_when_nothing_comes_or_its_time_is_over() {
+        let mut engine = engine();
+        let came = engine.last_event;
+        let (soon, later) = (came + STILL / 2, came + STILL);
+        let until = came + OVERTIME_MAX;
+        assert_eq!(engine.drain_end(soon, until, false), None);
+        assert_eq!(engine.drain_end(later, until, false), Some(DrainEnd::Still));
+        let interrupted = engine.drain_end(soon, until, true);
+        assert_eq!(interrupted, Some(DrainEnd::Interrupted));
+        // Who is away may come back and find something.
+        engine.online = 1;
+        assert_eq!(engine.drain_end(later, until, false), None);
+        assert_eq!(engine.drain_end(until, until, false), Some(DrainEnd::Limit));
+        assert!(engine.is_arriving(soon) && !engine.is_arriving(until));
+        engine.ledger = Ledger::new(RunId::default());
+        assert_eq!(engine.drain_end(soon, until, true), Some(DrainEnd::Settled));
+    }
+
+    #[test]
+    fn what_the_history_has_is_lost_all_the_same_when_nothing_came_any_more() {
+        for (arriving, lost) in [(false, 1), (true, 0)] {
+            let mut engine = engine();
+            engine.seats[0].line = Line::Online;
+            engine.seats[1].line = Line::Online;
+            let label = crate::payload::Label {
+                run: 0,
+                pair: 0,
+                side: 0,
+                counter: 0,
+            };
+            engine.ledger.accepted(&label, 1, Instant::now());
+            engine.ledger.found_in_history(0, &message(&engine, &label));
+            let reckoning = engine.reckon(arriving);
+            assert_eq!(reckoning.verdicts.acked_but_lost, lost);
+            assert_eq!(reckoning.under_way, 1 - lost);
+        }
+    }
+
+    fn message(engine: &Engine, label: &crate::payload::Label) -> quipu_protocol::event::Message {
+        use quipu_protocol::event::{Content, Message};
+        use quipu_protocol::id::{ClientSeq, DeviceId, TimestampMs};
+        Message {
+            conversation: engine.ledger.conversation(0),
+            seq: Seq::new(1).unwrap(),
+            id: Ledger::message_id(label),
+            from: engine.users[0],
+            from_device: DeviceId::new(1).unwrap(),
+            client_seq: ClientSeq::FIRST,
+            to: Some(engine.users[1]),
+            sent_at: TimestampMs(0),
+            content: Content::Text(label.text(80, crate::payload::Tag::None)),
+            state: None,
         }
     }
 }

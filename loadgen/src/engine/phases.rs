@@ -62,6 +62,14 @@ pub(crate) struct Job {
     pub(crate) stop: Stop,
 }
 
+/// The wait after the last phase.
+struct Overtime {
+    end: DrainEnd,
+    seconds: f64,
+    /// Something still came when it ended.
+    arriving: bool,
+}
+
 /// One run.
 struct Stage {
     world: Rc<World>,
@@ -118,10 +126,10 @@ pub(crate) async fn run(job: Job) -> anyhow::Result<Measurement> {
         conductor.clone(),
     ));
     let played = stage.play().await?;
-    let (end, overtime) = stage.overtime().await;
+    let overtime = stage.overtime().await;
     sampler.abort();
     memory.abort();
-    let mut measurement = stage.finish(played, end, overtime);
+    let mut measurement = stage.finish(played, &overtime);
     stage.world.ports.close().await;
     // Now that the connections are over, their packets are counted.
     let engine = stage.engine();
@@ -478,28 +486,31 @@ impl Stage {
         done(&mut self.engine())
     }
 
-    /// After the last phase: waits for what is under way as long as something arrives, and looks up what did not come. Says
-    /// how the wait ended, and after how many seconds.
-    async fn overtime(&self) -> (DrainEnd, f64) {
+    /// After the last phase: waits for what is under way as long as something arrives, and looks up what did not come.
+    async fn overtime(&self) -> Overtime {
         let began = Instant::now();
         let end = loop {
-            let now = self
-                .engine()
-                .drain_end(began + last::OVERTIME_MAX, self.stop.is_set());
-            match now {
+            let (now, until) = (Instant::now(), began + last::OVERTIME_MAX);
+            let end = self.engine().drain_end(now, until, self.stop.is_set());
+            match end {
                 Some(end) => break end,
                 None => tokio::time::sleep(LOOK).await,
             }
         };
         // To the millisecond.
         let seconds = began.elapsed().as_millis() as f64 / 1_000.0;
+        let arriving = self.engine().is_arriving(Instant::now());
         match end {
             DrainEnd::Settled => self.quiet().await,
             DrainEnd::Still | DrainEnd::Limit | DrainEnd::Interrupted => {
                 last::look_up(&self.world).await;
             }
         }
-        (end, seconds)
+        Overtime {
+            end,
+            seconds,
+            arriving,
+        }
     }
 
     /// Waits until nothing more comes: a message that comes twice may do so last.
@@ -543,7 +554,7 @@ impl Stage {
     }
 
     /// The verdict, and everything else that a report needs.
-    fn finish(&self, played: Vec<PhaseResult>, end: DrainEnd, overtime: f64) -> Measurement {
+    fn finish(&self, played: Vec<PhaseResult>, overtime: &Overtime) -> Measurement {
         let mut engine = self.engine();
         engine.over = true;
         let phases: Vec<PhaseResult> = played
@@ -554,7 +565,7 @@ impl Stage {
             })
             .collect();
         let missing = engine.seats.len() as u64 - engine.online;
-        let reckoning = engine.reckon(end);
+        let reckoning = engine.reckon(overtime.arriving);
         let verdicts = reckoning.verdicts;
         engine.totals.under_way_at_stop = reckoning.under_way;
         // A device that is told now has its connection closed, and what it still gets is nobody's business.
@@ -579,8 +590,8 @@ impl Stage {
             missing,
             invalid: Vec::new(),
             interrupted: self.stop.is_set(),
-            drain_end: end,
-            overtime_seconds: overtime,
+            drain_end: overtime.end,
+            overtime_seconds: overtime.seconds,
         };
         merge_failures(&mut measurement.failures, &self.board.complaints());
         crate::judge::judge(&mut measurement);

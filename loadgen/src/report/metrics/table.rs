@@ -208,6 +208,13 @@ pub(super) const ROWS: &[Row] = &[
         Source::OfRun(|r| Some(r.totals.messages as f64)),
     ),
     (
+        "under_way_at_stop",
+        Count,
+        Lower,
+        "messages, edits and files that were still under way when the run stopped waiting",
+        Source::OfRun(|r| Some(r.totals.under_way_at_stop as f64)),
+    ),
+    (
         "resent",
         Count,
         Neither,
