@@ -445,14 +445,20 @@ pub(super) fn send(
     send: &Send,
 ) -> Option<Outcome> {
     let id = send.conversation;
+    let (_, member) = entities.seated(id, command.user, turn.position);
+    let known = member.get();
+    // What was accepted stays accepted, also when its sender has left since and asks again.
+    let again = known.and_then(|row| answer_again(&row.member, command.device, send.client_seq));
+    if let Some(accepted @ Outcome::Accepted(_)) = again {
+        return Some(accepted);
+    }
     if let Err(refused) = rights(entities, turn, id, command.user) {
         return Some(refused);
     }
-    let (mut conversation, mut member) = entities.seated(id, command.user, turn.position);
-    let known = member.get()?;
-    if let Some(outcome) = answer_again(&known.member, command.device, send.client_seq) {
-        return Some(outcome);
+    if again.is_some() {
+        return again;
     }
+    let (mut conversation, mut member) = entities.seated(id, command.user, turn.position);
     let row = conversation.get().map(|open| &open.row);
     if let Some(refused) = row.and_then(|row| refused(row, &command.user, send.content)) {
         return Some(refused);
