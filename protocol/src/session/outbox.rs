@@ -262,20 +262,21 @@ impl Outbox {
         self.unsynced = 0;
     }
 
-    /// Messages of a conversation have new client seqs, durably; they go out from the first on.
+    /// Messages of a conversation have new client seqs, durably; they go out from the first on. Those that are not named wait no
+    /// longer: the client has had their end in another way, and under their old numbers they would be rejected for ever.
     pub fn renumbered(
         &mut self,
         conversation: ConversationId,
         renumbered: &[(MessageId, ClientSeq)],
     ) {
         if let Some(lane) = self.lanes.get_mut(&conversation) {
-            for entry in &mut lane.messages {
-                if let Some((_, client_seq)) =
-                    renumbered.iter().find(|(id, _)| *id == entry.waiting.id)
-                {
+            lane.messages.retain_mut(|entry| {
+                let named = renumbered.iter().find(|(id, _)| *id == entry.waiting.id);
+                if let Some((_, client_seq)) = named {
                     entry.waiting.client_seq = *client_seq;
                 }
-            }
+                named.is_some()
+            });
             lane.state = State::Open;
             self.make_ready(conversation);
         }

@@ -76,6 +76,12 @@ impl<T> Outputs<T> {
         }
     }
 
+    /// Ends the session without what was queued and not handed out.
+    pub(super) fn end(&mut self, code: CloseCode, reason: &str) {
+        self.queue = VecDeque::new();
+        self.close(code, reason);
+    }
+
     /// Whether the end is decided.
     pub(super) const fn is_closed(&self) -> bool {
         !matches!(self.end, End::Open)

@@ -233,6 +233,13 @@ impl ServerSession {
         self.decoder = FrameDecoder::new(StreamKind::S0FromClient);
     }
 
+    /// Ends the session at once, because the device has no place here any more: commands that were not passed on are dropped, and
+    /// the device asks again wherever it comes back. A [`close`](Self::close) would wait for room for them.
+    pub fn end(&mut self, code: CloseCode, reason: &str) {
+        self.outputs.end(code, reason);
+        self.decoder = FrameDecoder::new(StreamKind::S0FromClient);
+    }
+
     /// The next thing to do; `None`: nothing until something happens.
     pub fn poll_output(&mut self) -> Option<ServerOutput> {
         if let Some(bytes) = self.outputs.take_transmit() {

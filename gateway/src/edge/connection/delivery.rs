@@ -112,7 +112,9 @@ impl Driver {
             self.go_away();
         }
         if let Some((code, reason)) = close {
-            self.session.close(code, reason);
+            // Nobody waits for room for a command of a session that is over, or the device would stay as long as that.
+            self.work = None;
+            self.session.end(code, reason);
         }
     }
 

@@ -284,6 +284,22 @@ fn a_stale_number_renumbers_what_is_left_once_everything_is_answered() {
 }
 
 #[test]
+fn a_message_that_the_client_has_no_longer_does_not_go_round_for_ever() {
+    let mut bench = Bench::new();
+    bench.outbox.add(waiting(1..=2, true));
+    assert_eq!(bench.pump(), ["1", "2"]);
+    bench.reject(1, RejectCode::StaleClientSeq);
+    bench.reject(2, RejectCode::StaleClientSeq);
+    assert_eq!(bench.pump(), ["renumber"]);
+    // The event of the first has come meanwhile: it was accepted long ago.
+    let second = (MessageId([2; 16]), seq(11));
+    bench.outbox.renumbered(conversation(), &[second]);
+    assert_eq!(bench.pump(), ["11"]);
+    bench.accept(11);
+    assert!(bench.pump().is_empty());
+}
+
+#[test]
 fn a_refused_message_does_not_hold_up_the_next() {
     let mut bench = Bench::new();
     bench.outbox.add(waiting(1..=2, true));
