@@ -3,6 +3,8 @@
 mod groups;
 mod lists;
 mod presence;
+#[cfg(test)]
+mod tests;
 mod visible;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use quipu_core::row::{Account, EntityKey, Inbox, InboxKind, InboxRow, IndexRange, Settings};
 use quipu_core::shard::ShardCount;
-use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, Gone, Message, Rejection};
+use quipu_protocol::event::{
+    Changed, ChangedKind, Content, EventBody, Message, MessageState, Rejection,
+};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, UserId};
@@ -362,9 +366,14 @@ fn inbox_page(
         let body = match &row.kind {
             InboxKind::Receipt(receipt) => EventBody::Receipt(receipt.clone()),
             InboxKind::Invitation(invitation) => EventBody::Invitation(invitation.clone()),
-            InboxKind::Changed(changed) => {
-                EventBody::Changed(Box::new(as_it_is_now(store, changed)?))
-            }
+            InboxKind::Changed(changed) => match as_it_is_now(store, changed)? {
+                Some(changed) => EventBody::Changed(Box::new(changed)),
+                None => {
+                    page.gap = true;
+                    page.exhausted = false;
+                    break;
+                }
+            },
             InboxKind::Message { conversation, seq } => {
                 if !found.contains_key(&(*conversation, *seq)) {
                     let left = max_bytes.saturating_sub(frames.len());
@@ -392,11 +401,12 @@ fn inbox_page(
     Ok(page)
 }
 
-/// A change with the words that the message has now: an edit's own words may have been edited again, or deleted.
-fn as_it_is_now(store: &dyn Store, changed: &Changed) -> Result<Changed, StoreError> {
+/// A change with the words that the message has now: an edit's own words may have been edited again, or deleted. `None`: the
+/// history does not have this change yet, as the conversation's shard is behind the user's.
+fn as_it_is_now(store: &dyn Store, changed: &Changed) -> Result<Option<Changed>, StoreError> {
     let mut changed = changed.clone();
     if !matches!(changed.kind, ChangedKind::Edited(_)) {
-        return Ok(changed);
+        return Ok(Some(changed));
     }
     let range = HistoryRange {
         first: changed.seq,
@@ -404,14 +414,30 @@ fn as_it_is_now(store: &dyn Store, changed: &Changed) -> Result<Changed, StoreEr
         ..HistoryRange::ALL
     };
     let found = visible::messages(store, &changed.conversation, range)?.pop();
-    changed.kind = match found.map(|message| message.content) {
-        Some(content @ (Content::Text(_) | Content::Rich(_) | Content::Note(_))) => {
+    let Some(message) = found else {
+        return Ok(None);
+    };
+    let version = message.state.as_ref().map_or(0, |state| state.version);
+    if version < changed.version {
+        return Ok(None);
+    }
+    changed.kind = match message.content {
+        content @ (Content::Text(_) | Content::Rich(_) | Content::Note(_)) => {
             ChangedKind::Edited(content)
         }
-        Some(Content::Gone(gone)) => ChangedKind::Gone(gone),
-        None => ChangedKind::Gone(Gone::Deleted),
+        Content::Gone(gone) => ChangedKind::Gone(gone),
     };
-    Ok(changed)
+    Ok(Some(changed))
+}
+
+/// What an event says of a message's state, however late it comes: only when it goes. Every change has an event of its own,
+/// which is still to come; a device that counted it as known would pass it over, and with it the reactions.
+fn as_sent(state: Option<&MessageState>) -> Option<Box<MessageState>> {
+    let expires_at = state?.expires_at?;
+    Some(Box::new(MessageState {
+        expires_at: Some(expires_at),
+        ..MessageState::default()
+    }))
 }
 
 /// Reads the message at `seq` and those of its conversation that the page needs next, as far as they follow each other:
@@ -444,10 +470,7 @@ fn read_run(
         newest_first: false,
     };
     for mut message in visible::messages(store, conversation, range)? {
-        // An event stays small; reactions have events of their own.
-        if let Some(state) = &mut message.state {
-            state.reactions = Vec::new();
-        }
+        message.state = as_sent(message.state.as_deref());
         found.insert((message.conversation, message.seq), message);
     }
     Ok(())
