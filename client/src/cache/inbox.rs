@@ -96,6 +96,12 @@ impl Tables {
         }
         let pruned = prune(&tx, self.messages + changes.inserted, self.messages_max)?;
         tx.commit()?;
+        let refuses = |settled: &Settled| matches!(settled, Settled::Refused { .. });
+        if turn.settled.iter().any(refuses) {
+            // The application is told next and may send it anew. A machine that lost power and with it the refusal would send
+            // the first one after all.
+            self.sync()?;
+        }
 
         self.messages = (self.messages + changes.inserted).saturating_sub(pruned);
         self.outbox.remove(changes.removed);

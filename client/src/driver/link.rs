@@ -242,7 +242,8 @@ impl<'a> Link<'a> {
             turn: Turn::default(),
             outbox: Outbox::default(),
             receipts: Receipts::new(driver.config.receipt_interval),
-            requests: 0,
+            // A late answer to a request of an earlier connection (QP-REPLY-2) must not look like one to a request of this one.
+            requests: u64::from(rand::random::<u32>()) << 16,
             opens: BTreeMap::new(),
             changes: BTreeMap::new(),
             token: token.map(|(file, shown)| ShownToken::new(file, shown)),

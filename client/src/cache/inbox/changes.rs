@@ -153,6 +153,23 @@ fn set_gone(tx: &Transaction<'_>, id: &[u8; 16], gone: bool) -> Result<(), Error
     Ok(())
 }
 
+/// Applies the change of a notice, unless notices in front of it were dropped: then the message is read from the history.
+fn noticed_change(tx: &Transaction<'_>, news: Changed, changes: &mut Changes) -> Result<(), Error> {
+    let known = find(tx, &news.conversation, news.seq)?;
+    let version = known.map(|message| message.state.map_or(0, |state| state.version));
+    if version.is_some_and(|version| news.version > version.saturating_add(1)) {
+        let before = news.seq.get() - 1;
+        gaps::remember(tx, news.conversation.as_bytes(), before)?;
+        let mut known = changes.behind.iter_mut();
+        match known.find(|(conversation, _)| *conversation == news.conversation) {
+            Some((_, after)) => *after = before.min(*after),
+            None => changes.behind.push((news.conversation, before)),
+        }
+        return Ok(());
+    }
+    changed(tx, news, changes)
+}
+
 /// Keeps a notice of a large group. A message that does not follow the last one shows that others are missing.
 pub(super) fn notice(
     tx: &Transaction<'_>,
@@ -162,7 +179,7 @@ pub(super) fn notice(
 ) -> Result<(), Error> {
     let message = match notice {
         Notice::Message(message) => message,
-        Notice::Changed(news) => return changed(tx, *news, changes),
+        Notice::Changed(news) => return noticed_change(tx, *news, changes),
         Notice::Check => return Ok(()),
     };
     let head: Option<i64> = tx
