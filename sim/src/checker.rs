@@ -3,8 +3,17 @@
 //! It shares no code with the machines that it judges. A message is a number that the story gave it and that travels in its
 //! text; a conversation is a number too. Every rule is a promise that a person could hold against the gateway.
 
-use std::collections::BTreeMap;
+mod change;
+mod group;
+mod rest;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use self::change::Ask;
+pub(crate) use self::change::{AskNo, Wish};
+pub(crate) use self::group::{ADMIN, MEMBER, OWNER};
+use self::group::{Group, Stand};
 
 /// A person, by number.
 pub(crate) type Person = usize;
@@ -30,6 +39,69 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Different signs that people put on messages.
+pub(crate) const SIGNS: u8 = 2;
+
+/// What a message is, whatever becomes of its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// What somebody wrote.
+    Words(Note),
+    /// Something that happened in the conversation, as its sender did it.
+    Note(Happened),
+}
+
+/// What happened in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Happened {
+    Created,
+    Joined,
+    Left,
+    Invited(Person),
+    Removed(Person),
+    Role(Person, u8),
+    /// Another title or topic.
+    Named,
+    /// For how many milliseconds messages are kept from here on; 0: for good.
+    Timer(u64),
+    Pulled,
+}
+
+/// What a message says now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// Words; the hash of them.
+    Words(u64),
+    /// Nothing any more.
+    Nothing,
+    /// It is a note.
+    Note,
+}
+
+/// A message with all that became of it, as a store or a device keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) what: What,
+    pub(crate) from: Person,
+    pub(crate) says: Says,
+    pub(crate) version: u32,
+    /// Ascending by person.
+    pub(crate) signs: BTreeSet<(Person, u8)>,
+    /// Whether it has a time at which it goes.
+    pub(crate) is_timed: bool,
+    /// Whether that time is over.
+    pub(crate) is_over: bool,
+}
+
+/// What there is when everything has come to rest.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    /// For each conversation its messages, from the first.
+    pub(crate) history: Vec<Vec<Kept>>,
+    /// For each device what it keeps.
+    pub(crate) kept: BTreeMap<DeviceNo, BTreeMap<(Talk, u64), Kept>>,
+}
+
 /// Most violations that are kept; the first one is what matters.
 const VIOLATIONS_MAX: usize = 20;
 
@@ -50,7 +122,9 @@ enum Fate {
 struct Written {
     device: DeviceNo,
     talk: Talk,
-    text: u64,
+    pub(super) text: u64,
+    /// When.
+    at: u64,
     fate: Fate,
     /// The seq under which somebody was shown it.
     shown_as: Option<u64>,
@@ -62,10 +136,8 @@ pub(crate) enum Shown {
     Message {
         talk: Talk,
         seq: u64,
-        note: Note,
+        what: What,
         from: Person,
-        /// Hash of the text.
-        text: u64,
     },
     Receipt {
         talk: Talk,
@@ -73,12 +145,40 @@ pub(crate) enum Shown {
         delivered: u64,
         read: u64,
     },
-    /// Something that is not judged yet.
-    Other,
+    /// Something happened to a message.
+    Changed {
+        talk: Talk,
+        seq: u64,
+        version: u32,
+        by: Person,
+        /// Set for signs: which, and whether it is there now.
+        sign: Option<(u8, bool)>,
+    },
+    /// Somebody wants them in a group.
+    Invited { talk: Talk, by: Person },
+}
+
+impl Shown {
+    /// The message that it is: where, and its seq, who it is from, and what it is.
+    pub(super) fn message(&self) -> Option<(Talk, (u64, Person, What))> {
+        match *self {
+            Self::Message {
+                talk,
+                seq,
+                what,
+                from,
+            } => Some((talk, (seq, from, what))),
+            Self::Receipt { .. } | Self::Changed { .. } | Self::Invited { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Device {
+    /// Since when it has no access any more.
+    revoked_at: Option<u64>,
+    /// It was thrown out: nothing is owed to it.
+    is_gone: bool,
     person: Person,
     /// What it shows, with inbox seqs, oldest first.
     shown: Vec<(u64, Shown)>,
@@ -98,7 +198,17 @@ pub(crate) struct Checker {
     devices: Vec<Device>,
     written: BTreeMap<Note, Written>,
     /// What each seq of a conversation is, for everybody.
-    order: BTreeMap<(Talk, u64), Note>,
+    order: BTreeMap<(Talk, u64), What>,
+    groups: BTreeMap<Talk, Group>,
+    stands: BTreeMap<(DeviceNo, Talk), Stand>,
+    /// What a person has of a group that did not come through the inbox.
+    fetched: BTreeSet<(Person, Talk, u64)>,
+    asks: Vec<Ask>,
+    /// When a person had an account for sure.
+    signed_in: BTreeMap<Person, u64>,
+    /// Counts what happens, so that two things can be told to have followed each other.
+    clock: u64,
+
     /// What each entry of a person's inbox is, for all devices.
     inboxes: BTreeMap<(Person, u64), Shown>,
     /// How far a device of a person has ever come in a conversation.
@@ -131,17 +241,61 @@ impl Checker {
     pub(crate) fn new_device(&mut self, person: Person) -> DeviceNo {
         self.devices.push(Device {
             person,
-            shown: Vec::new(),
+            ..Device::default()
         });
         self.devices.len() - 1
     }
 
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    fn persons(&self) -> Person {
+        let persons = self.devices.iter().map(|device| device.person + 1);
+        persons.max().unwrap_or(0)
+    }
+
+    /// A device was let in, over a connection that it began at `began` (see [`Self::begins`]).
+    pub(crate) fn welcomed(&mut self, device: DeviceNo, began: u64) {
+        let person = self.devices[device].person;
+        let now = self.tick();
+        self.signed_in.entry(person).or_insert(now);
+        if let Some(revoked) = self.devices[device].revoked_at
+            && began > revoked
+        {
+            let what = format!("device {device} was let in");
+            self.condemn("a revoked device comes back", what);
+        }
+    }
+
+    /// A device begins to connect; the time of it.
+    pub(crate) fn begins(&mut self) -> u64 {
+        self.tick()
+    }
+
+    /// A device was told that it has no access any more.
+    pub(crate) fn thrown_out(&mut self, device: DeviceNo) {
+        if !self.may_be_revoked(device) {
+            let what = format!("device {device} was thrown out, and nobody asked");
+            self.condemn("turned away", what);
+        }
+        self.devices[device].is_gone = true;
+        let waits = self.written.values_mut().filter(|it| it.device == device);
+        for written in waits.filter(|written| written.fate == Fate::Waits) {
+            written.fate = Fate::Forgotten;
+        }
+        self.marked_on.retain(|(of, _), _| *of != device);
+    }
+
     /// Somebody wrote a message, and the device took it.
     pub(crate) fn wrote(&mut self, device: DeviceNo, talk: Talk, note: Note, text: u64) {
+        let at = self.tick();
         let written = Written {
             device,
             talk,
             text,
+            at,
             fate: Fate::Waits,
             shown_as: None,
         };
@@ -174,7 +328,7 @@ impl Checker {
         }
         written.fate = Fate::Acked(seq);
         let talk = written.talk;
-        self.place(talk, seq, note);
+        self.place(talk, seq, What::Words(note));
     }
 
     /// A device told its owner that a message is refused.
@@ -182,12 +336,40 @@ impl Checker {
         let Some(written) = self.written.get_mut(&note) else {
             return self.condemn("fabrication", format!("note {note} was never written"));
         };
-        let shown_as = written.shown_as;
+        let (shown_as, device, talk, at) =
+            (written.shown_as, written.device, written.talk, written.at);
         written.fate = Fate::Refused;
+        let cause = match why {
+            "UNKNOWN_USER" => {
+                // With it goes everything that waits behind the message for which the conversation was to be opened.
+                let mut before = self.written.values();
+                let first = before.find(|it| (it.device, it.talk) == (device, talk));
+                !self.is_known_to_all(talk, first.map_or(at, |first| first.at))
+            }
+            "BLOCKED" => {
+                let from = self.devices[device].person;
+                let members = self.members[talk].iter();
+                members
+                    .into_iter()
+                    .any(|by| self.may_have_blocked(*by, from))
+            }
+            "NOT_A_MEMBER" | "UNKNOWN_CONVERSATION" => self.groups.contains_key(&talk),
+            _ => false,
+        };
+        if !cause {
+            let what = format!("note {note} was refused: {why}");
+            self.condemn("refused without cause", what);
+        }
         if let Some(seq) = shown_as {
             let what = format!("note {note} was shown as seq {seq} and refused: {why}");
             self.condemn("refused but sent", what);
         }
+    }
+
+    /// Whether every member of a direct conversation had an account before a time.
+    fn is_known_to_all(&self, talk: Talk, at: u64) -> bool {
+        let known = |member: &Person| self.signed_in.get(member).is_some_and(|since| *since < at);
+        self.members[talk].iter().all(known)
     }
 
     /// A device lost power: its timeline is this long again, and it knows only these of its waiting messages and of what
@@ -204,16 +386,24 @@ impl Checker {
         for (talk, seq) in read {
             self.marked_on.insert((device, *talk), *seq);
         }
+        let mut forgotten = Vec::new();
         for (note, written) in &mut self.written {
             if written.device != device {
                 continue;
             }
             match (written.fate, waiting.contains(note)) {
                 (Fate::Waits, false) => written.fate = Fate::Forgotten,
-                // A refusal is no promise: a device that has forgotten it asks again.
-                (Fate::Refused, true) => written.fate = Fate::Waits,
-                (Fate::Waits, true) | (Fate::Acked(_) | Fate::Refused | Fate::Forgotten, _) => {}
+                // It was told to its owner, who may have written it again.
+                (Fate::Refused, true) => forgotten.push(*note),
+                (Fate::Waits, true)
+                | (Fate::Refused, false)
+                | (Fate::Acked(_) | Fate::Forgotten, _) => {}
             }
+        }
+        self.stand_again(device);
+        for note in forgotten {
+            let what = format!("device {device} has forgotten that note {note} was refused");
+            self.condemn("a refusal is forgotten", what);
         }
     }
 
@@ -227,7 +417,7 @@ impl Checker {
     }
 
     /// A device showed its owner something new.
-    pub(crate) fn shown(&mut self, device: DeviceNo, inbox_seq: u64, shown: Shown) {
+    pub(crate) fn shown(&mut self, device: DeviceNo, inbox_seq: u64, shown: Shown, says: Says) {
         let person = self.devices[device].person;
         let last = self.devices[device].shown.last().map_or(0, |(seq, _)| *seq);
         if inbox_seq != last + 1 {
@@ -249,17 +439,24 @@ impl Checker {
             Shown::Message {
                 talk,
                 seq,
-                note,
+                what,
                 from,
-                text,
-            } => self.check_message(device, (talk, seq), note, from, text),
+            } => self.check_message(device, talk, (seq, from, what), says),
             Shown::Receipt {
                 talk,
                 whose,
                 delivered,
                 read,
             } => self.check_receipt(device, talk, whose, Positions { delivered, read }),
-            Shown::Other => {}
+            Shown::Changed {
+                talk, seq, version, ..
+            } => self.check_change(device, talk, seq, version),
+            Shown::Invited { talk, by } => {
+                if !self.groups.contains_key(&talk) || by == person {
+                    let what = format!("person {person} was invited to talk {talk} by {by}");
+                    self.condemn("misdelivery", what);
+                }
+            }
         }
         self.devices[device].shown.push((inbox_seq, shown));
     }
@@ -267,28 +464,66 @@ impl Checker {
     fn check_message(
         &mut self,
         device: DeviceNo,
-        (talk, seq): (Talk, u64),
-        note: Note,
-        from: Person,
-        text: u64,
+        talk: Talk,
+        message: (u64, Person, What),
+        says: Says,
     ) {
+        let (seq, from, what) = message;
         let person = self.devices[device].person;
-        if !self.is_member(person, talk) {
-            let what = format!("person {person} was shown note {note} of talk {talk}");
+        if self.groups.contains_key(&talk) {
+            self.check_stand(device, talk, message);
+        } else if !self.is_member(person, talk) {
+            let what = format!("person {person} was shown {what:?} of talk {talk}");
             self.condemn("misdelivery", what);
-        }
-        let last = self.last_seq(device, talk);
-        if seq <= last {
-            let what = format!("device {device} showed seq {seq} of talk {talk} after {last}");
-            self.condemn("shown twice", what);
-        } else if seq > last + 1 {
-            let what = format!("device {device} showed seq {seq} of talk {talk} after {last}");
-            self.condemn("gap in a conversation", what);
+        } else {
+            let last = self.last_seq(device, talk);
+            if seq <= last {
+                let what = format!("device {device} showed seq {seq} of talk {talk} after {last}");
+                self.condemn("shown twice", what);
+            } else if seq > last + 1 {
+                let what = format!("device {device} showed seq {seq} of talk {talk} after {last}");
+                self.condemn("gap in a conversation", what);
+            }
         }
         let reached = self.reached.entry((person, talk)).or_default();
         *reached = seq.max(*reached);
+        self.place(talk, seq, what);
+        self.check_source(talk, message);
+        let What::Words(note) = what else { return };
+        let Some(written) = self.written.get(&note) else {
+            return;
+        };
+        let (at, text) = (written.at, written.text);
+        let is_edit = |print| {
+            let wish = Wish::Edit(talk, seq, print);
+            self.asks.iter().any(|ask| ask.wish() == wish)
+        };
+        if let Says::Words(print) = says
+            && print != text
+            && !is_edit(print)
+        {
+            let what = format!("note {note} is shown in talk {talk} with other words");
+            self.condemn("altered", what);
+        }
+        if self.devices[device]
+            .revoked_at
+            .is_some_and(|since| since < at)
+        {
+            let what = format!("device {device} was shown note {note}");
+            self.condemn("a revoked device is told", what);
+        }
+        if !self.groups.contains_key(&talk) && person != from && self.has_blocked(person, from, at)
+        {
+            let what = format!("person {person} was shown note {note} of {from}");
+            self.condemn("a blocked user is heard", what);
+        }
+    }
+
+    /// A message is what its writer wrote, once, and was not refused.
+    fn check_source(&mut self, talk: Talk, (seq, from, what): (u64, Person, What)) {
+        let What::Words(note) = what else { return };
         let Some(written) = self.written.get_mut(&note) else {
-            let what = format!("device {device} showed note {note}, which nobody wrote");
+            let what = format!("seq {seq} of talk {talk} is note {note}, which nobody wrote");
             return self.condemn("fabrication", what);
         };
         if let Some(before) = written.shown_as
@@ -298,9 +533,9 @@ impl Checker {
             return self.condemn("doubled", what);
         }
         let (writer, refused) = (written.device, written.fate == Fate::Refused);
-        let faithful = written.talk == talk && written.text == text;
+        let here = written.talk == talk;
         written.shown_as = Some(seq);
-        if !faithful || self.devices[writer].person != from {
+        if !here || self.devices[writer].person != from {
             let what = format!("note {note} is shown in talk {talk} from person {from}");
             self.condemn("altered", what);
         }
@@ -308,22 +543,55 @@ impl Checker {
             let what = format!("note {note} was refused and is shown as seq {seq}");
             self.condemn("refused but sent", what);
         }
-        self.place(talk, seq, note);
+    }
+
+    /// In a direct conversation everybody gets every change of a message, in its order.
+    fn check_change(&mut self, device: DeviceNo, talk: Talk, seq: u64, version: u32) {
+        if self.groups.contains_key(&talk) {
+            return;
+        }
+        let person = self.devices[device].person;
+        if !self.is_member(person, talk) {
+            let what = format!("person {person} was shown a change in talk {talk}");
+            return self.condemn("misdelivery", what);
+        }
+        let mut newest_first = self.devices[device].shown.iter().rev();
+        let before = newest_first.find_map(|(_, shown)| match shown {
+            Shown::Changed {
+                talk: of,
+                seq: at,
+                version,
+                ..
+            } if (*of, *at) == (talk, seq) => Some(*version),
+            Shown::Message { .. }
+            | Shown::Receipt { .. }
+            | Shown::Changed { .. }
+            | Shown::Invited { .. } => None,
+        });
+        let before = before.unwrap_or(0);
+        if version != before + 1 {
+            let what = format!(
+                "device {device} showed version {version} of seq {seq} of talk {talk} after {before}"
+            );
+            self.condemn("gap in the changes of a message", what);
+        }
     }
 
     /// Somebody says that a seq of a conversation is a certain message.
-    fn place(&mut self, talk: Talk, seq: u64, note: Note) {
-        if let Some(known) = self.order.insert((talk, seq), note)
-            && known != note
+    fn place(&mut self, talk: Talk, seq: u64, what: What) {
+        if let Some(known) = self.order.insert((talk, seq), what)
+            && known != what
         {
-            let what = format!("seq {seq} of talk {talk} is note {known} and note {note}");
+            let what = format!("seq {seq} of talk {talk} is {known:?} and {what:?}");
             self.condemn("order differs", what);
         }
     }
 
     fn check_receipt(&mut self, device: DeviceNo, talk: Talk, whose: Person, now: Positions) {
         let person = self.devices[device].person;
-        if !self.is_member(person, talk) || !self.is_member(whose, talk) {
+        let is_group = self.groups.contains_key(&talk);
+        let both = self.is_member(person, talk) && self.is_member(whose, talk);
+        if !is_group && !both {
             let what = format!("person {person} was shown how far {whose} is in talk {talk}");
             self.condemn("misdelivery", what);
         }
@@ -354,7 +622,10 @@ impl Checker {
         newest_first
             .find_map(|(_, shown)| match shown {
                 Shown::Message { talk: of, seq, .. } if *of == talk => Some(*seq),
-                Shown::Message { .. } | Shown::Receipt { .. } | Shown::Other => None,
+                Shown::Message { .. }
+                | Shown::Receipt { .. }
+                | Shown::Changed { .. }
+                | Shown::Invited { .. } => None,
             })
             .unwrap_or(0)
     }
@@ -372,129 +643,11 @@ impl Checker {
                     delivered: *delivered,
                     read: *read,
                 }),
-                Shown::Message { .. } | Shown::Receipt { .. } | Shown::Other => None,
+                Shown::Message { .. }
+                | Shown::Receipt { .. }
+                | Shown::Changed { .. }
+                | Shown::Invited { .. } => None,
             })
             .unwrap_or_default()
-    }
-
-    /// Everything has healed and come to rest: what was promised has to be there, for everybody.
-    pub(crate) fn at_rest(&mut self, history: impl Fn(Talk, u64) -> Option<Note>) {
-        self.judge_fates(history);
-        self.judge_order_of_senders();
-        self.judge_convergence();
-    }
-
-    fn judge_fates(&mut self, history: impl Fn(Talk, u64) -> Option<Note>) {
-        let mut wrong = Vec::new();
-        for (note, written) in &self.written {
-            let seq = match (written.fate, written.shown_as) {
-                (Fate::Waits, _) => {
-                    wrong.push(("never answered", format!("note {note}")));
-                    continue;
-                }
-                (Fate::Acked(seq), _) => seq,
-                // Sent before the power was lost: it is there, or it is not, but not half.
-                (Fate::Forgotten, Some(seq)) => seq,
-                (Fate::Forgotten, None) | (Fate::Refused, _) => continue,
-            };
-            if written.shown_as != Some(seq) {
-                let shown_as = written.shown_as;
-                let what = format!("note {note} was acked as seq {seq}, shown as {shown_as:?}");
-                wrong.push(("acked and lost", what));
-            }
-            let kept = history(written.talk, seq);
-            if kept != Some(*note) {
-                let what = format!("note {note}, seq {seq}: the history holds {kept:?}");
-                wrong.push(("acked and not in the history", what));
-            }
-        }
-        for (rule, what) in wrong {
-            self.condemn(rule, what);
-        }
-    }
-
-    /// Messages of one device in one conversation have the order in which they were written, which is that of their numbers.
-    fn judge_order_of_senders(&mut self) {
-        let mut last: BTreeMap<(DeviceNo, Talk), (Note, u64)> = BTreeMap::new();
-        let mut wrong = Vec::new();
-        for (note, written) in &self.written {
-            let Some(seq) = written.shown_as else {
-                continue;
-            };
-            let before = last.insert((written.device, written.talk), (*note, seq));
-            if let Some((earlier, before)) = before
-                && before >= seq
-            {
-                wrong.push(format!(
-                    "note {earlier} is seq {before}, note {note} is {seq}"
-                ));
-            }
-        }
-        for what in wrong {
-            self.condemn("a sender's order is not kept", what);
-        }
-    }
-
-    fn judge_convergence(&mut self) {
-        let mut wrong = Vec::new();
-        for (number, device) in self.devices.iter().enumerate() {
-            let entries = self
-                .inboxes
-                .range((device.person, 0)..(device.person + 1, 0));
-            let entries = entries.count();
-            if entries != device.shown.len() {
-                let what = format!(
-                    "device {number} shows {} of {entries} entries",
-                    device.shown.len()
-                );
-                wrong.push(("a device is behind", what));
-            }
-            for (talk, members) in self.members.iter().enumerate() {
-                if !members.contains(&device.person) {
-                    continue;
-                }
-                let head = self.order.range((talk, 0)..(talk + 1, 0)).count() as u64;
-                let has = self.last_seq(number, talk);
-                if has != head {
-                    let what = format!("device {number} has {has} of {head} of talk {talk}");
-                    wrong.push(("a member is behind", what));
-                }
-                for whose in members {
-                    let reached = self.reached.get(&(*whose, talk)).copied().unwrap_or(0);
-                    let marked = self.known_as_read(*whose, talk);
-                    let has = self.positions(number, talk, *whose);
-                    if has.read < marked || has.delivered < self.due(*whose, talk, reached) {
-                        let what = format!(
-                            "device {number} knows {has:?} of {whose} in talk {talk}; true are {reached} and {marked}"
-                        );
-                        wrong.push(("a receipt is behind", what));
-                    }
-                }
-            }
-        }
-        for (rule, what) in wrong {
-            self.condemn(rule, what);
-        }
-    }
-
-    /// How far a person must be known to have read: what a device of theirs still knows.
-    fn known_as_read(&self, whose: Person, talk: Talk) -> u64 {
-        let marks = self.marked_on.iter();
-        marks
-            .filter(|((device, of), _)| *of == talk && self.devices[*device].person == whose)
-            .map(|(_, seq)| *seq)
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// How far a person must be known to have received: up to the last message of somebody else.
-    fn due(&self, whose: Person, talk: Talk, reached: u64) -> u64 {
-        let mut newest_first = self.order.range((talk, 0)..=(talk, reached)).rev();
-        newest_first
-            .find(|(_, note)| {
-                let writer = self.written.get(note).map(|written| written.device);
-                writer.is_some_and(|device| self.devices[device].person != whose)
-            })
-            .map_or(0, |((_, seq), _)| *seq)
     }
 }

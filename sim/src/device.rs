@@ -1,21 +1,22 @@
 //! A simulated client: a process with a data folder, and the link that pumps the session machine as the SDK's driver does.
 
-use std::collections::VecDeque;
-use std::hash::Hasher;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use quipu_protocol::credentials::{Credentials, Hello};
 use quipu_protocol::error::{CloseCode, Retry};
-use quipu_protocol::event::{Event, EventBody, Outcome, Reply, ReplyTo};
-use quipu_protocol::id::{ConversationId, MessageId, Seq};
+use quipu_protocol::event::{Event, EventBody, Notice, Outcome, Reply, ReplyTo};
+use quipu_protocol::id::{ConversationId, MessageId, RequestId, Seq, UserId};
 use quipu_protocol::session::{ClientOutput, ClientSession, LaneId, Outbox, Receipts, Settled};
 use quipu_protocol::welcome::{GoAway, Welcome};
-use siphasher::sip::SipHasher13;
 
-use crate::checker::{DeviceNo, Note, Shown};
+use crate::acts::Asked;
+use crate::checker::DeviceNo;
 use crate::disk::{Disk, Told};
+use crate::names::fingerprint;
 use crate::plan::{MS, SECOND, Us};
+use crate::queries::{Question, queue};
 use crate::sabotage::Sabotage;
 use crate::world::{AtDevice, Event as WorldEvent, LinkNo, Phase, Stream, World};
 
@@ -36,6 +37,10 @@ pub(crate) struct Device {
     pub(crate) running: bool,
     /// Whether it has no network.
     pub(crate) away: bool,
+    /// Whether it was thrown out of the account.
+    pub(crate) is_out: bool,
+    /// What was asked for on connections that ended before the answer.
+    pub(crate) unanswered: Vec<Asked>,
     pub(crate) slow_until: Us,
     pub(crate) disk: Disk,
     pub(crate) link: Option<Link>,
@@ -51,10 +56,19 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) number: LinkNo,
-    session: ClientSession,
+    /// When it was begun, for the checker.
+    began: u64,
+    pub(crate) session: ClientSession,
     outbox: Outbox,
     receipts: Receipts,
-    requests: u64,
+    /// The number of the next request.
+    pub(crate) requests: u64,
+    pub(crate) asked: BTreeMap<RequestId, Asked>,
+    /// What was asked for, and whether it is done.
+    pub(crate) ended: Vec<(Asked, bool)>,
+    pub(crate) questions: VecDeque<Question>,
+    pub(crate) is_asking: bool,
+    notices: Vec<Notice>,
     pub(crate) welcomed: bool,
     welcome: Option<Welcome>,
     events: Vec<Event>,
@@ -74,6 +88,8 @@ impl Device {
             life: 0,
             running: true,
             away: false,
+            is_out: false,
+            unanswered: Vec::new(),
             slow_until: 0,
             disk,
             link: None,
@@ -83,19 +99,6 @@ impl Device {
             connecting: false,
         }
     }
-}
-
-/// What a text is, for the checker.
-pub(crate) fn fingerprint(text: &str) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(text.as_bytes());
-    hasher.finish()
-}
-
-/// The number that a text begins with.
-fn note_of(text: &str) -> Note {
-    let digits = text.split(' ').next().unwrap_or_default();
-    digits.parse().unwrap_or(Note::MAX)
 }
 
 impl World {
@@ -124,6 +127,7 @@ impl World {
                     self.client_turn(device);
                 }
             }
+            AtDevice::Answer(link, answer) => self.take_answer(device, link, *answer),
             AtDevice::Closed(link, code) => self.link_closed(device, link, code),
         }
     }
@@ -136,7 +140,7 @@ impl World {
     /// Connects after a while, unless it is about to.
     pub(crate) fn connect_after(&mut self, device: usize, after: Us) {
         let it = &mut self.devices[device];
-        if it.running && !it.away && it.link.is_none() && !it.connecting {
+        if it.running && !it.away && !it.is_out && it.link.is_none() && !it.connecting {
             it.connecting = true;
             self.tell_device(device, after, AtDevice::Connect);
         }
@@ -155,7 +159,7 @@ impl World {
         let any = self.rng.index(self.plan.gateways);
         let it = &mut self.devices[device];
         it.connecting = false;
-        if it.away || it.link.is_some() {
+        if it.away || it.is_out || it.link.is_some() {
             return;
         }
         let gateway = it.target.take().unwrap_or(any);
@@ -165,6 +169,12 @@ impl World {
         let hello = self.hello(device);
         let number = self.open_link(device, gateway);
         let session = ClientSession::new(self.instant(), hello);
+        let began = self.checker.begins();
+        // A late answer to a request of an earlier connection must not look like one to a request of this one.
+        let requests = match self.sabotage {
+            Some(Sabotage::ReuseRequests) => 0,
+            Some(_) | None => number << 20,
+        };
         self.note(
             "connects",
             &[
@@ -175,10 +185,16 @@ impl World {
         );
         self.devices[device].link = Some(Link {
             number,
+            began,
             session,
             outbox: Outbox::default(),
             receipts: Receipts::new(RECEIPT_INTERVAL),
-            requests: 0,
+            requests,
+            asked: BTreeMap::new(),
+            ended: Vec::new(),
+            questions: VecDeque::new(),
+            is_asking: false,
+            notices: Vec::new(),
             welcomed: false,
             welcome: None,
             events: Vec::new(),
@@ -194,8 +210,7 @@ impl World {
 
     fn hello(&self, device: usize) -> Hello {
         let it = &self.devices[device];
-        let person = &self.people[it.person];
-        let (name, label) = (person.user, String::new());
+        let (name, label) = (self.names.people[it.person], String::new());
         let password = format!("the password of {name}");
         let session = it.disk.session();
         let credentials = match session {
@@ -223,13 +238,22 @@ impl World {
         }
     }
 
+    /// The connection is over; what was asked for on it and not answered may be asked again.
+    fn take_link(&mut self, device: usize) -> Option<Link> {
+        let it = &mut self.devices[device];
+        let mut link = it.link.take()?;
+        let unanswered = std::mem::take(&mut link.asked);
+        it.unanswered.extend(unanswered.into_values());
+        Some(link)
+    }
+
     fn link_closed(&mut self, device: usize, number: LinkNo, code: Option<CloseCode>) {
         if self.link(device, number).is_none() {
             return;
         }
         // What came before the close counts.
         self.read_everything(device);
-        let Some(link) = self.devices[device].link.take() else {
+        let Some(link) = self.take_link(device) else {
             return;
         };
         self.let_go(number, true);
@@ -250,6 +274,7 @@ impl World {
             }
             // The account may not exist yet: its first device has not come through.
             Some(CloseCode::Unauthenticated) if !has_session => self.back_off(device),
+            Some(CloseCode::Unauthenticated | CloseCode::Revoked) => self.thrown_out(device),
             Some(code) => match code.retry() {
                 Retry::No if code != CloseCode::Ok => {
                     let what = format!("device {device} gave up: {code}");
@@ -349,8 +374,15 @@ impl World {
                     }
                     link.events.push(event);
                 }
-                ClientOutput::Reply(reply) => link.take_reply(instant, reply),
-                ClientOutput::Notice(_) => {}
+                ClientOutput::Reply(reply) => {
+                    self.trace
+                        .say(|| format!("device {device} is answered {reply:?}"));
+                    link.take_reply(instant, reply);
+                }
+                ClientOutput::Notice(Notice::Check) => {
+                    queue(&mut link.questions, Question::List(None));
+                }
+                ClientOutput::Notice(notice) => link.notices.push(notice),
                 ClientOutput::GoAway(notice) => link.go_away = Some(notice),
                 ClientOutput::Close { code, reason } => link.closing = Some((code, reason)),
             }
@@ -372,8 +404,11 @@ impl World {
             self.client_welcomed(device, &welcome);
         }
         self.client_commit(device);
+        self.take_notices(device);
         self.client_pump(device);
         self.drain(device);
+        self.take_ends(device);
+        self.ask_next(device);
         self.leave_if_told(device);
         self.arm_device(device);
     }
@@ -391,9 +426,40 @@ impl World {
             return;
         };
         link.welcomed = true;
+        if !self.plan.acts.is_empty() {
+            link.questions.push_front(Question::List(None));
+        }
+        let began = link.began;
         link.outbox.add(it.disk.waiting());
         for (conversation, positions) in it.disk.unreported() {
             link.receipts.want(instant, conversation, positions);
+        }
+        self.checker.welcomed(number, began);
+        self.ask_again(device);
+    }
+
+    /// Keeps the news of pulled groups.
+    fn take_notices(&mut self, device: usize) {
+        let it = &mut self.devices[device];
+        let Some(link) = it.link.as_mut().filter(|link| link.welcomed) else {
+            return;
+        };
+        for notice in std::mem::take(&mut link.notices) {
+            if let Notice::Message(message) = &notice {
+                let (what, _) = self.names.what(message);
+                let talk = self.names.talk(&message.conversation);
+                let from = self.names.person(&message.from);
+                let number = self.devices[device].number;
+                let place = (message.seq.get(), from, what);
+                self.checker.fetched(number, talk, place);
+            }
+            let (told, behind) = self.devices[device].disk.notice(&self.names, &notice);
+            for told in told {
+                self.tell(device, told);
+            }
+            if let (Some(behind), Some(link)) = (behind, &mut self.devices[device].link) {
+                queue(&mut link.questions, Question::Page(behind, 1));
+            }
         }
     }
 
@@ -411,7 +477,7 @@ impl World {
             std::mem::take(&mut link.events),
             std::mem::take(&mut link.settled),
         );
-        let (told, raised, cursor) = it.disk.apply(events, settled);
+        let (told, raised, cursor) = it.disk.apply(&self.names, events, settled);
         for (conversation, positions) in raised {
             link.receipts.want(instant, conversation, positions);
         }
@@ -426,43 +492,23 @@ impl World {
     }
 
     /// Shows something to the device's owner.
-    fn tell(&mut self, device: usize, told: Told) {
+    pub(crate) fn tell(&mut self, device: usize, told: Told) {
         let number = self.devices[device].number;
         match told {
             Told::Acked { note, seq } => self.checker.acked(note, seq.get()),
             Told::Refused { note, why } => self.checker.refused(note, &why),
             Told::Shown(event) => {
-                let shown = match event.body {
-                    EventBody::Message(message) => {
-                        let text = message.content.text();
-                        Shown::Message {
-                            talk: self.talk(message.conversation),
-                            seq: message.seq.get(),
-                            note: note_of(text),
-                            from: self.person(message.from.as_str()),
-                            text: fingerprint(text),
-                        }
-                    }
-                    EventBody::Receipt(receipt) => Shown::Receipt {
-                        talk: self.talk(receipt.conversation),
-                        whose: self.person(receipt.user.as_str()),
-                        delivered: receipt.delivered.map_or(0, Seq::get),
-                        read: receipt.read.map_or(0, Seq::get),
-                    },
-                    EventBody::Changed(_) | EventBody::Invitation(_) => Shown::Other,
-                };
-                self.trace
-                    .say(|| format!("device {number} shows {} {shown:?}", event.inbox_seq));
-                self.checker.shown(number, event.inbox_seq.get(), shown);
+                let (shown, says) = self.names.shown(&event.body);
+                self.trace.say(|| {
+                    format!(
+                        "device {number} shows {} {shown:?} {says:?}",
+                        event.inbox_seq
+                    )
+                });
+                let inbox_seq = event.inbox_seq.get();
+                self.checker.shown(number, inbox_seq, shown, says);
             }
         }
-    }
-
-    fn person(&self, name: &str) -> usize {
-        let mut people = self.people.iter();
-        people
-            .position(|person| person.user.as_str() == name)
-            .unwrap_or(usize::MAX)
     }
 
     /// Hands the session what waits, as far as it takes it.
@@ -532,7 +578,7 @@ impl World {
             && !notice.authority.is_empty()
         {
             self.devices[device].target = notice.authority.parse().ok();
-            self.devices[device].link = None;
+            drop(self.take_link(device));
             self.close_from_device(number, true);
             let after = self.moment();
             return self.connect_after(device, after);
@@ -546,7 +592,7 @@ impl World {
                 let what = format!("a client closed its session with {code}: {reason}");
                 self.checker.condemn("protocol", what);
             }
-            self.devices[device].link = None;
+            drop(self.take_link(device));
             self.close_from_device(number, true);
             self.back_off(device);
         }
@@ -578,7 +624,7 @@ impl World {
     pub(crate) fn write_message(
         &mut self,
         device: usize,
-        peer: usize,
+        peer: Option<UserId>,
         conversation: ConversationId,
         bytes: u64,
     ) {
@@ -588,7 +634,7 @@ impl World {
         text.extend(std::iter::repeat_n('x', bytes as usize));
         let id = MessageId(self.rng.bytes16());
         let talk = self.talk(conversation);
-        let peer = self.people[peer].user;
+        self.names.notes.insert(id, note);
         let it = &mut self.devices[device];
         let number = it.number;
         let print = fingerprint(&text);
@@ -627,7 +673,7 @@ impl World {
     /// The process ends, with or without the machine's power.
     pub(crate) fn kill_device(&mut self, device: usize, power: bool) {
         let it = &mut self.devices[device];
-        if !it.running {
+        if !it.running || it.is_out {
             return;
         }
         it.running = false;
@@ -635,6 +681,7 @@ impl World {
         it.connecting = false;
         let number = it.number;
         let link = it.link.take();
+        it.unanswered = Vec::new();
         if power {
             let (shown, waiting, read) = it.disk.lose_power();
             let read: Vec<_> = read
@@ -676,7 +723,7 @@ impl World {
             return;
         }
         it.away = true;
-        let link = it.link.take();
+        let link = self.take_link(device);
         if let Some(link) = link {
             self.close_from_device(link.number, false);
         }
@@ -687,12 +734,18 @@ impl World {
     /// Whether a device has everything and nothing of it waits.
     pub(crate) fn device_is_at_rest(&self, device: usize) -> bool {
         let it = &self.devices[device];
+        if it.is_out {
+            return true;
+        }
         let Some(session) = it.disk.session() else {
             return false;
         };
-        it.link.as_ref().is_some_and(|link| link.welcomed)
+        let is_quiet =
+            |link: &Link| link.questions.is_empty() && !link.is_asking && link.asked.is_empty();
+        it.link.as_ref().is_some_and(is_quiet) && it.link.as_ref().is_some_and(|link| link.welcomed)
             && it.disk.waiting().is_empty()
-            && it.disk.unreported().is_empty()
+            // A report that came while its user was not in the group is made again on the next connection only.
+            && it.disk.unreported().iter().all(|(of, _)| of.is_group())
             && session.resume.cursor.0 == self.inbox_head(session.user)
     }
 
@@ -731,6 +784,7 @@ impl Link {
                 self.settled.extend(end);
             }
             (ReplyTo::Request(request), Outcome::Opened { conversation, head }) => {
+                self.end(request, true);
                 self.outbox.take_opening(request);
                 self.outbox.opened(conversation);
                 self.settled.push(Settled::Opened {
@@ -743,10 +797,19 @@ impl Link {
                 if let Some(conversation) = self.outbox.take_opening(request) {
                     self.settled
                         .extend(self.outbox.not_opened(now, conversation, rejection));
+                } else {
+                    self.end(request, false);
                 }
             }
+            (ReplyTo::Request(request), Outcome::Done) => self.end(request, true),
             (ReplyTo::Send { .. }, Outcome::Opened { .. } | Outcome::Done)
-            | (ReplyTo::Request(_), Outcome::Accepted(_) | Outcome::Done) => {}
+            | (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
+        }
+    }
+
+    fn end(&mut self, request: RequestId, is_done: bool) {
+        if let Some(asked) = self.asked.remove(&request) {
+            self.ended.push((asked, is_done));
         }
     }
 }

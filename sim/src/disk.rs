@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use quipu_protocol::credentials::{Resume, Token};
-use quipu_protocol::event::{Content, Event, EventBody, Message};
-use quipu_protocol::id::{ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, UserId};
+use quipu_protocol::event::{Content, Event, EventBody, Message, Note as Happened, Notice};
+use quipu_protocol::id::{
+    ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, TimestampMs, UserId,
+};
 use quipu_protocol::session::{Positions, Settled, Waiting};
 use quipu_protocol::welcome::Welcome;
 
-use crate::checker::Note;
+use crate::checker::{Kept, Note};
+use crate::names::Names;
 use crate::sabotage::Sabotage;
 
 /// Client seqs that are reserved with one synced write; fewer than the SDK's, so that it happens often.
@@ -39,6 +42,12 @@ struct Conversation {
     head: Option<Seq>,
     wanted: Positions,
     own: Positions,
+    /// The user is a member, as far as this device knows; of a direct one it is not kept.
+    inside: bool,
+    /// The user was in this group and is not any more.
+    gone: bool,
+    /// Its messages come as notices.
+    pulled: bool,
 }
 
 /// Who the device is, and where it stopped.
@@ -57,6 +66,7 @@ struct Tables {
     client_seq_free: u64,
     outbox: Vec<Outgoing>,
     conversations: BTreeMap<ConversationId, Conversation>,
+    messages: BTreeMap<(ConversationId, Seq), Kept>,
     /// Entries of the timeline.
     shown: usize,
 }
@@ -78,6 +88,40 @@ pub(crate) enum Told {
     Acked { note: Note, seq: Seq },
     Refused { note: Note, why: String },
     Shown(Event),
+}
+
+impl Conversation {
+    /// The user is not in the group any more, and nobody takes reports.
+    fn leave(&mut self) {
+        self.gone = true;
+        self.wanted = self.own;
+    }
+
+    /// Keeps what a note says of the group as a whole.
+    fn note(&mut self, session: &Session, message: &Message) {
+        let Content::Note(note) = &message.content else {
+            return;
+        };
+        let own = message.from == session.user;
+        match &**note {
+            Happened::Created(_) | Happened::Joined if own => {
+                self.inside = true;
+                self.gone = false;
+            }
+            Happened::Left if own => self.leave(),
+            Happened::Removed(user) if *user == session.user => self.leave(),
+            Happened::Pulled => self.pulled = true,
+            Happened::Created(_)
+            | Happened::Joined
+            | Happened::Left
+            | Happened::Removed(_)
+            | Happened::Invited(_)
+            | Happened::Role(..)
+            | Happened::Title(_)
+            | Happened::Topic(_)
+            | Happened::Timer(_) => {}
+        }
+    }
 }
 
 impl Disk {
@@ -134,6 +178,7 @@ impl Disk {
                 }
                 session.resume = resume;
                 self.tables.conversations.clear();
+                self.tables.messages.clear();
                 self.tables
                     .outbox
                     .retain(|out| out.state != OutgoingState::Acked);
@@ -161,26 +206,25 @@ impl Disk {
         &mut self,
         note: Note,
         id: MessageId,
-        (conversation, peer): (ConversationId, UserId),
+        (conversation, peer): (ConversationId, Option<UserId>),
         text: String,
     ) -> Waiting {
         let client_seq = self.take_client_seq();
-        let opened = {
-            let row = self.tables.conversations.entry(conversation).or_default();
-            row.opened
-        };
+        let row = self.tables.conversations.entry(conversation).or_default();
+        // A group cannot be opened: whoever is not in it is told so.
+        let opened = row.opened || conversation.is_group();
         self.tables.outbox.push(Outgoing {
             note,
             id,
             conversation,
-            peer: Some(peer),
+            peer,
             text: text.clone(),
             client_seq,
             state: OutgoingState::Queued,
         });
         Waiting {
             conversation,
-            peer: Some(peer),
+            peer,
             opened,
             client_seq,
             id,
@@ -211,11 +255,12 @@ impl Disk {
             .map(|out| Waiting {
                 conversation: out.conversation,
                 peer: out.peer,
-                opened: self
-                    .tables
-                    .conversations
-                    .get(&out.conversation)
-                    .is_some_and(|row| row.opened),
+                opened: out.conversation.is_group()
+                    || self
+                        .tables
+                        .conversations
+                        .get(&out.conversation)
+                        .is_some_and(|row| row.opened),
                 client_seq: out.client_seq,
                 id: out.id,
                 content: Content::Text(out.text.clone()),
@@ -262,7 +307,9 @@ impl Disk {
     pub(crate) fn unreported(&self) -> Vec<(ConversationId, Positions)> {
         let rows = self.tables.conversations.iter();
         rows.filter(|(_, row)| {
-            row.wanted.delivered > row.own.delivered || row.wanted.read > row.own.read
+            // Of a group that the user has left nobody takes a report.
+            !row.gone
+                && (row.wanted.delivered > row.own.delivered || row.wanted.read > row.own.read)
         })
         .map(|(id, row)| (*id, row.wanted))
         .collect()
@@ -271,12 +318,18 @@ impl Disk {
     /// Writes what has come in one transaction. Says what to show, what to report, and the cursor that is kept.
     pub(crate) fn apply(
         &mut self,
+        names: &Names,
         events: Vec<Event>,
         settled: Vec<Settled>,
     ) -> (Vec<Told>, Vec<(ConversationId, Positions)>, Cursor) {
         let mut told = Vec::new();
         for settled in settled {
             self.settle(settled, &mut told);
+        }
+        let refused = told.iter().any(|told| matches!(told, Told::Refused { .. }));
+        if refused && self.sabotage != Some(Sabotage::ForgetRefusals) {
+            // Its owner may write it again, so that it must not go out after all.
+            self.sync();
         }
         let Some(session) = self.tables.session else {
             return (told, Vec::new(), Cursor::START);
@@ -299,6 +352,7 @@ impl Disk {
             match &event.body {
                 EventBody::Message(message) => {
                     self.keep_message(&session, message, &mut raised, &mut told);
+                    self.insert(names, message);
                 }
                 EventBody::Receipt(receipt) => {
                     if receipt.user == session.user {
@@ -309,7 +363,13 @@ impl Disk {
                         });
                     }
                 }
-                EventBody::Changed(_) | EventBody::Invitation(_) => {}
+                EventBody::Changed(changed) => {
+                    let place = (changed.conversation, changed.seq);
+                    if let Some(kept) = self.tables.messages.get_mut(&place) {
+                        names.change(kept, changed);
+                    }
+                }
+                EventBody::Invitation(_) => {}
             }
             self.tables.shown += 1;
             told.push(Told::Shown(event));
@@ -384,7 +444,8 @@ impl Disk {
             .or_default();
         row.opened = true;
         row.head = row.head.max(Some(message.seq));
-        if message.from != session.user {
+        row.note(session, message);
+        if message.from != session.user && !row.gone {
             row.wanted.raise(Positions {
                 delivered: Some(message.seq),
                 read: None,
@@ -397,6 +458,11 @@ impl Disk {
                     read: None,
                 });
         }
+        self.answered(session, message, told);
+    }
+
+    /// A message of this very device that has come waits no longer, and may be its own first answer.
+    fn answered(&mut self, session: &Session, message: &Message, told: &mut Vec<Told>) {
         if message.from == session.user && message.from_device == session.device {
             let sent = self
                 .tables
@@ -413,6 +479,96 @@ impl Disk {
                 }
             }
         }
+    }
+
+    fn insert(&mut self, names: &Names, message: &Message) {
+        let place = (message.conversation, message.seq);
+        let kept = || names.kept(message, TimestampMs(0));
+        self.tables.messages.entry(place).or_insert_with(kept);
+    }
+
+    /// Takes a notice. Says what was settled by it, and the group of which messages are missing in front of it.
+    pub(crate) fn notice(
+        &mut self,
+        names: &Names,
+        notice: &Notice,
+    ) -> (Vec<Told>, Option<ConversationId>) {
+        let mut told = Vec::new();
+        let (Some(session), Notice::Message(message)) = (self.tables.session, notice) else {
+            let mut behind = None;
+            if let Notice::Changed(changed) = notice {
+                let place = (changed.conversation, changed.seq);
+                match self.tables.messages.get_mut(&place) {
+                    // One in front of it was dropped.
+                    Some(kept) if changed.version > kept.version + 1 => {
+                        behind = Some(changed.conversation);
+                    }
+                    Some(kept) => names.change(kept, changed),
+                    None => {}
+                }
+            }
+            return (told, behind);
+        };
+        let conversation = message.conversation;
+        let behind = self.lacks_before(conversation, message.seq);
+        let row = self.tables.conversations.entry(conversation).or_default();
+        row.pulled = true;
+        row.opened = true;
+        row.head = row.head.max(Some(message.seq));
+        row.note(&session, message);
+        self.answered(&session, message, &mut told);
+        self.insert(names, message);
+        (told, behind.then_some(conversation))
+    }
+
+    fn lacks_before(&self, conversation: ConversationId, seq: Seq) -> bool {
+        let before = Seq::new(seq.get() - 1).ok();
+        before.is_some_and(|before| !self.tables.messages.contains_key(&(conversation, before)))
+    }
+
+    /// Takes what the list says of a group. Whether its history has to be read.
+    pub(crate) fn listed(
+        &mut self,
+        conversation: ConversationId,
+        pulled: bool,
+        head: Option<Seq>,
+    ) -> bool {
+        let row = self.tables.conversations.entry(conversation).or_default();
+        row.inside = true;
+        row.pulled |= pulled;
+        row.head = row.head.max(head);
+        // What became of its messages came as notices too, so that all of it is read again.
+        pulled
+    }
+
+    /// Keeps a page of history.
+    pub(crate) fn keep_history(&mut self, names: &Names, messages: &[Message]) -> Vec<Told> {
+        let mut told = Vec::new();
+        let Some(session) = self.tables.session else {
+            return told;
+        };
+        for message in messages {
+            let new = names.kept(message, TimestampMs(0));
+            let place = (message.conversation, message.seq);
+            let kept = self.tables.messages.entry(place);
+            let kept = kept.or_insert_with(|| new.clone());
+            if kept.version < new.version {
+                *kept = new;
+            }
+            self.answered(&session, message, &mut told);
+        }
+        told
+    }
+
+    /// What there is, in the words of the checker.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&(ConversationId, Seq), &Kept)> {
+        self.tables.messages.iter()
+    }
+
+    /// Whether the user is in a group, as far as this device knows.
+    pub(crate) fn is_inside(&self, group: &ConversationId) -> bool {
+        let row = self.tables.conversations.get(group);
+        row.is_some_and(|row| row.inside && !row.gone)
     }
 
     /// The head of a conversation, as far as this device knows.

@@ -16,6 +16,9 @@ impl World {
         }
         self.schedule(self.plan.flush, Event::Flush);
         self.schedule(self.plan.flush, Event::Checkpoint);
+        if !self.plan.acts.is_empty() {
+            self.schedule(self.plan.flush, Event::Sweep);
+        }
     }
 
     fn next_fault(&mut self, fault: Fault) {

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use quipu_core::record::{Command, Entry, EntryBody, Record};
+use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Record};
+use quipu_core::row::{IndexKey, IndexRange};
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::CloseCode;
+use quipu_protocol::event::Change;
 use quipu_protocol::id::{DeviceId, RequestId, UserId};
 
 use crate::log::{Append, Appender, Batch};
@@ -16,6 +18,9 @@ use crate::world::{AtGateway, Event, LinkNo, Phase, View, World};
 
 /// Appends of a router that are under way at once.
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
+
+/// Time between two looks for messages whose time is over.
+const SWEEP_INTERVAL: Us = 500 * MS;
 
 /// One gateway.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(crate) struct Gateway {
     pub(crate) sessions: BTreeMap<LinkNo, Session>,
     /// Sessions that receive, by user, in the order in which they attached.
     pub(crate) registry: BTreeMap<UserId, Vec<(DeviceId, LinkNo)>>,
+    /// Devices that were thrown out here: one that is just coming in is thrown out as well.
+    pub(crate) revoked: BTreeSet<(UserId, DeviceId)>,
     /// Connections whose account command waits for its answer.
     pub(crate) expected: BTreeMap<(UserId, DeviceId, RequestId), LinkNo>,
 }
@@ -56,6 +63,7 @@ impl Gateway {
             router: Router::default(),
             sessions: BTreeMap::new(),
             registry: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             expected: BTreeMap::new(),
         }
     }
@@ -128,7 +136,13 @@ impl World {
             AtGateway::Page(link, page) => self.take_page(gateway, link, *page),
             AtGateway::Admit(link, result) => self.admitted(gateway, link, *result),
             AtGateway::AnswerTimeout(link) => self.answer_timeout(gateway, link),
+            AtGateway::Question(link, question) => self.take_question(gateway, link, question),
+            AtGateway::Again(command) => {
+                self.gateways[gateway].router.queue.push_back(*command);
+                self.start_gathering(gateway);
+            }
             AtGateway::Gather => self.gather(gateway),
+            AtGateway::Appended(Appender::Sweeper) => {}
             AtGateway::Appended(Appender::Router) => self.router_appended(gateway),
             AtGateway::Appended(Appender::Processor(processor)) => {
                 self.sent(gateway, processor);
@@ -145,6 +159,14 @@ impl World {
     /// Queues a command for the log of its shard. False: there is no room, and the session waits for it.
     pub(crate) fn submit(&mut self, gateway: usize, link: LinkNo, command: Command) -> bool {
         let room = self.plan.router_queue;
+        if self.sabotage == Some(Sabotage::RepeatEdit)
+            && let CommandKind::Change { change, .. } = &command.kind
+            && matches!(**change, Change::Edit { .. })
+        {
+            let after = self.rng.between(100 * MS, 5 * SECOND);
+            let again = AtGateway::Again(Box::new(command.clone()));
+            self.tell_gateway(gateway, after, again);
+        }
         let router = &mut self.gateways[gateway].router;
         if router.queue.len() >= room || !router.full.is_empty() {
             router.full.push_back((link, command));
@@ -268,6 +290,34 @@ impl World {
                 self.tell_gateway(gateway, after, AtGateway::Wake(*shard));
             }
         }
+    }
+
+    /// Puts the end of every message whose time is over into the log.
+    pub(crate) fn sweep(&mut self) {
+        self.schedule(SWEEP_INTERVAL, Event::Sweep);
+        let now = self.wall_clock();
+        let due = self.store.index(&IndexRange::Due(now));
+        let works = |gateway: &Gateway| gateway.alive && gateway.paused_until <= self.now;
+        let sweeper = self.gateways.iter().position(works);
+        let (Some(gateway), false) = (sweeper, due.is_empty()) else {
+            return;
+        };
+        if self.sabotage == Some(Sabotage::NeverExpire) {
+            return;
+        }
+        let shards = self.store_shards();
+        let mut by_shard: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
+        for key in due {
+            let IndexKey::Due(_, conversation, seq) = key else {
+                continue;
+            };
+            let seqs = vec![seq];
+            let body = EntryBody::Expire { conversation, seqs };
+            let entry = Entry { source: None, body };
+            let shard = shards.of_conversation(&conversation);
+            by_shard.entry(shard).or_default().push(entry);
+        }
+        self.append(gateway, Appender::Sweeper, records(by_shard));
     }
 
     /// The process dies at this very moment.

@@ -5,6 +5,7 @@
 //! log, the store, the network, the disks and the clock are simulated, so that everything can fail at any moment. One
 //! thread runs one seed, and a seed always gives the same run.
 
+mod acts;
 mod checker;
 mod device;
 mod disk;
@@ -12,8 +13,10 @@ mod faults;
 mod gateway;
 mod link;
 mod log;
+mod names;
 mod plan;
 mod processor;
+mod queries;
 mod rng;
 mod run;
 mod sabotage;
@@ -25,5 +28,5 @@ mod trace;
 mod world;
 
 pub use checker::Violation;
-pub use run::{Outcome, run};
+pub use run::{Options, Outcome, run};
 pub use sabotage::Sabotage;

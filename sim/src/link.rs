@@ -5,6 +5,7 @@ use quipu_protocol::error::CloseCode;
 use quipu_protocol::limits::STREAM_WINDOW_BYTES;
 
 use crate::plan::{MS, SECOND, Us};
+use crate::queries::{Answer, Question};
 use crate::world::{AtDevice, AtGateway, Event, LinkNo, Stream, World};
 
 /// Longest time after which one end of a dead connection notices, as QUIC's idle timeout.
@@ -46,6 +47,14 @@ impl Link {
             Stream::Down => &mut self.down,
             Stream::Lane => &mut self.lane,
         }
+    }
+
+    /// Whether nothing of it is on its way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let pipes = [&self.up, &self.down, &self.lane];
+        pipes
+            .iter()
+            .all(|pipe| pipe.waiting.is_empty() && pipe.unread == 0)
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -185,6 +194,30 @@ impl World {
         } else {
             self.flush_pipe(number, Stream::Down);
             self.flush_pipe(number, Stream::Lane);
+        }
+    }
+
+    /// A question travels on a stream of its own.
+    pub(crate) fn carry_question(&mut self, number: LinkNo, question: Question) {
+        let after = self.latency();
+        if let Some(link) = self.links.get(&number)
+            && !link.dead.0
+        {
+            let what = AtGateway::Question(number, question);
+            let event = Event::Gateway(link.gateway, link.gateway_life, what);
+            self.schedule(after, event);
+        }
+    }
+
+    /// So does its answer.
+    pub(crate) fn carry_answer(&mut self, number: LinkNo, answer: Answer) {
+        let after = self.latency();
+        if let Some(link) = self.links.get(&number)
+            && !link.dead.1
+        {
+            let what = AtDevice::Answer(number, Box::new(answer));
+            let event = Event::Device(link.device, link.device_life, what);
+            self.schedule(after, event);
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) type Batch = Vec<(ShardId, Bytes)>;
 pub(crate) enum Appender {
     Router,
     Processor(usize),
+    /// Whoever looks for messages whose time is over.
+    Sweeper,
 }
 
 /// An append that is not durable yet.

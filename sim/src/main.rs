@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quipu_sim::{Outcome, Sabotage, run};
+use quipu_sim::{Options, Outcome, Sabotage, run};
 
 /// Simulates whole clusters in virtual time and judges what their users saw.
 #[derive(Parser)]
@@ -25,6 +25,9 @@ struct Arguments {
     /// Break a promise on purpose: the run has to fail.
     #[arg(long)]
     sabotage: Option<Sabotage>,
+    /// People only write and read.
+    #[arg(long)]
+    plain: bool,
     /// Threads; the default is one a core.
     #[arg(long)]
     threads: Option<usize>,
@@ -49,16 +52,20 @@ fn main() -> ExitCode {
     // A seed alone is run alone.
     let alone =
         arguments.seed.is_some() && !std::env::args().any(|word| word.starts_with("--seeds"));
+    let options = Options {
+        sabotage: arguments.sabotage,
+        text: false,
+        plain: arguments.plain,
+    };
     let first = arguments.seed.unwrap_or(1);
     let count = if alone { 1 } else { arguments.seeds };
     if arguments.trace {
-        let outcome = run(first, arguments.sabotage, true);
-        return report(
-            std::slice::from_ref(&outcome),
-            1,
-            outcome.events,
-            arguments.sabotage,
-        );
+        let options = Options {
+            text: true,
+            ..options
+        };
+        let outcome = run(first, options);
+        return report(std::slice::from_ref(&outcome), 1, outcome.events, options);
     }
     let progress = Progress {
         next: AtomicU64::new(first),
@@ -73,27 +80,22 @@ fn main() -> ExitCode {
     let threads = arguments.threads.unwrap_or(cores).max(1);
     thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(&progress, arguments.sabotage));
+            scope.spawn(|| work(&progress, options));
         }
         scope.spawn(|| tell(&progress, count));
     });
     let failed = progress.failed.into_inner().unwrap_or_default();
     let done = progress.done.into_inner();
-    report(
-        &failed,
-        done,
-        progress.events.into_inner(),
-        arguments.sabotage,
-    )
+    report(&failed, done, progress.events.into_inner(), options)
 }
 
-fn work(progress: &Progress, sabotage: Option<Sabotage>) {
+fn work(progress: &Progress, options: Options) {
     loop {
         let seed = progress.next.fetch_add(1, Ordering::Relaxed);
         if seed >= progress.end || progress.stop.load(Ordering::Relaxed) {
             return;
         }
-        let outcome = run(seed, sabotage, false);
+        let outcome = run(seed, options);
         progress.events.fetch_add(outcome.events, Ordering::Relaxed);
         progress.done.fetch_add(1, Ordering::Relaxed);
         if outcome.violations.is_empty() {
@@ -104,7 +106,7 @@ fn work(progress: &Progress, sabotage: Option<Sabotage>) {
         if let Ok(mut failed) = progress.failed.lock() {
             failed.push(outcome);
             // Of a sabotage one sighting is enough.
-            if failed.len() >= FAILED_MAX || sabotage.is_some() {
+            if failed.len() >= FAILED_MAX || options.sabotage.is_some() {
                 progress.stop.store(true, Ordering::Relaxed);
             }
         }
@@ -125,7 +127,7 @@ fn tell(progress: &Progress, count: u64) {
     }
 }
 
-fn report(failed: &[Outcome], seeds: u64, events: u64, sabotage: Option<Sabotage>) -> ExitCode {
+fn report(failed: &[Outcome], seeds: u64, events: u64, options: Options) -> ExitCode {
     let mut violations = 0;
     for outcome in failed {
         violations += outcome.violations.len();
@@ -133,10 +135,14 @@ fn report(failed: &[Outcome], seeds: u64, events: u64, sabotage: Option<Sabotage
             println!("seed {}: {violation}", outcome.seed);
         }
         if !outcome.violations.is_empty() {
-            let with = sabotage
+            let mut with = options
+                .sabotage
                 .and_then(|sabotage| clap::ValueEnum::to_possible_value(&sabotage))
                 .map(|value| format!(" --sabotage {}", value.get_name()))
                 .unwrap_or_default();
+            if options.plain {
+                with.push_str(" --plain");
+            }
             println!(
                 "seed {}: replay it with `cargo xtask simulate --seed {} --trace{with}`",
                 outcome.seed, outcome.seed

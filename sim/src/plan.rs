@@ -98,6 +98,75 @@ impl Fault {
     }
 }
 
+/// Things that people do beside writing and reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Make a group.
+    Create,
+    /// Invite, join, leave, remove, give another title.
+    Groups,
+    /// Give a role.
+    Roles,
+    /// Let new messages go after a while.
+    Timer,
+    /// Let a message say something else.
+    Edit,
+    /// Take its words away.
+    Delete,
+    /// Put a sign on it, or take it back.
+    React,
+    /// Block somebody, or take it back.
+    Block,
+    /// Give a device another name.
+    Rename,
+    /// Throw a device out.
+    Revoke,
+    /// Look at the list and at the history.
+    Look,
+}
+
+impl Act {
+    const ALL: &[Self] = &[
+        Self::Create,
+        Self::Groups,
+        Self::Roles,
+        Self::Timer,
+        Self::Edit,
+        Self::Delete,
+        Self::React,
+        Self::Block,
+        Self::Rename,
+        Self::Revoke,
+        Self::Look,
+    ];
+
+    /// How many times likelier than the rarest.
+    const fn weight(self) -> usize {
+        match self {
+            Self::Create | Self::Groups | Self::Edit | Self::React => 6,
+            Self::Delete | Self::Roles | Self::Look => 3,
+            Self::Timer | Self::Block | Self::Rename | Self::Revoke => 1,
+        }
+    }
+
+    /// Which ones the people of one seed are given to, each as often as it is likely. A fifth of the seeds have none.
+    fn choose(rng: &mut Rng) -> Vec<Self> {
+        let mut chosen = Vec::new();
+        if rng.chance(200) {
+            return chosen;
+        }
+        let groups = rng.chance(700);
+        for act in Self::ALL {
+            let of_groups = matches!(act, Self::Create | Self::Groups | Self::Roles);
+            let enabled = if of_groups { groups } else { rng.chance(500) };
+            if enabled {
+                chosen.extend(std::iter::repeat_n(*act, act.weight()));
+            }
+        }
+        chosen
+    }
+}
+
 /// The world of one seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -137,12 +206,18 @@ pub(crate) struct Plan {
     pub(crate) text_bytes: u64,
     /// How long people write and things go wrong.
     pub(crate) duration: Us,
+    /// What people do beside writing and reading; one of them each time. None: they only write and read.
+    pub(crate) acts: Vec<Act>,
+    /// Messages in a page of history, and entries in one of the list.
+    pub(crate) page_messages: usize,
     /// What goes wrong, and how often: the average time between two.
     pub(crate) faults: BTreeMap<Fault, Us>,
 }
 
 impl Plan {
-    pub(crate) fn new(rng: &mut Rng) -> Self {
+    /// `lives`: where the choice of what people do beside writing comes from. It is a source of its own, so that seeds whose
+    /// people only write run as they did before people did more.
+    pub(crate) fn new(rng: &mut Rng, lives: &mut Rng) -> Self {
         let gateways = if rng.chance(400) {
             1
         } else {
@@ -191,6 +266,8 @@ impl Plan {
             burst: rng.pick(&[1, 1, 3, 3, 10, 100]),
             text_bytes: rng.pick(&[40, 40, 400, 16_000]),
             duration,
+            acts: Act::choose(lives),
+            page_messages: lives.pick(&[1, 3, 50]),
             faults,
         }
     }

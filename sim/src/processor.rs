@@ -77,9 +77,16 @@ impl World {
     /// cursor could be ahead of the inbox.
     pub(crate) fn has_replayed(&self, gateway: usize, shard: ShardId) -> bool {
         let gateway = &self.gateways[gateway];
-        gateway.processors[gateway.processor_of(shard)]
-            .replay_until(shard)
-            .is_some_and(|until| self.store.applied(shard) >= until)
+        let has_replayed = |shard| {
+            gateway.processors[gateway.processor_of(shard)]
+                .replay_until(shard)
+                .is_some_and(|until| self.store.applied(shard) >= until)
+        };
+        // A gateway alone opens its doors when all of it is there.
+        match self.plan.standalone {
+            true => self.store_shards().iter().all(has_replayed),
+            false => has_replayed(shard),
+        }
     }
 
     /// Takes a shard over from what the store holds; one that is owned already goes on.
@@ -142,6 +149,10 @@ impl World {
     pub(crate) fn turn(&mut self, gateway: usize, number: usize) {
         let processor = &mut self.gateways[gateway].processors[number];
         processor.scheduled = false;
+        if processor.turn.is_some() {
+            // A shard that was restored in the midst of a turn asked for another one; this one's end begins it.
+            return;
+        }
         let ready = std::mem::take(&mut processor.ready);
         let mut turn = Turn {
             shards: Vec::new(),
@@ -164,7 +175,8 @@ impl World {
             self.checker.condemn("misrouted", what);
         }
         let mut by_shard: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
-        for (to, entry) in turn.effects.outgoing.drain(..) {
+        for (to, mut entry) in turn.effects.outgoing.drain(..) {
+            spoil::entry(self.sabotage, &mut entry);
             by_shard.entry(to).or_default().push(entry);
         }
         self.note(
@@ -220,8 +232,10 @@ impl World {
         let applied = owned.state.applied();
         let Ok(stored) = self.log.read(shard, applied, records_max) else {
             if self.store.applied(shard) > applied {
-                // Another owner went on for so long that the log has forgotten what this one does not know.
+                // Another owner went on for so long that the log has forgotten what this one does not know. Events and answers
+                // may have gone there: the devices connect again.
                 processor.shards.remove(&shard);
+                self.send_away(gateway, shard, CloseCode::Unavailable);
                 self.restore_shard(gateway, shard);
                 return None;
             }
@@ -235,29 +249,35 @@ impl World {
         if stored.len() == records_max {
             processor.ready.insert(shard);
         }
+        let mut records = Vec::with_capacity(stored.len());
         for (position, time, payload) in stored {
-            let record = match Record::decode(position, time, &payload) {
-                Ok(record) => record,
+            match Record::decode(position, time, &payload) {
+                Ok(record) => records.push(record),
                 Err(error) => {
                     self.checker.condemn("corrupt record", error.to_string());
                     return None;
                 }
-            };
-            loop {
-                let mut missing = BTreeSet::new();
-                owned.state.missing(&record, &mut missing);
-                if missing.is_empty() {
-                    break;
-                }
-                for key in missing {
-                    let row = self.store.entity(key);
-                    if let Err(error) = owned.state.load(key, row.map(AsRef::as_ref)) {
-                        self.checker.condemn("corrupt row", error.to_string());
-                        return None;
-                    }
+            }
+        }
+        // All that the batch needs comes before any of it is applied: what a record makes is then known to a later one.
+        loop {
+            let mut missing = BTreeSet::new();
+            for record in &records {
+                owned.state.missing(record, &mut missing);
+            }
+            if missing.is_empty() {
+                break;
+            }
+            for key in missing {
+                let row = self.store.entity(key);
+                if let Err(error) = owned.state.load(key, row.map(AsRef::as_ref)) {
+                    self.checker.condemn("corrupt row", error.to_string());
+                    return None;
                 }
             }
-            owned.state.apply(&record, effects);
+        }
+        for record in &records {
+            owned.state.apply(record, effects);
         }
         Some(applied)
     }
@@ -292,10 +312,11 @@ impl World {
                 owned.state.drain_dirty(&mut rows);
             }
         }
-        for row in &mut rows {
-            spoil::row(sabotage, row);
-        }
-        if self.store.commit(&rows, &turn.shards).is_err() {
+        rows.retain_mut(|row| spoil::row(sabotage, row));
+        let stands = turn.shards.clone();
+        self.trace
+            .say(|| format!("gateway {gateway} commits from {stands:?}"));
+        if self.store.commit(&rows, &stands).is_err() {
             self.fenced(gateway, number);
             return false;
         }
@@ -360,11 +381,10 @@ impl World {
                     device,
                     reply,
                 } => self.answer(gateway, user, device, reply),
-                // Nobody listens to the offline topic in this world, and it has no groups, revocations or settings.
-                Action::Offline { .. }
-                | Action::Notice { .. }
-                | Action::Revoked { .. }
-                | Action::Settings { .. } => {}
+                Action::Notice { users, notice } => self.offer_notice(gateway, &users, &notice),
+                Action::Revoked { user, device } => self.revoked(gateway, user, device),
+                // Nobody listens to the offline topic in this world, and nobody hides anything.
+                Action::Offline { .. } | Action::Settings { .. } => {}
             }
         }
     }

@@ -2,15 +2,20 @@
 
 use std::time::Instant;
 
+use quipu_core::row::{Account, EntityKey};
 use quipu_core::shard::ShardId;
-use quipu_protocol::id::{ConversationId, Seq};
+use quipu_protocol::id::ConversationId;
 
-use crate::checker::Violation;
+use crate::checker::{Rest, Violation};
+use crate::names::fingerprint;
 use crate::plan::{Plan, SECOND};
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::trace::Trace;
 use crate::world::World;
+
+/// Makes the seed of what people do beside writing out of the seed of the run.
+const LIVES: u64 = 0x6c69_7665_7300_0000;
 
 /// What came of a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +30,20 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
 }
 
-/// Runs a seed. `text`: print every step. A machine that panics has broken a promise too.
-pub fn run(seed: u64, sabotage: Option<Sabotage>, text: bool) -> Outcome {
-    let judged = std::panic::catch_unwind(|| run_to_the_end(seed, sabotage, text));
+/// How to run a seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Break this promise on purpose.
+    pub sabotage: Option<Sabotage>,
+    /// Print every step.
+    pub text: bool,
+    /// People only write and read, as they do in a part of the seeds anyway.
+    pub plain: bool,
+}
+
+/// Runs a seed. A machine that panics has broken a promise too.
+pub fn run(seed: u64, options: Options) -> Outcome {
+    let judged = std::panic::catch_unwind(|| run_to_the_end(seed, options));
     judged.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -43,9 +59,17 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, text: bool) -> Outcome {
     })
 }
 
-fn run_to_the_end(seed: u64, sabotage: Option<Sabotage>, text: bool) -> Outcome {
+fn run_to_the_end(seed: u64, options: Options) -> Outcome {
+    let Options {
+        sabotage,
+        text,
+        plain,
+    } = options;
     let mut rng = Rng::new(seed);
-    let plan = Plan::new(&mut rng);
+    let mut plan = Plan::new(&mut rng, &mut Rng::new(seed ^ LIVES));
+    if plain {
+        plan.acts = Vec::new();
+    }
     let trace = Trace::new(text);
     trace.say(|| format!("{plan:#?}"));
     // Its value never shows: machines are told times relative to it.
@@ -89,6 +113,15 @@ impl World {
         (0..self.devices.len()).all(|device| self.device_is_at_rest(device))
             && self.gateways.iter().all(|gateway| gateway.is_idle())
             && self.log.under_way.is_empty()
+            && self.devices.iter().all(|device| {
+                let number = device.link.as_ref().map(|link| link.number);
+                let link = number.and_then(|number| self.links.get(&number));
+                device.is_out || link.is_some_and(|link| link.is_alive() && link.is_quiet())
+            })
+            && self.gateways.iter().all(|gateway| {
+                let mut sessions = gateway.sessions.values();
+                sessions.all(|session| session.is_quiet())
+            })
             && (0..self.plan.shards).all(|shard| self.shard_is_at_rest(ShardId(shard)))
     }
 
@@ -103,12 +136,13 @@ impl World {
                 let it = &self.devices[device];
                 let session = it.disk.session();
                 stuck.push(format!(
-                    "device {device}: signed in {}, connected {}, welcomed {}, waiting {}, unreported {}, cursor {:?}",
+                    "device {device}: signed in {}, connected {}, welcomed {}, waiting {}, unreported {}, unanswered {:?}, cursor {:?}",
                     session.is_some(),
                     it.link.is_some(),
                     it.link.as_ref().is_some_and(|link| link.welcomed),
                     it.disk.waiting().len(),
                     it.disk.unreported().len(),
+                    it.link.as_ref().map(|link| (link.asked.len(), link.questions.len(), link.is_asking)),
                     session.map(|session| (session.resume.cursor, self.inbox_head(session.user))),
                 ));
             }
@@ -132,18 +166,46 @@ impl World {
     }
 
     fn judge(&mut self) {
-        let ids: Vec<ConversationId> = {
-            let mut ids = vec![ConversationId([0; 16]); self.talks.len()];
-            for (id, talk) in &self.talks {
-                ids[*talk] = *id;
+        let mut ids = vec![ConversationId([0; 16]); self.names.talks.len()];
+        for (id, talk) in &self.names.talks {
+            ids[*talk] = *id;
+        }
+        let now = self.wall_clock();
+        let mut rest = Rest::default();
+        for id in ids {
+            let rows = self.store.history(id, 1);
+            let messages = rows.map(|row| self.names.kept(&self.readable(row.0), now));
+            rest.history.push(messages.collect());
+        }
+        for device in self.devices.iter().filter(|device| !device.is_out) {
+            let kept = device.disk.kept();
+            let kept =
+                kept.map(|((id, seq), kept)| ((self.names.talk(id), seq.get()), kept.clone()));
+            rest.kept.insert(device.number, kept.collect());
+        }
+        self.checker.at_rest(&rest);
+        self.judge_labels();
+    }
+
+    fn judge_labels(&mut self) {
+        for device in &self.devices {
+            let (false, Some(session)) = (device.is_out, device.disk.session()) else {
+                continue;
+            };
+            let account = self.store.entity(EntityKey::Account(session.user));
+            let account = account.and_then(|row| Account::decode(row).ok());
+            let known = account
+                .as_ref()
+                .and_then(|account| account.device(session.device));
+            match known {
+                Some(known) => self
+                    .checker
+                    .judge_label(device.number, fingerprint(&known.label)),
+                None => {
+                    let what = format!("device {} is not in its account", device.number);
+                    self.checker.condemn("a device is lost", what);
+                }
             }
-            ids
-        };
-        let store = &self.store;
-        let history = |talk: usize, seq: u64| {
-            let message = store.message(*ids.get(talk)?, Seq::new(seq).ok()?)?;
-            message.0.content.text().split(' ').next()?.parse().ok()
-        };
-        self.checker.at_rest(history);
+        }
     }
 }

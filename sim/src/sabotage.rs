@@ -29,4 +29,28 @@ pub enum Sabotage {
     NeverSync,
     /// Pushes go to the user that follows in the alphabet too.
     Misdeliver,
+    /// A client forgets that it told of a refusal when it loses power.
+    ForgetRefusals,
+    /// Who leaves a group stays in the roster that its news is spread by.
+    KeepInRoster,
+    /// News of a group does not reach one of its shards, now and then.
+    SkipSpread,
+    /// An edit comes to the log once more, a while later.
+    RepeatEdit,
+    /// A deletion does not reach the history.
+    KeepDeleted,
+    /// An edit that comes late says what the history says, whether or not it has come there.
+    StaleWords,
+    /// A message that comes late counts the changes that are still to come as known.
+    CountAhead,
+    /// The token of a revoked device is still good.
+    AdmitRevoked,
+    /// A block does not reach the conversation.
+    IgnoreBlock,
+    /// Nothing takes messages away whose time is over.
+    NeverExpire,
+    /// A client numbers its requests from 0 on each connection.
+    ReuseRequests,
+    /// Who is let in is not checked against who has joined: anybody reads the history of a group.
+    OpenHistory,
 }

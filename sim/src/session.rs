@@ -8,8 +8,8 @@ use quipu_core::shard::ShardId;
 use quipu_protocol::credentials::{Credentials, Hello, Token};
 use quipu_protocol::error::{CloseCode, RejectCode};
 use quipu_protocol::event::{
-    Changed, ChangedKind, Content, DeviceCommand, Event, EventBody, Gone, Outcome, Rejection,
-    Reply, ReplyTo,
+    Change, Changed, ChangedKind, Content, DeviceCommand, Event, EventBody, MessageState, Notice,
+    Outcome, Rejection, Reply, ReplyTo,
 };
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{Cursor, DeviceId, InboxSeq, RequestId, UserId};
@@ -73,6 +73,7 @@ struct Member {
 struct Mailbox {
     items: Vec<Item>,
     lagged: Option<InboxSeq>,
+    notices_dropped: bool,
     close: Option<(CloseCode, &'static str)>,
     /// A read of it is on its way.
     woken: bool,
@@ -81,6 +82,7 @@ struct Mailbox {
 #[derive(Debug)]
 enum Item {
     Event(InboxSeq, Bytes),
+    Notice(Bytes),
     Reply(Reply),
 }
 
@@ -94,8 +96,27 @@ pub(crate) struct Page {
     gap: bool,
 }
 
+/// A notice as the frame that goes onto the lane.
+fn notice_frame(notice: &Notice) -> Bytes {
+    let mut bytes = BytesMut::new();
+    frame::encode(FrameType::Notice, &wire::Notice::from(notice), &mut bytes);
+    bytes.freeze()
+}
+
 const WRONG: (CloseCode, &str) = (CloseCode::Unauthenticated, "unknown user or wrong token");
 const UNAVAILABLE: (CloseCode, &str) = (CloseCode::Unavailable, "the log does not answer");
+
+impl Session {
+    /// Whose it is, once it has begun.
+    pub(crate) fn user(&self) -> Option<UserId> {
+        self.member.as_ref().map(|member| member.user)
+    }
+
+    /// Whether nothing waits in its mailbox.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.mailbox.woken && self.mailbox.items.is_empty()
+    }
+}
 
 impl World {
     pub(crate) fn accept(&mut self, gateway: usize, link: LinkNo) {
@@ -292,7 +313,7 @@ impl World {
                 let known = self
                     .account(&name)
                     .and_then(|account| account.device(device).map(|known| known.token_hash));
-                if known != Some(token) {
+                if known != Some(token) && self.sabotage != Some(Sabotage::AdmitRevoked) {
                     return self.admit_later(gateway, link, Err(WRONG));
                 }
                 let inbox = self.store.entity(EntityKey::Inbox(name));
@@ -450,6 +471,33 @@ impl World {
             }
             None => attached.push((device, link)),
         }
+        if self.gateways[gateway].revoked.contains(&(user, device)) {
+            self.throw_out(gateway, link);
+        }
+    }
+
+    /// A device has no access any more: its session ends, and one that is just about to begin.
+    pub(crate) fn revoked(&mut self, gateway: usize, user: UserId, device: DeviceId) {
+        if self.sabotage == Some(Sabotage::AdmitRevoked) {
+            return;
+        }
+        self.gateways[gateway].revoked.insert((user, device));
+        let attached = self.gateways[gateway].registry.get(&user);
+        let theirs = attached.into_iter().flatten();
+        let theirs = theirs.filter(|(of, _)| *of == device);
+        let links: Vec<LinkNo> = theirs.map(|(_, link)| *link).collect();
+        self.trace
+            .say(|| format!("gateway {gateway} throws out {device} of {user}: {links:?}"));
+        for link in links {
+            self.throw_out(gateway, link);
+        }
+    }
+
+    fn throw_out(&mut self, gateway: usize, link: LinkNo) {
+        self.put(gateway, link, |mailbox| {
+            let revoked = (CloseCode::Revoked, "thrown out");
+            mailbox.close.get_or_insert(revoked);
+        });
     }
 
     /// Ends the sessions of a shard's users.
@@ -502,11 +550,10 @@ impl World {
             return;
         };
         let (user, device) = (member.user, member.device);
-        if let DeviceCommand::OpenDirect { request, peer } = &command
-            && self.store.entity(EntityKey::Account(*peer)).is_none()
-        {
-            let unknown = Rejection::new(RejectCode::UnknownUser, "no such user");
-            let to = ReplyTo::Request(*request);
+        if let Some((request, missing)) = self.missing_user(&command) {
+            let reason = format!("{missing} has no account");
+            let unknown = Rejection::new(RejectCode::UnknownUser, reason);
+            let to = ReplyTo::Request(request);
             if let Some(session) = self.session(gateway, link) {
                 let outcome = Outcome::Rejected(unknown);
                 session.session.reply(&Reply { to, outcome });
@@ -520,6 +567,23 @@ impl World {
         {
             session.working = Some(Working::Submitting);
         }
+    }
+
+    /// A user that a command names and that has no account: the shard of a conversation does not know the users of others.
+    fn missing_user(&self, command: &DeviceCommand) -> Option<(RequestId, UserId)> {
+        let (request, named) = match command {
+            DeviceCommand::OpenDirect { request, peer } => (*request, vec![*peer]),
+            DeviceCommand::Change { request, change } => match &**change {
+                Change::CreateGroup(new) => (*request, new.invite.clone()),
+                Change::Invite { users, .. } => (*request, users.clone()),
+                Change::Block(user, true) => (*request, vec![*user]),
+                _ => return None,
+            },
+            DeviceCommand::Send { .. } | DeviceCommand::Receipt { .. } => return None,
+        };
+        let has_account = |user: &UserId| self.store.entity(EntityKey::Account(*user)).is_some();
+        let missing = named.into_iter().find(|user| !has_account(user))?;
+        Some((request, missing))
     }
 
     /// A command that waited for room has found it.
@@ -545,6 +609,8 @@ impl World {
 
     /// Puts an event into the mailboxes of a user's sessions.
     pub(crate) fn push(&mut self, gateway: usize, user: UserId, event: &Event) {
+        self.trace
+            .say(|| format!("gateway {gateway} pushes {} to {user}", event.inbox_seq));
         let mut to = self.gateways[gateway]
             .registry
             .get(&user)
@@ -569,6 +635,24 @@ impl World {
                 } else {
                     let item = Item::Event(event.inbox_seq, bytes.clone());
                     mailbox.items.push(item);
+                }
+            });
+        }
+    }
+
+    /// Puts news of a pulled group into the mailboxes of its members' sessions; never into the place of an event.
+    pub(crate) fn offer_notice(&mut self, gateway: usize, users: &[UserId], notice: &Notice) {
+        let bytes = notice_frame(notice);
+        let notices_max = (self.plan.mailbox_items / 2).max(1);
+        let registry = &self.gateways[gateway].registry;
+        let attached = users.iter().filter_map(|user| registry.get(user)).flatten();
+        let links: Vec<LinkNo> = attached.map(|(_, link)| *link).collect();
+        for link in links {
+            self.put(gateway, link, |mailbox| {
+                if mailbox.notices_dropped || mailbox.items.len() >= notices_max {
+                    mailbox.notices_dropped = true;
+                } else {
+                    mailbox.items.push(Item::Notice(bytes.clone()));
                 }
             });
         }
@@ -626,11 +710,13 @@ impl World {
         let Some(session) = self.session(gateway, link) else {
             return;
         };
+        // The next item wakes it again.
         let mailbox = std::mem::take(&mut session.mailbox);
         let mut lane = BytesMut::new();
         for item in mailbox.items {
             match item {
                 Item::Reply(reply) => session.session.reply(&reply),
+                Item::Notice(bytes) => lane.extend_from_slice(&bytes),
                 Item::Event(inbox_seq, bytes) => {
                     if let Some(member) = &mut session.member
                         && member.window.offer(inbox_seq) == Offer::Send
@@ -644,8 +730,13 @@ impl World {
         if let (Some(inbox_seq), Some(member)) = (mailbox.lagged, &mut session.member) {
             member.window.missed(inbox_seq);
         }
+        if mailbox.notices_dropped && session.member.is_some() {
+            lane.extend_from_slice(&notice_frame(&Notice::Check));
+        }
         if let Some((code, reason)) = mailbox.close {
-            session.session.close(code, reason);
+            // Nobody waits for room for a command of a session that is over.
+            session.working = None;
+            session.session.end(code, reason);
         }
         if !lane.is_empty() {
             self.write(link, Stream::Lane, &lane);
@@ -683,6 +774,9 @@ impl World {
             return;
         };
         let page = self.inbox_page(user, after, max_events, max_bytes);
+        let last = page.last.map_or(0, InboxSeq::get);
+        let from = after.0;
+        self.note("page", &[("link", link), ("from", from), ("last", last)]);
         let after = self.moment();
         self.tell_gateway(gateway, after, AtGateway::Page(link, Box::new(page)));
     }
@@ -698,18 +792,29 @@ impl World {
             let body = match row.kind {
                 InboxKind::Receipt(receipt) => EventBody::Receipt(receipt),
                 InboxKind::Invitation(invitation) => EventBody::Invitation(invitation),
-                InboxKind::Changed(changed) => {
-                    EventBody::Changed(Box::new(self.as_it_is_now(*changed)))
-                }
+                InboxKind::Changed(changed) => match self.as_it_is_now(*changed) {
+                    Some(changed) => EventBody::Changed(Box::new(changed)),
+                    None => {
+                        page.gap = true;
+                        page.exhausted = false;
+                        break;
+                    }
+                },
                 InboxKind::Message { conversation, seq } => {
-                    let Some(HistoryRow(mut message)) = self.store.message(conversation, seq)
-                    else {
+                    let Some(HistoryRow(message)) = self.store.message(conversation, seq) else {
                         page.gap = true;
                         page.exhausted = false;
                         break;
                     };
+                    let mut message = self.readable(message);
                     if let Some(state) = &mut message.state {
-                        state.reactions = Vec::new();
+                        // Each change has an event of its own, which is still to come.
+                        let counts = self.sabotage == Some(Sabotage::CountAhead);
+                        **state = MessageState {
+                            version: if counts { state.version } else { 0 },
+                            expires_at: state.expires_at,
+                            ..MessageState::default()
+                        };
                     }
                     EventBody::Message(message)
                 }
@@ -727,20 +832,22 @@ impl World {
         page
     }
 
-    /// A change with the words that the message has now.
-    fn as_it_is_now(&self, mut changed: Changed) -> Changed {
+    /// A change with the words that the message has now. `None`: the history has not come so far.
+    fn as_it_is_now(&self, mut changed: Changed) -> Option<Changed> {
         if !matches!(changed.kind, ChangedKind::Edited(_)) {
-            return changed;
+            return Some(changed);
         }
-        let found = self.store.message(changed.conversation, changed.seq);
-        changed.kind = match found.map(|row| row.0.content) {
-            Some(content @ (Content::Text(_) | Content::Rich(_) | Content::Note(_))) => {
-                ChangedKind::Edited(content)
-            }
-            Some(Content::Gone(gone)) => ChangedKind::Gone(gone),
-            None => ChangedKind::Gone(Gone::Deleted),
+        let found = self.store.message(changed.conversation, changed.seq)?;
+        let message = self.readable(found.0);
+        let version = message.state.as_ref().map_or(0, |state| state.version);
+        if version < changed.version && self.sabotage != Some(Sabotage::StaleWords) {
+            return None;
+        }
+        changed.kind = match message.content {
+            Content::Gone(gone) => ChangedKind::Gone(gone),
+            content => ChangedKind::Edited(content),
         };
-        changed
+        Some(changed)
     }
 
     pub(crate) fn take_page(&mut self, gateway: usize, link: LinkNo, page: Page) {

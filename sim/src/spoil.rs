@@ -1,7 +1,9 @@
 //! Sabotage of stored rows: takes fields out of their bytes, as a gateway that forgot to write them would leave them.
 
 use bytes::Bytes;
-use quipu_core::row::{EntityKey, Row};
+use quipu_core::record::{Entry, EntryBody, Standing};
+use quipu_core::row::{EntityKey, HistoryRow, Row};
+use quipu_protocol::event::{Content, Gone, Role};
 
 use crate::sabotage::Sabotage;
 
@@ -11,9 +13,42 @@ const SHARD_MARKS: u64 = 3;
 const CONVERSATION_MEMBER: u64 = 2;
 const MEMBER_SENDER: u64 = 4;
 
-/// Spoils a row on its way to the store.
-pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) {
+/// Spoils an entry on its way to another shard.
+pub(crate) fn entry(sabotage: Option<Sabotage>, entry: &mut Entry) {
+    let nobody = |event| EntryBody::Deliver {
+        to: Vec::new(),
+        event,
+    };
+    match (sabotage, &mut entry.body) {
+        (Some(Sabotage::KeepInRoster), EntryBody::Standing { standing, .. })
+            if *standing == Standing::Out =>
+        {
+            *standing = Standing::In(Role::Member);
+        }
+        (Some(Sabotage::SkipSpread), EntryBody::Spread { event, .. })
+            if entry
+                .source
+                .as_ref()
+                .is_some_and(|from| from.position.0 % 4 == 0) =>
+        {
+            entry.body = nobody(event.clone());
+        }
+        (Some(Sabotage::IgnoreBlock), EntryBody::Blocked { on, .. }) => *on = false,
+        _ => {}
+    }
+}
+
+/// Spoils a row on its way to the store. False: it does not come there at all.
+pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) -> bool {
     match (sabotage, row) {
+        (
+            Some(Sabotage::KeepDeleted),
+            Row::Entity(EntityKey::Message(conversation, seq), value),
+        ) => {
+            let message = HistoryRow::decode_value(*conversation, *seq, value);
+            let gone = Content::Gone(Gone::Deleted);
+            return message.is_ok_and(|HistoryRow(message)| message.content != gone);
+        }
         (Some(Sabotage::ForgetMarks), Row::Shard(_, value)) => {
             *value = without(value, &[SHARD_MARKS]);
         }
@@ -22,6 +57,7 @@ pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) {
         }
         _ => {}
     }
+    true
 }
 
 /// A protobuf message without the field that `path` leads to.

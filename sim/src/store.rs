@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use quipu_core::record::Position;
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, Row};
+use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
 
@@ -156,6 +156,34 @@ impl Store {
     pub(crate) fn message(&self, conversation: ConversationId, seq: Seq) -> Option<HistoryRow> {
         let value = self.rows.get(&Key::History(conversation, seq.get()))?;
         HistoryRow::decode_value(conversation, seq, value).ok()
+    }
+
+    /// Every message of a conversation from `first` on, in order.
+    pub(crate) fn history(
+        &self,
+        conversation: ConversationId,
+        first: u64,
+    ) -> impl Iterator<Item = HistoryRow> + '_ {
+        let from = Key::History(conversation, first);
+        let to = Key::History(conversation, u64::MAX);
+        let rows = self.rows.range(from..=to);
+        rows.filter_map(move |(key, value)| match key {
+            Key::History(_, seq) => {
+                HistoryRow::decode_value(conversation, Seq::new(*seq).ok()?, value).ok()
+            }
+            Key::Entity(_) | Key::Inbox(..) | Key::Shard(_) | Key::Index(_) => None,
+        })
+    }
+
+    /// The keys of a range of the index; one that is unreadable is as good as none.
+    pub(crate) fn index(&self, range: &IndexRange) -> Vec<IndexKey> {
+        let (from, to) = range.bounds();
+        let rows = self.rows.range(Key::Index(from)..Key::Index(to));
+        rows.filter_map(|(key, _)| match key {
+            Key::Index(key) => IndexKey::decode(key).ok(),
+            Key::Entity(_) | Key::History(..) | Key::Inbox(..) | Key::Shard(_) => None,
+        })
+        .collect()
     }
 
     /// At most `limit` entries of an inbox after the cursor.

@@ -4,7 +4,7 @@ use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use crate::device::Device;
 use crate::plan::Us;
-use crate::world::{Event, Person, Phase, World};
+use crate::world::{Event, Phase, World};
 
 /// Names, so that traces are read more easily.
 const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
@@ -29,14 +29,15 @@ impl World {
                 };
                 self.connect_after(number, after);
             }
-            self.people.push(Person { user });
+            self.names.people.push(user);
         }
-        for a in 0..self.people.len() {
-            for b in a..self.people.len() {
-                let id = ConversationId::direct(&self.people[a].user, &self.people[b].user);
+        let people = self.names.people.clone();
+        for a in 0..people.len() {
+            for b in a..people.len() {
+                let id = ConversationId::direct(&people[a], &people[b]);
                 let members = if a == b { vec![a] } else { vec![a, b] };
                 let talk = self.checker.new_talk(members);
-                self.talks.insert(id, talk);
+                self.names.talks.insert(id, talk);
             }
         }
         self.schedule(self.plan.duration / 20, Event::Story);
@@ -50,10 +51,21 @@ impl World {
         let device = self.rng.index(self.devices.len());
         let it = &self.devices[device];
         // Nobody writes before they have signed in.
-        if it.running && it.disk.session().is_some() {
+        if it.running && !it.is_out && it.disk.session().is_some() {
             let me = it.person;
-            let peer = self.rng.index(self.people.len());
-            let id = ConversationId::direct(&self.people[me].user, &self.people[peer].user);
+            if !self.plan.acts.is_empty() && self.rng.chance(400) {
+                self.do_something(device);
+                return self.next_story();
+            }
+            let peer = self.rng.index(self.names.people.len());
+            let peer = self.names.people[peer];
+            let (id, peer) = match self.group_to_write_to(device) {
+                Some(group) => (group, None),
+                None => (
+                    ConversationId::direct(&self.names.people[me], &peer),
+                    Some(peer),
+                ),
+            };
             if self.rng.chance(750) {
                 let count = self.rng.between(1, self.plan.burst);
                 for _ in 0..count {
@@ -62,14 +74,29 @@ impl World {
                 }
                 self.client_turn(device);
             } else if let Some(head) = self.devices[device].disk.head(id) {
-                let shown = self.checker.last_seq(device, self.talks[&id]);
+                let number = self.devices[device].number;
+                let shown = self.checker.last_seq(number, self.names.talks[&id]);
                 let upper = head.get().min(shown);
                 if let Ok(seq) = Seq::new(self.rng.between(upper / 2, upper)) {
                     self.mark_read(device, id, seq);
                 }
             }
         }
+        self.next_story();
+    }
+
+    fn next_story(&mut self) {
         let after = self.rng.between(1, 2 * self.plan.pace);
         self.schedule(after, Event::Story);
+    }
+
+    /// A group that a device writes to this time: mostly one that its owner is in.
+    fn group_to_write_to(&mut self, device: usize) -> Option<ConversationId> {
+        if self.groups.is_empty() || self.rng.chance(400) {
+            return None;
+        }
+        let group = self.groups[self.rng.index(self.groups.len())].id;
+        let is_inside = self.devices[device].disk.is_inside(&group);
+        (is_inside || self.rng.chance(30)).then_some(group)
     }
 }

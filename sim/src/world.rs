@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quipu_core::record::Command;
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::id::{ConversationId, TimestampMs, UserId};
+use quipu_protocol::id::{ConversationId, TimestampMs};
 use quipu_protocol::welcome::Welcome;
 
 use crate::checker::{Checker, Talk};
@@ -15,7 +16,9 @@ use crate::device::Device;
 use crate::gateway::Gateway;
 use crate::link::Link;
 use crate::log::{Appender, Log};
+use crate::names::Names;
 use crate::plan::{Fault, Plan, SECOND, Us};
+use crate::queries::{Answer, Question};
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::store::Store;
@@ -66,6 +69,10 @@ pub(crate) enum Event {
     Evict(usize),
     /// People do something.
     Story,
+    /// Somebody signs in again on a device that was thrown out.
+    SignIn(usize),
+    /// A gateway looks for messages whose time is over.
+    Sweep,
     /// Something goes wrong.
     Fault(Fault),
     /// One end of a connection notices that it is dead.
@@ -84,6 +91,9 @@ pub(crate) enum AtGateway {
     Page(LinkNo, Box<crate::session::Page>),
     Admit(LinkNo, Box<Result<Welcome, (CloseCode, &'static str)>>),
     AnswerTimeout(LinkNo),
+    Question(LinkNo, Question),
+    /// Sabotage: a command comes to the router once more.
+    Again(Box<Command>),
     Gather,
     Appended(Appender),
     AppendFailed,
@@ -101,6 +111,7 @@ pub(crate) enum AtDevice {
     Read,
     Credit(LinkNo),
     Due,
+    Answer(LinkNo, Box<Answer>),
     /// The connection is closed: by the gateway with a code, or broken.
     Closed(LinkNo, Option<CloseCode>),
 }
@@ -129,10 +140,12 @@ impl Ord for Entry {
     }
 }
 
-/// A person.
-#[derive(Debug)]
-pub(crate) struct Person {
-    pub(crate) user: UserId,
+/// A group that people know of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownGroup {
+    pub(crate) id: ConversationId,
+    /// Whether one of them knows that it is there.
+    pub(crate) is_there: bool,
 }
 
 /// How things stand.
@@ -162,9 +175,10 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<LinkNo, Link>,
     pub(crate) next_link: LinkNo,
     pub(crate) devices: Vec<Device>,
-    pub(crate) people: Vec<Person>,
-    pub(crate) talks: BTreeMap<ConversationId, Talk>,
+    pub(crate) names: Names,
+    pub(crate) groups: Vec<KnownGroup>,
     pub(crate) next_note: u64,
+    pub(crate) next_edit: u64,
     /// What the clock that stamps records is off by, in milliseconds.
     pub(crate) clock_offset_ms: i64,
     /// Until when appends stall, the store writes nothing, and packets are lost.
@@ -196,9 +210,10 @@ impl World {
             links: BTreeMap::new(),
             next_link: 0,
             devices: Vec::new(),
-            people: Vec::new(),
-            talks: BTreeMap::new(),
+            names: Names::default(),
+            groups: Vec::new(),
             next_note: 0,
+            next_edit: 0,
             clock_offset_ms: 0,
             log_stalled_until: 0,
             store_stalled_until: 0,
@@ -297,6 +312,8 @@ impl World {
             Event::Return(device) => self.return_device(device),
             Event::Evict(gateway) => self.evict(gateway),
             Event::Story => self.story(),
+            Event::SignIn(device) => self.sign_in_again(device),
+            Event::Sweep => self.sweep(),
             Event::Fault(fault) => self.fault(fault),
             Event::Notice(link, at_device) => self.notice(link, at_device),
         }
@@ -304,7 +321,7 @@ impl World {
 
     /// The checker's number of a conversation; one that nobody knows is a violation of its own.
     pub(crate) fn talk(&mut self, conversation: ConversationId) -> Talk {
-        match self.talks.get(&conversation) {
+        match self.names.talks.get(&conversation) {
             Some(talk) => *talk,
             None => {
                 let what = format!("conversation {conversation} was never begun");
