@@ -37,7 +37,7 @@ const STANDSTILL: Duration = Duration::from_secs(20);
 /// Pause between two looks at the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Every second kill waits for an upload to be in its middle, so long at most.
-const MIDWAY_WITHIN: Duration = Duration::from_secs(2);
+const MIDWAY_WITHIN: Duration = Duration::from_secs(10);
 /// Pause between two looks at that.
 const LOOK_MIDWAY_EVERY: Duration = Duration::from_millis(2);
 /// Runs with as many kills prove nothing about uploads unless one was cut.
@@ -204,6 +204,12 @@ async fn kill_in_a_loop(
                 wait_for_an_upload(ledger).await;
             }
         }
+        if arguments
+            .sabotage
+            .is_some_and(|sabotage| sabotage.needs_a_file(kill, arguments.kills))
+        {
+            wait_for_a_file(ledger).await?;
+        }
         gateway.kill()?;
         if let Some(sabotage) = arguments.sabotage {
             sabotage.after_kill(kill, arguments.kills, &gateway.data())?;
@@ -225,9 +231,22 @@ async fn kill_in_a_loop(
 /// Waits until a kill would cut an upload in its middle; if there is none for a while, for nothing.
 async fn wait_for_an_upload(ledger: &SharedLedger) {
     let deadline = Instant::now() + MIDWAY_WITHIN;
-    while Instant::now() < deadline && !lock(ledger).files.is_midway() {
+    let waits = || {
+        let files = &lock(ledger).files;
+        files.goes_on() && !files.is_midway()
+    };
+    while Instant::now() < deadline && waits() {
         sleep(LOOK_MIDWAY_EVERY).await;
     }
+}
+
+async fn wait_for_a_file(ledger: &SharedLedger) -> Result<()> {
+    let deadline = Instant::now() + STANDSTILL;
+    while lock(ledger).files.count() == 0 {
+        ensure!(Instant::now() < deadline, "no file is acked");
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
 }
 
 async fn wait_for_acks(ledger: &SharedLedger, acks: usize) -> Result<()> {

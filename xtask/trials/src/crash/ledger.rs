@@ -14,7 +14,7 @@ use quipu_client::protocol::event::{Content, Message};
 use quipu_client::protocol::id::{ConversationId, MessageId, UserId};
 use quipu_client::protocol::media::MediaHash;
 
-pub(crate) use self::changes::{Act, Changes, Observer, State};
+pub(crate) use self::changes::{Act, Changes, Observer};
 pub(crate) use self::files::{Files, Made};
 use self::groups::Groups;
 pub(crate) use self::verdict::Verdict;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use super::ledger::{Ledger, State, View};
+use super::ledger::{Ledger, View};
 
 /// What to spoil.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,17 +57,17 @@ impl Sabotage {
         }
     }
 
+    /// Whether there must be a file that is there for good before this kill of so many.
+    pub(crate) fn needs_a_file(self, kill: u32, kills: u32) -> bool {
+        self == Self::DamageFiles && kill == kills
+    }
+
     /// Touches what was written down.
     pub(crate) fn spoil(self, ledger: &mut Ledger) {
         match self {
             Self::LoseInGroup => return ledger.lose_in_group(),
             Self::Leak => return ledger.leak(),
-            Self::Undo => {
-                if let Some(state) = ledger.changes.seen_mut() {
-                    *state = State::default();
-                }
-                return;
-            }
+            Self::Undo => return ledger.changes.forget_one(),
             Self::Lose
             | Self::Double
             | Self::Reorder

@@ -152,10 +152,19 @@ impl Changes {
         wanted.is_none_or(|wanted| wanted.complaint(&State::of(message)).is_none())
     }
 
-    /// What the history has of one changed message, for sabotage.
-    pub(crate) fn seen_mut(&mut self) -> Option<&mut State> {
+    /// What the history has of one changed message is forgotten, for sabotage.
+    pub(crate) fn forget_one(&mut self) {
+        let wanted = &self.wanted;
+        let nothing = State::default();
         let mut seen = self.seen.iter_mut();
-        seen.find_map(|((_, observer), state)| (*observer == Observer::History).then_some(state))
+        let found = seen.find(|((place, observer), _)| {
+            let wanted = wanted.get(place);
+            *observer == Observer::History
+                && wanted.is_some_and(|wanted| wanted.complaint(&nothing).is_some())
+        });
+        if let Some((_, state)) = found {
+            *state = nothing;
+        }
     }
 
     pub(super) fn judge(&self, verdict: &mut Verdict) {

@@ -9,6 +9,8 @@ use rand::{Rng, SeedableRng};
 
 use super::Verdict;
 
+/// Files of one run: each stays in the gateway's folder.
+const UPLOADS_MAX: usize = 40;
 /// An upload of which this much had gone out has something to go on from: what may wait on the way is far less.
 const SOME_BYTES: u64 = 1 << 20;
 
@@ -60,9 +62,19 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Uploads that were begun so far.
-    pub(crate) fn begun(&self) -> usize {
-        self.begun
+    /// Whether one more may be begun.
+    pub(crate) fn has_room(&self) -> bool {
+        self.begun < UPLOADS_MAX
+    }
+
+    /// Files that the gateway has for good.
+    pub(crate) fn count(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether an upload is under way, or will be soon.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.has_room() || !self.under.is_empty()
     }
 
     /// Somebody begins to upload a file.
@@ -80,7 +92,8 @@ impl Files {
         if done <= under.done && done < under.size {
             if done > 0 {
                 self.resumed += 1;
-            } else if under.done >= SOME_BYTES {
+            } else if under.done >= SOME_BYTES && under.done < under.size {
+                // One that was whole may have been cut while it was put in its place; then it is brought again.
                 self.anew.push(format!(
                     "an upload of {user} began anew although {} of {} bytes had gone out",
                     under.done, under.size

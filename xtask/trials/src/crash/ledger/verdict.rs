@@ -32,7 +32,7 @@ pub(crate) struct Verdict {
     pub(crate) changes: usize,
     /// Files acked.
     pub(crate) files: usize,
-    /// Uploads that a kill cut, and that went on behind what the gateway had.
+    /// Times that an upload was cut, by a kill mostly, and went on behind what the gateway had.
     pub(crate) resumed: usize,
     pub(super) complaints: Vec<String>,
 }

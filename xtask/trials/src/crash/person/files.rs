@@ -15,8 +15,6 @@ use super::desk::{Desk, Download, Upload};
 use super::{AGAIN_AFTER, Person, SharedLedger, lock};
 use crate::crash::ledger::Made;
 
-/// Files of one run: each stays in the gateway's folder.
-const UPLOADS_MAX: usize = 40;
 /// Bytes of a file: large enough that a kill can meet it on its way.
 const FILE_BYTES: std::ops::Range<usize> = 3 << 20..8 << 20;
 
@@ -33,7 +31,7 @@ pub(super) fn begin_upload(
     };
     {
         let files = &mut lock(&person.ledger).files;
-        if files.begun() >= UPLOADS_MAX {
+        if !files.has_room() {
             return Ok(());
         }
         files.begins(person.user, made);
