@@ -486,7 +486,7 @@ impl World {
             self.tell(device, told);
         }
         // The database makes a checkpoint now and then.
-        if self.rng.chance(100) {
+        if self.rng.chance(self.plan.checkpoints) {
             self.devices[device].disk.sync();
         }
     }

@@ -210,11 +210,23 @@ pub(crate) struct Plan {
     pub(crate) acts: Vec<Act>,
     /// Messages in a page of history, and entries in one of the list.
     pub(crate) page_messages: usize,
+    /// How often in a thousand writes a client's database makes a checkpoint by itself.
+    pub(crate) checkpoints: u64,
     /// What goes wrong, and how often: the average time between two.
     pub(crate) faults: BTreeMap<Fault, Us>,
 }
 
 impl Plan {
+    /// Machines that lose power often, and whose disks are written rarely, in the hands of people who write much at once: so much
+    /// can be forgotten that the gateway does not remember either.
+    pub(crate) fn forget_much(&mut self) {
+        let often = (self.duration / 20).max(10 * MS);
+        self.faults.insert(Fault::ClientPowerLost, often);
+        self.checkpoints = 1;
+        self.burst = 150;
+        self.text_bytes = 40;
+    }
+
     /// `lives`: where the choice of what people do beside writing comes from. It is a source of its own, so that seeds whose
     /// people only write run as they did before people did more.
     pub(crate) fn new(rng: &mut Rng, lives: &mut Rng) -> Self {
@@ -268,6 +280,7 @@ impl Plan {
             duration,
             acts: Act::choose(lives),
             page_messages: lives.pick(&[1, 3, 50]),
+            checkpoints: 100,
             faults,
         }
     }

@@ -66,9 +66,12 @@ fn run_to_the_end(seed: u64, options: Options) -> Outcome {
         plain,
     } = options;
     let mut rng = Rng::new(seed);
-    let mut plan = Plan::new(&mut rng, &mut Rng::new(seed ^ LIVES));
+    let mut lives = Rng::new(seed ^ LIVES);
+    let mut plan = Plan::new(&mut rng, &mut lives);
     if plain {
         plan.acts = Vec::new();
+    } else if lives.chance(100) {
+        plan.forget_much();
     }
     let trace = Trace::new(text);
     trace.say(|| format!("{plan:#?}"));

@@ -41,13 +41,8 @@ pub(crate) fn entry(sabotage: Option<Sabotage>, entry: &mut Entry) {
 /// Spoils a row on its way to the store. False: it does not come there at all.
 pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) -> bool {
     match (sabotage, row) {
-        (
-            Some(Sabotage::KeepDeleted),
-            Row::Entity(EntityKey::Message(conversation, seq), value),
-        ) => {
-            let message = HistoryRow::decode_value(*conversation, *seq, value);
-            let gone = Content::Gone(Gone::Deleted);
-            return message.is_ok_and(|HistoryRow(message)| message.content != gone);
+        (Some(Sabotage::KeepDeleted), Row::History(HistoryRow(message))) => {
+            return message.content != Content::Gone(Gone::Deleted);
         }
         (Some(Sabotage::ForgetMarks), Row::Shard(_, value)) => {
             *value = without(value, &[SHARD_MARKS]);

@@ -87,14 +87,14 @@ sabotages! {
     an_early_admission_is_seen = AdmitEarly;
     a_cursor_before_its_events_is_seen = CursorBeforeEvents;
     reused_client_seqs_are_seen = ReuseClientSeq;
-    unsynced_answers_are_seen = NeverSync;
+    unsynced_answers_are_seen = NeverSync first 1296;
     forgotten_refusals_are_seen = ForgetRefusals;
     a_misdelivery_is_seen = Misdeliver;
     a_stale_roster_is_seen = KeepInRoster;
     news_that_misses_a_shard_is_seen = SkipSpread;
     an_older_edit_over_a_newer_one_is_seen = RepeatEdit;
     words_that_outlive_their_deletion_are_seen = KeepDeleted;
-    stale_words_of_an_edit_are_seen = StaleWords first 996;
+    stale_words_of_an_edit_are_seen = StaleWords first 2153;
     changes_counted_ahead_are_seen = CountAhead;
     a_revoked_device_that_comes_back_is_seen = AdmitRevoked;
     a_block_that_does_not_hold_is_seen = IgnoreBlock;
