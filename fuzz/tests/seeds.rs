@@ -215,6 +215,7 @@ fn rows() -> Vec<(&'static str, Bytes)> {
             Row::Entity(_, value) => ("entity", value),
             Row::Shard(_, value) => ("shard", value),
             Row::Index(key, _) => ("index-key", key.encode().into()),
+            Row::Trimmed(..) => continue,
         });
     }
     found

@@ -308,7 +308,9 @@ impl Accounts {
             }
         }
         match self.queries.account(user).await? {
-            Some((account, _)) if account.password.is_none() => self.add(user, label).await,
+            Some((account, inbox)) if account.password.is_none() => {
+                self.add(user, label, inbox.start()).await
+            }
             Some(_) => Err(taken),
             // Taken by a registration that the store does not show yet.
             None => Err(UNAVAILABLE),
@@ -347,7 +349,7 @@ impl Accounts {
         };
         self.decide(name, device, request, kind).await?;
         self.metrics.registrations.inc();
-        Ok(self.welcome(name, device, Some(token), None))
+        Ok(self.welcome(name, device, Some(token), Cursor::START))
     }
 
     async fn log_in(
@@ -361,17 +363,20 @@ impl Accounts {
         self.rates
             .password(name, from)
             .map_err(|wait| too_often(wait, "too many wrong passwords for this user from here"))?;
-        let account = self.queries.account(name).await?;
-        let stored = account.and_then(|(account, _)| account.password);
+        let found = self.queries.account(name).await?;
+        let (stored, start) = match found {
+            Some((account, inbox)) => (account.password, inbox.start()),
+            None => (None, Cursor::START),
+        };
         if !self.passwords.verify(password, stored).await? {
             return Err(WRONG);
         }
         self.rates.password_was_right(name, from);
-        self.add(name, label).await
+        self.add(name, label, start).await
     }
 
-    /// Adds a device to an account.
-    async fn add(&self, name: UserId, label: String) -> Result<Welcome, Refusal> {
+    /// Adds a device to an account, whose events begin after `start`.
+    async fn add(&self, name: UserId, label: String, start: Cursor) -> Result<Welcome, Refusal> {
         let credentials = NewCredentials::random(label);
         let (device, token) = (credentials.device, credentials.token);
         let (request, kept) = (credentials.request, credentials.kept);
@@ -381,7 +386,7 @@ impl Accounts {
         };
         self.decide(name, device, request, kind).await?;
         self.metrics.logins.inc();
-        Ok(self.welcome(name, device, Some(token), None))
+        Ok(self.welcome(name, device, Some(token), start))
     }
 
     async fn resume(
@@ -410,10 +415,21 @@ impl Accounts {
             Entered::WithToken | Entered::ByDevice => {}
         }
         let inbox = found.map(|(_, inbox)| inbox).unwrap_or_default();
-        let cursor = resume
-            .filter(|resume| usable(resume, self.life, &inbox))
-            .map(|resume| resume.cursor);
-        Ok(self.welcome(name, device, None, cursor))
+        if let Some(resume) = resume {
+            match self.judge(&resume, &inbox) {
+                Usable::Yes => {
+                    return Ok(Welcome {
+                        resumed: true,
+                        ..self.welcome(name, device, None, resume.cursor)
+                    });
+                }
+                Usable::NotKept => {
+                    self.metrics.sessions_resynced_for_age.inc();
+                }
+                Usable::No => {}
+            }
+        }
+        Ok(self.welcome(name, device, None, inbox.start()))
     }
 
     /// Whether somebody at this address may register now. A wrong invitation counts as well, or it could be guessed.
@@ -491,19 +507,32 @@ impl Accounts {
         }
     }
 
+    /// A cursor counts only in its own life, only if the inbox has come that far, and only while everything after it is kept.
+    fn judge(&self, resume: &Resume, inbox: &Inbox) -> Usable {
+        let head = inbox.head.map_or(Cursor::START, |head| head.cursor());
+        if resume.life != self.life || resume.cursor > head {
+            return Usable::No;
+        }
+        match inbox.keeps_after(resume.cursor) {
+            true => Usable::Yes,
+            false => Usable::NotKept,
+        }
+    }
+
+    /// For a device that begins anew after `cursor`.
     fn welcome(
         &self,
         user: UserId,
         device: DeviceId,
         token: Option<Token>,
-        cursor: Option<Cursor>,
+        cursor: Cursor,
     ) -> Welcome {
         Welcome {
             user,
             device,
             token,
-            resumed: cursor.is_some(),
-            cursor: cursor.unwrap_or(Cursor::START),
+            resumed: false,
+            cursor,
             life: self.life,
             server_time: now_ms(),
             agent: AGENT.to_owned(),
@@ -514,10 +543,13 @@ impl Accounts {
     }
 }
 
-/// A cursor counts only in its own life, and only if the inbox has come that far.
-fn usable(resume: &Resume, life: u64, inbox: &Inbox) -> bool {
-    let head = inbox.head.map_or(Cursor::START, |head| head.cursor());
-    resume.life == life && resume.cursor <= head
+/// Whether a session goes on from a device's cursor.
+enum Usable {
+    Yes,
+    /// It belongs to another life, or is ahead.
+    No,
+    /// Events after it are gone.
+    NotKept,
 }
 
 /// Whether the token is the device's. Compares digests in constant time, also for a device that does not exist.

@@ -87,7 +87,10 @@ fn entry_bytes(entry: &Entry) -> usize {
             EntryBody::Spread { event, .. } => event_bytes(event),
             EntryBody::Expire { seqs, .. } => seqs.len() * NUMBER,
             EntryBody::Fact { fact, .. } => fact_bytes(fact),
-            EntryBody::Answer { .. } | EntryBody::Standing { .. } | EntryBody::Blocked { .. } => 0,
+            EntryBody::Answer { .. }
+            | EntryBody::Standing { .. }
+            | EntryBody::Blocked { .. }
+            | EntryBody::Keep(_) => 0,
         }
 }
 

@@ -9,7 +9,7 @@ mod value;
 
 pub use load::{ConfigError, Origin, Overrides, SAMPLE_PATH, sample};
 pub use schema::{
-    Accounts, Admin, Config, Edge, External, Limits, Media, Notify, Registration, SETTINGS,
+    Accounts, Admin, Config, Edge, External, Inbox, Limits, Media, Notify, Registration, SETTINGS,
     Setting, Storage, Tls,
 };
 pub use value::{AdminListen, ByteCount, RateLimit, SecretText, SettingValue, Unit};

@@ -81,6 +81,7 @@ pub(crate) fn processors(metrics: &Metrics, stats: &Arc<ProcessorStats>) {
         Counter "processor_repeats": repeats, "Entries dropped because they came before; normal after a crash";
         Counter "processor_misrouted": misrouted, "Entries dropped because they belong to another shard; a fault";
         Counter "processor_without_inbox": without_inbox, "Events dropped because their user has no account; a fault";
+        Counter "inbox_rows_trimmed": trimmed, "Inbox rows removed because inbox.keep_events or inbox.keep_for was passed";
     );
 }
 

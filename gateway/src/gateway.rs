@@ -29,6 +29,7 @@ use crate::processor::{self, ProcessorError, Processors};
 use crate::queries::Queries;
 use crate::rates::Rates;
 use crate::registry::Registry;
+use crate::retention::{self, RetentionError};
 use crate::router::Router;
 use crate::store::fjall::{CACHE_BYTES_DEFAULT, FjallStore, OpenStoreError};
 use crate::store::write_behind::{WriteBehind, WriteBehindOptions};
@@ -51,6 +52,9 @@ pub enum StartError {
     /// The log could not be applied.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
+    /// The shards could not be told what to keep.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -298,6 +302,7 @@ impl Backbone {
         if let Some(why) = failures.borrow().clone() {
             return Err(StartError::Failed(why));
         }
+        retention::tell(&*log, &*store, &config.inbox)?;
         let (router, router_thread) = Router::start(Arc::clone(&log), move || {
             fail.all("the log takes no commands any more")
         })?;

@@ -27,6 +27,7 @@ pub mod queries;
 pub mod rates;
 pub mod registry;
 pub mod reports;
+pub mod retention;
 pub mod router;
 pub mod store;
 pub mod telemetry;

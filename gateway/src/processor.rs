@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use quipu_core::record::{Position, Record};
-use quipu_core::row::{CorruptRow, EntityKey};
+use quipu_core::row::{CorruptRow, EntityKey, Row};
 use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 
 use crate::batch::Batch;
@@ -96,6 +96,8 @@ pub struct ProcessorStats {
     pub misrouted: AtomicU64,
     /// Events for a user without an account.
     pub without_inbox: AtomicU64,
+    /// Rows of inboxes that are no longer kept.
+    pub trimmed: AtomicU64,
 }
 
 /// Everything that a processor works with.
@@ -265,7 +267,7 @@ struct Processor {
     stats: Arc<ProcessorStats>,
     // Kept between turns for their capacity.
     effects: Effects,
-    dirty: Vec<quipu_core::row::Row>,
+    dirty: Vec<Row>,
 }
 
 impl Processor {
@@ -484,7 +486,10 @@ impl Processor {
             }
         }
         rows.append(&mut self.dirty);
+        let trimmed = rows.iter().filter(|row| matches!(row, Row::Trimmed(..)));
+        let trimmed = trimmed.count() as u64;
         self.surroundings.store.commit(rows)?;
+        self.stats.trimmed.fetch_add(trimmed, Ordering::Relaxed);
         let keep =
             ENTITIES_KEPT_MAX / usize::from(self.surroundings.log.identity().shards.0).max(1);
         for (shard, _) in batch {

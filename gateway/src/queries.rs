@@ -101,6 +101,8 @@ pub struct InboxPage {
     /// Whether the page ends early because a history row is not committed yet: the conversation's shard is behind the
     /// user's. Ask again a little later.
     pub gap: bool,
+    /// Whether the event asked for is no longer kept: the page is empty, and the device has to begin anew.
+    pub trimmed: bool,
 }
 
 impl Queries {
@@ -354,10 +356,23 @@ fn inbox_page(
     max_events: usize,
     max_bytes: usize,
 ) -> Result<InboxPage, StoreError> {
-    let rows = store.inbox(user, after, max_events)?;
+    let mut rows = store.inbox(user, after, max_events)?;
+    let dense = dense(&rows, after);
+    if dense == 0 && !rows.is_empty() && !keeps_after(store, user, after)? {
+        return Ok(InboxPage {
+            trimmed: true,
+            ..InboxPage::default()
+        });
+    }
+    let mut exhausted = rows.len() < max_events;
+    if dense > 0 && dense < rows.len() {
+        // Trimmed while it was read. The next page finds out.
+        rows.truncate(dense);
+        exhausted = false;
+    }
     let mut page = InboxPage {
         last: rows.last().map(|row| row.inbox_seq),
-        exhausted: rows.len() < max_events,
+        exhausted,
         ..InboxPage::default()
     };
     let mut frames = BytesMut::new();
@@ -399,6 +414,20 @@ fn inbox_page(
     }
     page.frames = frames.freeze();
     Ok(page)
+}
+
+/// How many rows follow the cursor and each other.
+fn dense(rows: &[InboxRow], after: Cursor) -> usize {
+    let numbers = after.next().get()..;
+    let follows = |(row, number): &(&InboxRow, u64)| row.inbox_seq.get() == *number;
+    rows.iter().zip(numbers).take_while(follows).count()
+}
+
+/// Whether everything after the cursor is in the inbox still.
+fn keeps_after(store: &dyn Store, user: &UserId, after: Cursor) -> Result<bool, StoreError> {
+    let row = store.entities(&[EntityKey::Inbox(*user)])?.pop().flatten();
+    let inbox = row.map(|row| Inbox::decode(&row)).transpose()?;
+    Ok(inbox.is_none_or(|inbox| inbox.keeps_after(after)))
 }
 
 /// A change with the words that the message has now: an edit's own words may have been edited again, or deleted. `None`: the

@@ -78,7 +78,7 @@ pub struct Durable {
 ///
 /// Every method may block for a disk; callers are threads of their own or `spawn_blocking`.
 pub trait Store: Send + Sync + 'static {
-    /// Writes rows, all or none; later ones win over earlier ones of the same key. They are visible to every read when it
+    /// Writes rows, all or none; later ones win over earlier ones of the same key, and those that say so take one away. They are visible to every read when it
     /// returns, and durable after the next [`Store::sync`]. A crash before that may lose commits, but only from the end:
     /// what is left is what some prefix of the commits had made. May block while the store is behind with writing.
     fn commit(&self, rows: Vec<Row>) -> Result<(), StoreError>;
@@ -97,7 +97,8 @@ pub trait Store: Send + Sync + 'static {
         range: HistoryRange,
     ) -> Result<Vec<HistoryRow>, StoreError>;
 
-    /// At most `limit` entries of a user's inbox that come after the cursor, ascending.
+    /// At most `limit` entries of a user's inbox that come after the cursor, ascending. While somebody trims the inbox, some that
+    /// are being trimmed may be missing between others.
     fn inbox(
         &self,
         user: &UserId,

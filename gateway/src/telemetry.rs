@@ -72,7 +72,9 @@ metrics! {
         handshakes_failed: "QUIC handshakes that failed or timed out";
         sessions_started: "Sessions that were answered with WELCOME";
         sessions_resumed: "Sessions that went on from the device's cursor";
-        sessions_resynced: "Sessions that had to start over because their cursor was of another life";
+        sessions_resynced: "Sessions that had to start over because their cursor was of another life, ahead, or no longer kept";
+        sessions_resynced_for_age: "Of these, sessions whose next event is no longer kept (inbox.keep_events, inbox.keep_for)";
+        sessions_closed_trimmed: "Sessions closed because what they had not read yet is no longer kept";
         sessions_replaced: "Sessions closed because the same device connected again";
         sessions_refused: "HELLOs refused for any reason";
         sessions_closed_for_violation: "Connections closed because the peer broke a rule";

@@ -95,7 +95,7 @@ pub fn run(data: &Path) -> Result<Report, DataError> {
 /// 1. Every shard's applied position lies within its log, and its source marks within the logs of the sources.
 /// 2. What the log has beyond that is applied in memory, together with what it sends to other shards, as the next start of
 ///    the gateway would do; rows that exist already must come out the same.
-/// 3. In store and memory together, histories and inboxes are dense from 1 to their head, every entity can be read, earlier
+/// 3. In store and memory together, histories are dense from 1 to their head, and inboxes from what they no longer keep, every entity can be read, earlier
 ///    contents, references to files and ends of messages are there for the messages that have them and for no others, and
 ///    every message of a conversation is in the inbox of each of its members exactly once: of a group, from the member's
 ///    joining until the member left or the group became pulled. Rosters, lists and counts agree with the members' rows, and

@@ -84,6 +84,7 @@ impl Store {
                 Row::Entity(key, value) => (entity_key(*key), Some(value.clone())),
                 Row::Shard(shard, value) => (Key::Shard(shard.0), Some(value.clone())),
                 Row::Index(key, value) => (Key::Index(key.encode()), value.clone()),
+                Row::Trimmed(user, inbox_seq) => (Key::Inbox(*user, inbox_seq.get()), None),
             };
             let old = self.put(key.clone(), value);
             before.push((key, old));

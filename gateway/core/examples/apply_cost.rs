@@ -197,6 +197,7 @@ fn value(row: &Row) -> Bytes {
         Row::Inbox(row) => row.encode_value(),
         Row::Entity(_, value) | Row::Shard(_, value) => value.clone(),
         Row::Index(_, value) => value.clone().unwrap_or_default(),
+        Row::Trimmed(..) => Bytes::new(),
     }
 }
 

@@ -5,6 +5,7 @@ mod dedup;
 pub mod delivery;
 pub mod limits;
 pub mod record;
+pub mod retention;
 pub mod row;
 pub mod shard;
 pub mod timer;

@@ -11,13 +11,14 @@ use quipu_protocol::id::{
 };
 
 pub use self::fact::{Fact, GivenUp, SessionId};
+use crate::retention::Retention;
 use crate::row::CorruptRow;
 use crate::shard::{ShardCount, ShardId};
 
 /// Version of the rules by which [`ShardState::apply`](crate::shard::ShardState::apply) turns records into state. Raised by
 /// every change that gives the same records another outcome; a record names the version that it needs, and a gateway that
 /// only knows older ones stops in front of it.
-pub const STATE_MACHINE_VERSION: u32 = 2;
+pub const STATE_MACHINE_VERSION: u32 = 3;
 
 /// Where a record stands in its shard's log: 1 for the first, gap-free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -142,6 +143,9 @@ pub enum EntryBody {
         /// Which, ascending.
         seqs: Vec<Seq>,
     },
+    /// From here on the inboxes of this shard keep so much. A gateway appends it when its settings differ from what the shard
+    /// was told last.
+    Keep(Retention),
     /// Something that happened at a gateway to a user of this shard.
     Fact {
         /// Who.

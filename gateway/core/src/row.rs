@@ -15,7 +15,7 @@ mod shard;
 
 use bytes::Bytes;
 use quipu_protocol::event::{Changed, Invitation, Message, Receipt};
-use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
 
 pub use self::conversation::{Conversation, Member};
 pub use self::dead_letters::{DeadLetter, DeadLetters};
@@ -26,6 +26,7 @@ pub use self::report::{OldContent, Report};
 pub use self::roster::{Place, Roster, RosterEntry};
 pub use self::settings::Settings;
 pub(crate) use self::shard::ShardRow;
+use crate::retention::Age;
 use crate::shard::ShardId;
 
 /// Stored bytes that cannot be read. A human must act: start the gateway that wrote them, restore, or rebuild the store
@@ -62,12 +63,38 @@ pub enum EntityKey {
     DeadLetters(ShardId),
 }
 
+/// Where the value of an entity is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntityPlace {
+    /// In a row of its own.
+    Own,
+    /// In the row of the history with this conversation and seq.
+    History(ConversationId, Seq),
+}
+
+impl EntityKey {
+    /// Where a store finds the entity.
+    pub fn place(&self) -> EntityPlace {
+        match self {
+            Self::Message(conversation, seq) => EntityPlace::History(*conversation, *seq),
+            Self::Account(_)
+            | Self::Inbox(_)
+            | Self::Conversation(_)
+            | Self::Settings(_)
+            | Self::Member(..)
+            | Self::Roster(..)
+            | Self::Presence(_)
+            | Self::DeadLetters(_) => EntityPlace::Own,
+        }
+    }
+}
+
 /// One row to write. The same record makes the same rows, so writing one again is harmless.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
     /// A message of a conversation's history, as it is now.
     History(HistoryRow),
-    /// An entry of a user's inbox; never changes.
+    /// An entry of a user's inbox; never changes, and goes when it is no longer kept.
     Inbox(InboxRow),
     /// An entity, encoded.
     Entity(EntityKey, Bytes),
@@ -75,6 +102,8 @@ pub enum Row {
     Shard(ShardId, Bytes),
     /// A small row that is found by a range of keys and may be taken away: `None` does.
     Index(IndexKey, Option<Bytes>),
+    /// An entry of a user's inbox that is no longer kept: its row goes.
+    Trimmed(UserId, InboxSeq),
 }
 
 /// A message, by conversation and seq.
@@ -135,7 +164,7 @@ pub struct Device {
 }
 
 /// Head of a user's inbox. Made with the account: a user without one has no inbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inbox {
     /// Number of the last event; `None`: nothing has happened yet.
     pub head: Option<InboxSeq>,
@@ -143,4 +172,10 @@ pub struct Inbox {
     pub incoming: Option<InboxSeq>,
     /// Conversations in the user's list ([`IndexKey::Listed`]).
     pub listed: u32,
+    /// Events up to here are no longer kept. Below the head.
+    pub floor: Cursor,
+    /// Rows up to here are out of the store; at most the floor.
+    pub trimmed: Cursor,
+    /// How old its events are, ascending; a few.
+    pub ages: Vec<Age>,
 }

@@ -24,6 +24,7 @@ pub use self::effects::{Action, Dropped, Effects};
 use self::entities::Entities;
 use self::turn::Turn;
 use crate::record::{Command, CommandKind, EntryBody, Position, Record, Source};
+use crate::retention::Retention;
 use crate::row::{CorruptRow, EntityKey, Row, ShardRow};
 
 /// One shard of the cluster, from 0.
@@ -121,6 +122,11 @@ impl ShardState {
         self.row.applied
     }
 
+    /// What its inboxes keep; `None`: it was never told, and they keep everything.
+    pub fn keeps(&self) -> Option<Retention> {
+        self.row.keep
+    }
+
     /// The highest entry that came from each shard, ascending by shard; for tools that check a store against its log.
     pub fn marks(&self) -> impl Iterator<Item = Source> {
         self.row.marks.values().copied()
@@ -166,7 +172,7 @@ impl ShardState {
                     need(EntityKey::Presence(*user));
                     need(EntityKey::DeadLetters(self.shard));
                 }
-                EntryBody::Answer { .. } => {}
+                EntryBody::Answer { .. } | EntryBody::Keep(_) => {}
                 EntryBody::Spread {
                     group,
                     pulled,
@@ -331,6 +337,7 @@ impl ShardState {
             EntryBody::Expire { conversation, seqs } => {
                 message::expire(entities, &mut turn, *conversation, seqs);
             }
+            EntryBody::Keep(keep) => self.row.keep = Some(*keep),
             EntryBody::Fact { user, .. } if turn.shards.of_user(user) != turn.shard => {
                 turn.effects.dropped.misrouted += 1;
             }
@@ -359,6 +366,7 @@ impl ShardState {
             shards: self.shards,
             position: record.position,
             time: record.time,
+            keep: self.row.keep,
             numbering: &mut self.numbering,
             digest: &mut self.row.digest,
             effects,

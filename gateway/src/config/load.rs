@@ -213,6 +213,10 @@ impl Config {
         within("storage.processors", self.storage.processors, 0..=256)?;
         self.validate_media()?;
         check(
+            self.inbox.keep_events > 0 && self.inbox.keep_for > Duration::ZERO,
+            "inbox.keep_events must be above 0 and inbox.keep_for above 0ms",
+        )?;
+        check(
             self.edge.send_window.as_usize() >= FRAME_BYTES_MAX * 2,
             "edge.send_window is below 64KiB; two frames must fit",
         )?;

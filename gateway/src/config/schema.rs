@@ -273,6 +273,16 @@ settings! {
             "Too short: a change of network shows as leaving and coming. Too long: who has left seems to be here.", since "0.1.0";
     }
 
+    /// What inboxes keep. A device whose next event is gone begins anew: with the list of conversations, and history on demand.
+    inbox: Inbox {
+        #[doc = "Newest events of each user that are kept for devices that are away."]
+        keep_events: u32 = "200000",
+            "Too small: a device that was away for a moment begins anew. Too large: busy users take more disk, about 100 bytes an event.", since "0.1.0";
+        #[doc = "How long an event is kept; it goes with the first event that comes after that."]
+        keep_for: Duration = "2160h",
+            "Too short: a device that was away for some days begins anew. Too long: rows that nobody will ask for stay.", since "0.1.0";
+    }
+
     /// The log and the store.
     storage: Storage {
         #[doc = "Number of shards; fixed when the data folder is made."]

@@ -105,6 +105,7 @@ pub fn suite(fresh: &mut dyn FnMut() -> Box<dyn Store>) {
     history_pages_end_at_their_bytes(&*fresh());
     neighbours_do_not_mix(&*fresh());
     inboxes_are_read_from_a_cursor(&*fresh());
+    inbox_rows_are_trimmed(&*fresh());
     a_sync_says_which_shard_rows_are_durable(&*fresh());
     a_scan_visits_every_row_in_order(&*fresh());
     a_message_is_an_entity_too(&*fresh());
@@ -270,6 +271,62 @@ fn inboxes_are_read_from_a_cursor(store: &dyn Store) {
     assert!(page(0, 0).is_empty());
 }
 
+fn inbox_rows_are_trimmed(store: &dyn Store) {
+    let put = |name: &str, numbers: std::ops::RangeInclusive<u64>| {
+        let rows = numbers.map(|number| Row::Inbox(inbox_row(name, number)));
+        store.commit(rows.collect()).expect("a commit");
+    };
+    let trim = |name: &str, numbers: std::ops::RangeInclusive<u64>| {
+        let rows = numbers.map(|number| Row::Trimmed(user(name), inbox_seq(number)));
+        store.commit(rows.collect()).expect("a commit");
+    };
+    let page = |name: &str, after, limit| {
+        let rows = store.inbox(&user(name), Cursor(after), limit);
+        let rows = rows.expect("a page").into_iter();
+        rows.map(|row| row.inbox_seq.get()).collect::<Vec<_>>()
+    };
+    // Some rows and some of the trimming are synced, some not, so that a layered store has them in different places.
+    put("ann", 1..=8);
+    put("anna", 1..=2);
+    store.sync().expect("a sync");
+    put("ann", 9..=12);
+    trim("ann", 1..=5);
+    trim("ann", 6..=9);
+    assert_eq!(page("ann", 0, 2), [10, 11]);
+    assert_eq!(page("ann", 7, 9), [10, 11, 12]);
+    assert_eq!(page("ann", 11, 9), [12]);
+    assert_eq!(page("anna", 0, 9), [1, 2], "a neighbour keeps its rows");
+    store.sync().expect("a sync");
+    put("ann", 13..=13);
+    trim("ann", 10..=10);
+    // What is not there is trimmed all the same.
+    trim("ann", 1..=2);
+    trim("bob", 1..=1);
+    assert_eq!(page("ann", 0, 9), [11, 12, 13]);
+    store.sync().expect("a sync");
+    let left = scan_all(store).into_iter().map(|row| match row {
+        Row::Inbox(row) => (row.user, row.inbox_seq.get()),
+        other => panic!("{other:?}"),
+    });
+    let expected = [
+        ("ann", 11),
+        ("ann", 12),
+        ("ann", 13),
+        ("anna", 1),
+        ("anna", 2),
+    ];
+    let expected = expected.map(|(name, number)| (user(name), number));
+    assert_eq!(left.collect::<Vec<_>>(), expected);
+    // One commit that writes and trims: the last row of a key wins.
+    let (row, gone) = (inbox_row("bob", 1), Row::Trimmed(user("bob"), inbox_seq(1)));
+    store
+        .commit(vec![Row::Inbox(row.clone()), gone.clone()])
+        .expect("a commit");
+    assert!(page("bob", 0, 9).is_empty());
+    store.commit(vec![gone, Row::Inbox(row)]).expect("a commit");
+    assert_eq!(page("bob", 0, 9), [1]);
+}
+
 fn a_message_is_an_entity_too(store: &dyn Store) {
     let key = |seq_value| EntityKey::Message(conversation(1), seq(seq_value));
     let rows = vec![Row::History(history_row(1, 1, "first"))];
@@ -427,4 +484,14 @@ pub fn durable_suite(open: &mut dyn FnMut() -> Box<dyn Store>) {
     // A store that is closed in order has no need to lose anything.
     let store = open();
     assert_eq!(store.shard(ShardId(1)), Ok(Some(Bytes::from("two"))));
+    let trimmed = (1..=20).map(|n| Row::Trimmed(user("ann"), inbox_seq(n)));
+    store.commit(trimmed.collect()).expect("a commit");
+    drop(store);
+
+    let store = open();
+    let kept = store
+        .inbox(&user("ann"), Cursor::START, 99)
+        .expect("a page");
+    let kept: Vec<u64> = kept.iter().map(|row| row.inbox_seq.get()).collect();
+    assert_eq!(kept, (21..=50).collect::<Vec<_>>());
 }

@@ -37,7 +37,7 @@ pub struct OpenStoreError {
 
 /// Rows in fjall keyspaces, keyed as `keys.rs` says.
 ///
-/// Inbox rows are written once and never change; history rows seldom do. Never used here, because fjall has had defects in them: clearing
+/// Inbox rows are written once and never change, and go from the front; history rows seldom change. Never used here, because fjall has had defects in them: clearing
 /// a keyspace, FIFO compaction, key-value separation, weak tombstones.
 pub struct FjallStore {
     database: Database,
@@ -125,6 +125,9 @@ impl FjallStore {
             }
             Row::Index(key, Some(value)) => batch.insert(&self.index, key.encode(), &value[..]),
             Row::Index(key, None) => batch.remove(&self.index, key.encode()),
+            Row::Trimmed(user, inbox_seq) => {
+                batch.remove(&self.inbox, keys::inbox(user, *inbox_seq));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
-use quipu_protocol::id::{ConversationId, Cursor, UserId};
+use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, UserId};
 
 use super::rows::{Rows, read_index, take_history};
 use super::{Durable, HistoryRange, Store, StoreError};
@@ -28,8 +28,25 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn commit(&self, rows: Vec<Row>) -> Result<(), StoreError> {
         let removes = rows.iter().any(|row| matches!(row, Row::Index(_, None)));
+        let trimmed: Vec<(UserId, InboxSeq)> = rows
+            .iter()
+            .filter_map(|row| match row {
+                Row::Trimmed(user, inbox_seq) => Some((*user, *inbox_seq)),
+                Row::History(_)
+                | Row::Inbox(_)
+                | Row::Entity(..)
+                | Row::Shard(..)
+                | Row::Index(..) => None,
+            })
+            .collect();
         let mut held = self.rows.write();
         held.merge(rows);
+        for key in trimmed {
+            // Written again after it was trimmed, it is there.
+            if held.inbox.get(&key).is_some_and(Option::is_none) {
+                held.inbox.remove(&key);
+            }
+        }
         if removes {
             held.index.retain(|_, value| value.is_some());
         }
@@ -64,7 +81,9 @@ impl Store for MemoryStore {
         after: Cursor,
         limit: usize,
     ) -> Result<Vec<InboxRow>, StoreError> {
-        Ok(self.rows.read().inbox(user, after).take(limit).collect())
+        let rows = self.rows.read();
+        let found = rows.inbox(user, after).filter_map(|(_, row)| row);
+        Ok(found.take(limit).collect())
     }
 
     fn index(

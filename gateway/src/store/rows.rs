@@ -21,7 +21,8 @@ pub(super) struct Rows {
     pub(super) shards: BTreeMap<ShardId, Bytes>,
     pub(super) entities: BTreeMap<EntityKey, Bytes>,
     pub(super) history: BTreeMap<(ConversationId, Seq), HistoryRow>,
-    pub(super) inbox: BTreeMap<(UserId, InboxSeq), InboxKind>,
+    /// `None`: trimmed.
+    pub(super) inbox: BTreeMap<(UserId, InboxSeq), Option<InboxKind>>,
     /// By encoded key; `None`: taken away.
     pub(super) index: BTreeMap<Vec<u8>, Option<Bytes>>,
     /// About what all of it takes in memory.
@@ -53,7 +54,10 @@ impl Rows {
                     user,
                     inbox_seq,
                     kind,
-                }) => self.inbox.insert((user, inbox_seq), kind).map(|_| 0),
+                }) => self.inbox.insert((user, inbox_seq), Some(kind)).map(|_| 0),
+                Row::Trimmed(user, inbox_seq) => {
+                    self.inbox.insert((user, inbox_seq), None).map(|_| 0)
+                }
                 Row::Index(key, value) => self
                     .index
                     .insert(key.encode(), value)
@@ -116,8 +120,12 @@ impl Rows {
         }
     }
 
-    /// The entries of an inbox after the cursor, ascending, lazily.
-    pub(super) fn inbox(&self, user: &UserId, after: Cursor) -> impl Iterator<Item = InboxRow> {
+    /// The entries of an inbox after the cursor, ascending, lazily; `None`: trimmed.
+    pub(super) fn inbox(
+        &self,
+        user: &UserId,
+        after: Cursor,
+    ) -> impl Iterator<Item = (InboxSeq, Option<InboxRow>)> {
         let user = *user;
         let from = (user, after.next());
         // A cursor at the end of 64 bits has nothing after it, and `next` saturates there.
@@ -126,10 +134,13 @@ impl Rows {
         rows.into_iter()
             .flatten()
             .take_while(move |((owner, _), _)| *owner == user)
-            .map(|((user, inbox_seq), kind)| InboxRow {
-                user: *user,
-                inbox_seq: *inbox_seq,
-                kind: kind.clone(),
+            .map(|((user, inbox_seq), kind)| {
+                let row = kind.clone().map(|kind| InboxRow {
+                    user: *user,
+                    inbox_seq: *inbox_seq,
+                    kind,
+                });
+                (*inbox_seq, row)
             })
     }
 
@@ -142,11 +153,14 @@ impl Rows {
             .map(|(k, v)| Row::Entity(*k, v.clone()));
         let history = self.history.values().map(|row| Row::History(row.clone()));
         let inbox = self.inbox.iter().map(|((user, inbox_seq), kind)| {
-            Row::Inbox(InboxRow {
-                user: *user,
-                inbox_seq: *inbox_seq,
-                kind: kind.clone(),
-            })
+            kind.clone()
+                .map_or(Row::Trimmed(*user, *inbox_seq), |kind| {
+                    Row::Inbox(InboxRow {
+                        user: *user,
+                        inbox_seq: *inbox_seq,
+                        kind,
+                    })
+                })
         });
         let index = self.index.iter().filter_map(|(key, value)| {
             // Every key here was encoded by us.
@@ -172,7 +186,7 @@ fn variable_bytes(row: &Row) -> usize {
     match row {
         Row::Shard(_, bytes) | Row::Entity(_, bytes) => bytes.len(),
         Row::History(row) => body_bytes(row),
-        Row::Inbox(_) => 0,
+        Row::Inbox(_) | Row::Trimmed(..) => 0,
         Row::Index(_, value) => value.as_ref().map_or(0, Bytes::len),
     }
 }

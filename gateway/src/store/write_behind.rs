@@ -337,17 +337,19 @@ impl<S: Store> Store for WriteBehind<S> {
         limit: usize,
     ) -> Result<Vec<InboxRow>, StoreError> {
         let state = self.shared.state.lock();
-        let mut merged: BTreeMap<InboxSeq, InboxRow> = BTreeMap::new();
+        let mut merged: BTreeMap<InboxSeq, Option<InboxRow>> = BTreeMap::new();
         for rows in state.overlays() {
-            let oldest = rows.inbox(user, after).take(limit);
-            merged.extend(oldest.map(|row| (row.inbox_seq, row)));
+            merged.extend(oldest(rows.inbox(user, after), limit));
         }
         drop(state);
-        // If the inner store stops at the limit, then so does what both give together.
-        for row in self.shared.inner.inbox(user, after, limit)? {
-            merged.entry(row.inbox_seq).or_insert(row);
+        // Each row that was trimmed may hide one of the inner store, so that many more are asked for.
+        let trimmed = merged.values().filter(|row| row.is_none()).count();
+        let asked = limit.saturating_add(trimmed);
+        // If the inner store stops there, then so does what both give together.
+        for row in self.shared.inner.inbox(user, after, asked)? {
+            merged.entry(row.inbox_seq).or_insert(Some(row));
         }
-        Ok(merged.into_values().take(limit).collect())
+        Ok(merged.into_values().flatten().take(limit).collect())
     }
 
     fn index(
@@ -385,6 +387,18 @@ impl<S: Store> Store for WriteBehind<S> {
         self.flush()?;
         self.shared.inner.scan(visit)
     }
+}
+
+/// The first rows of an overlay up to the limit, and what it has trimmed before them, which does not count.
+fn oldest(
+    rows: impl Iterator<Item = (InboxSeq, Option<InboxRow>)>,
+    limit: usize,
+) -> impl Iterator<Item = (InboxSeq, Option<InboxRow>)> {
+    let mut found = 0;
+    rows.take_while(move |(_, row)| {
+        found += usize::from(row.is_some());
+        found <= limit
+    })
 }
 
 /// Ends merged rows where the inner store stopped because of the byte limit.

@@ -37,7 +37,13 @@ impl Pointers {
         }
     }
 
-    fn holds(&self, first: u64, last: u64) -> bool {
+    /// Whether all of these are there; in a `trimmed` inbox, those that are not older than the oldest message of the group.
+    fn holds(&self, first: u64, last: u64, trimmed: bool) -> bool {
+        let oldest = self.runs.first().map_or(u64::MAX, |(from, _)| *from);
+        let first = if trimmed { first.max(oldest) } else { first };
+        if first > last {
+            return true;
+        }
         let mut runs = self.runs.iter();
         runs.any(|(from, to)| *from <= first && last <= *to)
     }
@@ -62,11 +68,11 @@ impl Standing {
         }
     }
 
-    /// What is wrong with an inbox in which everything has to be from the last joining until the member left, or until the
+    /// What is wrong with an inbox, `trimmed` or not, in which everything has to be from the last joining until the member left, or until the
     /// group became pulled; and the note of the leaving.
     pub(super) fn complaint(
         &self,
-        pointers: &Pointers,
+        (pointers, trimmed): (&Pointers, bool),
         head: u64,
         pulled: Option<u64>,
     ) -> Option<String> {
@@ -74,7 +80,7 @@ impl Standing {
             return Some("has messages of it twice or out of order".to_owned());
         }
         if let Some(declined) = self.declined
-            && !pointers.holds(declined, declined)
+            && !pointers.holds(declined, declined, trimmed)
         {
             return Some(format!(
                 "lacks message {declined}, which ends an invitation"
@@ -91,12 +97,12 @@ impl Standing {
         let pushed_to = pulled.map_or(end, |pulled| pulled.min(end));
         if let Some(joined) = self.joined
             && joined <= pushed_to
-            && !pointers.holds(joined, pushed_to)
+            && !pointers.holds(joined, pushed_to, trimmed)
         {
             return Some(format!("lacks some of messages {joined} to {pushed_to}"));
         }
         if let Some(left) = left
-            && !pointers.holds(left, left)
+            && !pointers.holds(left, left, trimmed)
         {
             return Some(format!(
                 "lacks message {left}, which says that its user left"

@@ -170,7 +170,11 @@ impl<'a> Replay<'a> {
         state.drain_dirty(&mut rows);
         let indexed = rows.iter().filter_map(|row| match row {
             Row::Index(key, _) => Some(key.clone()),
-            Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) => None,
+            Row::Shard(..)
+            | Row::Entity(..)
+            | Row::History(_)
+            | Row::Inbox(_)
+            | Row::Trimmed(..) => None,
         });
         self.indexed.extend(indexed);
         self.rows.commit(rows)?;
@@ -262,6 +266,8 @@ impl<'a> Replay<'a> {
                 }
                 found.is_some()
             }
+            // A scan gives none.
+            Row::Trimmed(..) => false,
             Row::Index(key, _) => self.indexed.contains(key),
         }
     }

@@ -19,6 +19,7 @@ use super::group::{self, Pointers, Standing};
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Numbers {
     count: u64,
+    min: Option<u64>,
     max: u64,
     /// Of all numbers, wrapping; tells a repeated number from a missing one.
     sum: u64,
@@ -27,20 +28,36 @@ pub(super) struct Numbers {
 impl Numbers {
     pub(super) fn add(&mut self, number: u64) {
         self.count += 1;
+        self.min = Some(self.min.map_or(number, |min| min.min(number)));
         self.max = self.max.max(number);
         self.sum = self.sum.wrapping_add(number);
     }
 
     /// What is wrong with them, if they should be 1 to `head`.
     fn gap(&self, head: u64) -> Option<String> {
-        let sum = (u128::from(head) * (u128::from(head) + 1) / 2) as u64;
-        if self.count == head && self.max == head && self.sum == sum {
+        self.gap_after(0, head)
+    }
+
+    /// What is wrong with them, if they should be all above `floor` to `head`. Below it they may have begun to go, from the
+    /// front.
+    fn gap_after(&self, floor: u64, head: u64) -> Option<String> {
+        let before = self.min.map_or(head, |min| min - 1);
+        let up_to = |number: u64| (u128::from(number) * (u128::from(number) + 1) / 2) as u64;
+        let dense = self.count == head.saturating_sub(before)
+            && self.sum == up_to(head).wrapping_sub(up_to(before));
+        if dense && before <= floor && (self.count == 0 || self.max == head) {
             return None;
         }
+        let first = floor + 1;
         Some(format!(
-            "{} entries up to {} where 1 to {head} are due",
+            "{} entries up to {} where {first} to {head} are due",
             self.count, self.max
         ))
+    }
+
+    /// What is wrong with them, if they should be the last ones to `head`, however many of the first are gone.
+    fn gap_before(&self, head: u64) -> Option<String> {
+        self.gap_after(head, head)
     }
 }
 
@@ -73,6 +90,9 @@ struct ConversationTally {
 struct UserTally {
     account: bool,
     inbox_head: Option<u64>,
+    /// What is no longer kept, and up to where its rows are gone.
+    floor: u64,
+    trimmed: u64,
     entries: Numbers,
     /// As the inbox counts them, and as they are listed.
     listed: u64,
@@ -136,7 +156,7 @@ impl Tally {
             }
             Row::Index(key, Some(value)) => self.add_index(key, value, report),
             // Taken away by what the log has beyond the store.
-            Row::Index(_, None) => {}
+            Row::Index(_, None) | Row::Trimmed(..) => {}
         }
     }
 
@@ -175,6 +195,7 @@ impl Tally {
             EntityKey::Inbox(user) => Inbox::decode(value).map(|inbox| {
                 let tally = self.users.entry(*user).or_default();
                 tally.inbox_head = Some(inbox.head.map_or(0, InboxSeq::get));
+                (tally.floor, tally.trimmed) = (inbox.floor.0, inbox.trimmed.0);
                 tally.listed = u64::from(inbox.listed);
             }),
             EntityKey::Conversation(id) => Conversation::decode(value).map(|row| {
@@ -228,9 +249,7 @@ impl Tally {
                 (false, Some(_)) => report.problem(format!("the inbox of {user} has no account")),
                 (true, Some(_)) | (false, None) => {}
             }
-            if let Some(gap) = tally.entries.gap(tally.inbox_head.unwrap_or(0)) {
-                report.problem(format!("the inbox of {user} has {gap}"));
-            }
+            finish_inbox(user, tally, report);
             self.finish_list(user, tally, report);
         }
         for (id, tally) in &self.conversations {
@@ -263,6 +282,11 @@ impl Tally {
     fn has_inbox(&self, user: &UserId) -> bool {
         let tally = self.users.get(user);
         tally.is_some_and(|tally| tally.inbox_head.is_some())
+    }
+
+    /// Whether the oldest events of an inbox are gone.
+    fn is_trimmed(&self, user: &UserId) -> bool {
+        self.users.get(user).is_some_and(|tally| tally.floor > 0)
     }
 
     fn finish_conversation(
@@ -319,7 +343,11 @@ impl Tally {
         for member in row.members.iter().filter(|user| self.has_inbox(user)) {
             let pointers = tally.pointers.get(member);
             let delivered = pointers.map_or_else(Numbers::default, |pointers| pointers.numbers);
-            if let Some(gap) = delivered.gap(row.head) {
+            let gap = match self.is_trimmed(member) {
+                true => delivered.gap_before(row.head),
+                false => delivered.gap(row.head),
+            };
+            if let Some(gap) = gap {
                 report.problem(format!(
                     "of conversation {id}, the inbox of {member} has {gap}"
                 ));
@@ -344,10 +372,33 @@ impl Tally {
             let none = Pointers::default();
             let pointers = tally.pointers.get(user).unwrap_or(&none);
             let pulled = group.pulled.map(Seq::get);
-            if let Some(wrong) = standing.complaint(pointers, head, pulled) {
+            let trimmed = self.is_trimmed(user);
+            if let Some(wrong) = standing.complaint((pointers, trimmed), head, pulled) {
                 report.problem(format!("of group {id}, the inbox of {user} {wrong}"));
             }
         }
+    }
+}
+
+/// Everything above the floor is there, and nothing of what is said to be gone.
+fn finish_inbox(user: &UserId, tally: &UserTally, report: &mut Report) {
+    let head = tally.inbox_head.unwrap_or(0);
+    if let Some(gap) = tally.entries.gap_after(tally.floor, head) {
+        report.problem(format!("the inbox of {user} has {gap}"));
+    }
+    if tally.trimmed > tally.floor || tally.floor > 0 && tally.floor >= head {
+        report.problem(format!(
+            "the inbox of {user} is trimmed to {} and keeps what comes after {} to {head}",
+            tally.trimmed, tally.floor
+        ));
+    }
+    // What a replay trims stays in the store until the next start.
+    let oldest = tally.entries.min.filter(|_| report.replayed_records == 0);
+    if oldest.is_some_and(|oldest| oldest <= tally.trimmed) {
+        report.problem(format!(
+            "the inbox of {user} is trimmed to {} and has older entries",
+            tally.trimmed
+        ));
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Position, Record};
+use quipu_core::retention::Retention;
 use quipu_core::row::{Conversation, EntityKey, InboxKind};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::{Content, MessageState};
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs,
+    ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
 };
 
 use super::*;
@@ -130,6 +131,54 @@ impl World {
     }
 }
 
+fn keep(world: &World, events: u64) {
+    let body = EntryBody::Keep(Retention::new(events, u64::MAX));
+    let payload = Record::encode_entries(&[Entry { source: None, body }]);
+    for shard in SHARDS.iter() {
+        append(&*world.log, &[(shard.0, &payload)]).unwrap();
+    }
+}
+
+/// A world whose inboxes keep three of nine entries.
+fn trimmed() -> World {
+    let world = World::new();
+    keep(&world, 3);
+    world.process();
+    (7..=9).for_each(|number| world.send(number));
+    world.process();
+    world
+}
+
+#[test]
+fn inboxes_that_are_trimmed_are_sound_and_have_no_gap_above_the_floor() {
+    let world = trimmed();
+    let report = world.report();
+    assert!(report.is_sound(), "{report}");
+    assert_eq!(report.inbox_entries, 6, "three of each");
+    // What the log has beyond the store trims more.
+    (10..=12).for_each(|number| world.send(number));
+    let report = world.report();
+    assert!(report.is_sound(), "{report}");
+    assert!(report.replayed_records > 0);
+
+    let of_bob = |row: &Row, number: u64| matches!(row, Row::Inbox(row) if row.user == user("bob") && row.inbox_seq.get() == number);
+    let gap = trimmed().with_rows(|row| (!of_bob(&row, 8)).then_some(row));
+    let problems = gap.report().problems.join("; ");
+    assert!(
+        problems.contains("the inbox of bob has 2 entries up to 9 where 7 to 9 are due"),
+        "{problems}"
+    );
+    let behind = trimmed().with_rows(|row| match row {
+        Row::Inbox(mut row) if row.user == user("bob") && row.inbox_seq.get() == 7 => {
+            row.inbox_seq = InboxSeq::new(6).unwrap();
+            Some(Row::Inbox(row))
+        }
+        row => Some(row),
+    });
+    let problems = behind.report().problems.join("; ");
+    assert!(problems.contains("and has older entries"), "{problems}");
+}
+
 fn register() -> CommandKind {
     CommandKind::Register {
         request: RequestId(1),
@@ -224,25 +273,34 @@ fn holes_are_found() {
         "has 5 entries up to 6 where 1 to 6 are due",
         |row| match &row {
             Row::History(history) if history.seq().get() == 3 => None,
-            Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-                Some(row)
-            }
+            Row::Shard(..)
+            | Row::Entity(..)
+            | Row::History(_)
+            | Row::Inbox(_)
+            | Row::Trimmed(..)
+            | Row::Index(..) => Some(row),
         },
     );
     check(
         "has 5 entries up to 5 where 1 to 6 are due",
         |row| match &row {
             Row::History(history) if history.seq().get() == 6 => None,
-            Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-                Some(row)
-            }
+            Row::Shard(..)
+            | Row::Entity(..)
+            | Row::History(_)
+            | Row::Inbox(_)
+            | Row::Trimmed(..)
+            | Row::Index(..) => Some(row),
         },
     );
     check("the inbox of bob has", |row| match &row {
         Row::Inbox(inbox) if inbox.user == user("bob") && inbox.inbox_seq.get() == 2 => None,
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
 }
 
@@ -257,9 +315,12 @@ fn a_message_that_is_in_an_inbox_twice_is_found() {
             }
             Some(Row::Inbox(inbox))
         }
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
 }
 
@@ -270,21 +331,30 @@ fn strangers_and_orphans_are_found() {
             history.0.from = user("zoe");
             Some(Row::History(history))
         }
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
     check("does not exist", |row| match row {
         Row::Entity(EntityKey::Conversation(_), _) => None,
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
     check("the account of ann has no inbox", |row| match row {
         Row::Entity(EntityKey::Inbox(owner), _) if owner == user("ann") => None,
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
 }
 
@@ -296,9 +366,12 @@ fn what_a_message_refers_to_and_the_index_does_not_have_is_found() {
                 history.0.state = Some(Box::new(state.clone()));
                 Some(Row::History(history))
             }
-            Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-                Some(row)
-            }
+            Row::Shard(..)
+            | Row::Entity(..)
+            | Row::History(_)
+            | Row::Inbox(_)
+            | Row::Trimmed(..)
+            | Row::Index(..) => Some(row),
         });
     };
     let edited = MessageState {
@@ -320,9 +393,12 @@ fn damaged_rows_and_impossible_receipts_are_found() {
         Row::Entity(key @ EntityKey::Conversation(_), _) => {
             Some(Row::Entity(key, Bytes::from_static(b"\xff\xff")))
         }
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
     check("a member is ahead of its head", |row| match row {
         Row::Entity(key @ EntityKey::Conversation(_), value) => {
@@ -330,9 +406,12 @@ fn damaged_rows_and_impossible_receipts_are_found() {
             conversation.members[0].delivered = Seq::new(7).ok();
             Some(Row::Entity(key, conversation.encode()))
         }
-        Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     });
 }
 

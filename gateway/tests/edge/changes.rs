@@ -92,6 +92,7 @@ fn stored(store: &dyn Store, words: &str) -> Vec<String> {
             Row::Shard(_, value) | Row::Entity(_, value) => has(value),
             Row::History(row) => has(&row.encode_value()),
             Row::Inbox(row) => has(&row.encode_value()),
+            Row::Trimmed(..) => false,
             Row::Index(key, value) => has(&key.encode()) || value.as_ref().is_some_and(|v| has(v)),
         };
         if is_in {

@@ -8,6 +8,7 @@ mod peer;
 mod presence;
 mod rates;
 mod restart;
+mod retention;
 mod sessions;
 mod tokens;
 mod typing;

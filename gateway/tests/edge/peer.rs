@@ -21,6 +21,7 @@ use quipu_gateway::processor::{self, Processors};
 use quipu_gateway::queries::Queries;
 use quipu_gateway::rates::Rates;
 use quipu_gateway::registry::Registry;
+use quipu_gateway::retention;
 use quipu_gateway::router::Router;
 use quipu_gateway::store::{MemoryStore, Store};
 use quipu_gateway::telemetry::Metrics;
@@ -84,6 +85,7 @@ impl Gateway {
             topic: Arc::default(),
         };
         let processors = Processors::start(&surroundings, 1, |error| panic!("{error}"));
+        retention::tell(&*log, &*store, &config.inbox).expect("a log that takes it");
         let (router, _thread) = Router::start(Arc::clone(&log), || {}).expect("a thread");
         let expiry = Expiry::start(Arc::clone(&log), Arc::clone(&store), SWEEP_INTERVAL);
         let queries = Queries::new(

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::codec::event::{read_content, read_event, write_content, write_event};
 use crate::codec::{Field, Fields, Writer, corrupt, required};
+use crate::retention::Retention;
 use crate::row::CorruptRow;
 use crate::shard::ShardId;
 
@@ -98,6 +99,7 @@ fn write_entry(out: &mut Writer, entry: &Entry) {
             out.conversation(1, conversation);
             out.nested(2, |out| seqs.iter().for_each(|seq| out.varint(seq.get())));
         }),
+        EntryBody::Keep(keep) => out.nested(9, |out| write_retention(out, keep)),
         EntryBody::Fact { user, fact } => out.nested(12, |out| {
             out.user(1, user);
             write_fact(out, fact);
@@ -121,6 +123,7 @@ fn read_entry(mut fields: Fields) -> Result<Entry, CorruptRow> {
             6 => body = Some(read_standing(field.nested()?)?),
             7 => body = Some(read_blocked(field.nested()?)?),
             8 => body = Some(read_expire(field.nested()?)?),
+            9 => body = Some(EntryBody::Keep(read_retention(field.nested()?)?)),
             12 => body = Some(read_user_fact(field.nested()?)?),
             _ => {}
         }
@@ -152,6 +155,23 @@ pub(crate) fn read_source(mut fields: Fields) -> Result<Source, CorruptRow> {
         }
     }
     Ok(source)
+}
+
+pub(crate) fn write_retention(out: &mut Writer, keep: &Retention) {
+    out.uint(1, keep.events);
+    out.uint(2, keep.ms);
+}
+
+pub(crate) fn read_retention(mut fields: Fields) -> Result<Retention, CorruptRow> {
+    let (mut events, mut ms) = (0, 0);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => events = field.uint()?,
+            2 => ms = field.uint()?,
+            _ => {}
+        }
+    }
+    Ok(Retention::new(events, ms))
 }
 
 fn write_command(out: &mut Writer, command: &Command) {

@@ -2,20 +2,29 @@
 
 use bytes::Bytes;
 use quipu_protocol::event::{Changed, Invitation};
-use quipu_protocol::id::{InboxSeq, Seq, UserId};
+use quipu_protocol::id::{Cursor, InboxSeq, Seq, TimestampMs, UserId};
 use quipu_protocol::wire;
 
 use super::{CorruptRow, Inbox, InboxKind, InboxRow};
 use crate::codec::event::{read_receipt, write_receipt};
 use crate::codec::{Fields, Writer, required};
+use crate::retention::Age;
 
 impl Inbox {
     /// The value of its row.
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::with_capacity(24);
+        let mut out = Writer::with_capacity(24 + self.ages.len() * 16);
         out.uint(1, self.head.map_or(0, InboxSeq::get));
         out.uint(2, self.incoming.map_or(0, InboxSeq::get));
         out.uint(3, u64::from(self.listed));
+        out.uint(4, self.floor.0);
+        out.uint(5, self.trimmed.0);
+        for age in &self.ages {
+            out.nested(6, |out| {
+                out.uint(1, age.last.get());
+                out.uint(2, age.at.0);
+            });
+        }
         out.into_bytes()
     }
 
@@ -28,6 +37,9 @@ impl Inbox {
                 1 => inbox.head = InboxSeq::new(field.uint()?).ok(),
                 2 => inbox.incoming = InboxSeq::new(field.uint()?).ok(),
                 3 => inbox.listed = field.narrow()?,
+                4 => inbox.floor = Cursor(field.uint()?),
+                5 => inbox.trimmed = Cursor(field.uint()?),
+                6 => inbox.ages.push(read_age(field.nested()?)?),
                 _ => {}
             }
         }
@@ -83,6 +95,21 @@ impl InboxRow {
             kind: required(WHAT, "a kind that this version knows", kind)?,
         })
     }
+}
+
+fn read_age(mut fields: Fields) -> Result<Age, CorruptRow> {
+    let (mut last, mut at) = (None, TimestampMs::default());
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => last = Some(field.checked(InboxSeq::new(field.uint()?))?),
+            2 => at = TimestampMs(field.uint()?),
+            _ => {}
+        }
+    }
+    Ok(Age {
+        last: required("inbox", "the event of an age", last)?,
+        at,
+    })
 }
 
 fn read_message_ref(what: &'static str, mut fields: Fields) -> Result<InboxKind, CorruptRow> {

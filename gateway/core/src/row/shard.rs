@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::CorruptRow;
 use crate::codec::{Fields, Writer};
-use crate::record::codec::{read_source, write_source};
+use crate::record::codec::{read_retention, read_source, write_retention, write_source};
 use crate::record::{Position, Source};
+use crate::retention::Retention;
 use crate::shard::ShardId;
 
 /// What a shard keeps of itself.
@@ -19,6 +20,8 @@ pub(crate) struct ShardRow {
     pub(crate) digest: u64,
     /// The highest source that came from each shard.
     pub(crate) marks: BTreeMap<ShardId, Source>,
+    /// What its inboxes keep; `None`: everything.
+    pub(crate) keep: Option<Retention>,
 }
 
 impl ShardRow {
@@ -28,6 +31,9 @@ impl ShardRow {
         out.fixed64(2, self.digest);
         for mark in self.marks.values() {
             out.nested(3, |out| write_source(out, mark));
+        }
+        if let Some(keep) = &self.keep {
+            out.nested(4, |out| write_retention(out, keep));
         }
         out.into_bytes()
     }
@@ -43,6 +49,7 @@ impl ShardRow {
                     let mark = read_source(field.nested()?)?;
                     row.marks.insert(mark.shard, mark);
                 }
+                4 => row.keep = Some(read_retention(field.nested()?)?),
                 _ => {}
             }
         }

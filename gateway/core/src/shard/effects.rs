@@ -13,13 +13,13 @@ use crate::row::{Row, Settings};
 /// with what [`drain_dirty`](super::ShardState::drain_dirty) gives, then performs `actions`.
 ///
 /// Its size is bounded by the turn that filled it. An entry makes at most one history row, and an outgoing entry for each
-/// shard, or an inbox row and an action for each member of a pushed group that lives here; an invitation of several users
-/// does so for each of them.
+/// shard, or an inbox row, an action and at most [`TRIM_ROWS_MAX`](crate::retention::TRIM_ROWS_MAX) trimmed rows for each member
+/// of a pushed group that lives here; an invitation of several users does so for each of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Entries for the logs of other shards, or of this one, numbered; those for one shard are to be appended in this order.
     pub outgoing: Vec<(ShardId, Entry)>,
-    /// [`Row::History`], [`Row::Inbox`] and [`Row::Index`].
+    /// [`Row::History`], [`Row::Inbox`], [`Row::Index`] and [`Row::Trimmed`].
     pub rows: Vec<Row>,
     /// To be done after the commit. After a crash they may be done again, which receivers notice by their numbers.
     pub actions: Vec<Action>,

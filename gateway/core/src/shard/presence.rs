@@ -9,11 +9,12 @@ use crate::row::{DeadLetter, DeadLetters, Presence, PresentDevice};
 
 /// Takes note of what a gateway tells about a user. Facts about somebody without an account are dropped.
 pub(super) fn fact(entities: &mut Entities, turn: &mut Turn, user: UserId, fact: &Fact) {
-    let Some(inbox) = entities.inbox(user, turn.position).get().copied() else {
+    let entity = entities.inbox(user, turn.position);
+    let Some(incoming) = entity.get().map(|inbox| inbox.incoming) else {
         turn.effects.dropped.without_inbox += 1;
         return;
     };
-    let (time, incoming) = (turn.time, inbox.incoming);
+    let time = turn.time;
     match fact {
         Fact::Attached {
             device,

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use quipu_protocol::event::{
     EventBody, Message, Notice, Outcome, Receipt, Rejection, Reply, ReplyTo,
 };
-use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
 use siphasher::sip::SipHasher13;
 
 use super::entities::Audience;
 use super::{Action, Effects, ShardCount, ShardId};
 use crate::record::{Entry, EntryBody, Position, Source, Standing};
+use crate::retention::Retention;
 use crate::row::{HistoryRow, IndexKey, Presence, Row, Settings};
 
 /// How many entries a record has sent to each shard.
@@ -43,6 +44,8 @@ pub(super) struct Turn<'a> {
     pub(super) shards: ShardCount,
     pub(super) position: Position,
     pub(super) time: TimestampMs,
+    /// What inboxes keep; `None`: everything.
+    pub(super) keep: Option<Retention>,
     pub(super) numbering: &'a mut Numbering,
     pub(super) digest: &'a mut u64,
     pub(super) effects: &'a mut Effects,
@@ -61,6 +64,7 @@ mod decision {
     pub(super) const CHANGED: u8 = 9;
     pub(super) const SETTINGS: u8 = 10;
     pub(super) const REPORTED: u8 = 11;
+    pub(super) const TRIMMED: u8 = 12;
     pub(super) const PRESENCE: u8 = 0x10;
 }
 
@@ -251,6 +255,15 @@ impl Turn<'_> {
             },
         });
         self.effects.rows.push(Row::Inbox(row));
+    }
+
+    /// Takes an entry of an inbox out of the store.
+    pub(super) fn trimmed(&mut self, user: UserId, inbox_seq: InboxSeq) {
+        self.digest(decision::TRIMMED, |hasher| {
+            hasher.write(user.as_str().as_bytes());
+            hasher.write_u64(inbox_seq.get());
+        });
+        self.effects.rows.push(Row::Trimmed(user, inbox_seq));
     }
 
     /// Notes in the digest that an account got a device.

@@ -172,6 +172,10 @@ pub(super) fn deliver(entities: &mut Entities, turn: &mut Turn, to: &[UserId], e
         if incoming {
             inbox.incoming = Some(inbox_seq);
         }
+        if let Some(keep) = turn.keep {
+            inbox.age(keep, turn.time);
+            inbox.trim().for_each(|gone| turn.trimmed(*user, gone));
+        }
         let kind = match &*event {
             EventBody::Message(message) => InboxKind::Message {
                 conversation: message.conversation,

@@ -90,7 +90,11 @@ fn a_message_to_ten_thousand_is_stored_once() {
         .iter()
         .filter_map(|row| match row {
             Row::Entity(key, value) => Some((key, value)),
-            Row::History(_) | Row::Inbox(_) | Row::Shard(..) | Row::Index(..) => None,
+            Row::History(_)
+            | Row::Inbox(_)
+            | Row::Trimmed(..)
+            | Row::Shard(..)
+            | Row::Index(..) => None,
         })
         .collect();
     // The message, the group, its sender and the shard.

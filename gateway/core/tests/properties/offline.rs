@@ -149,6 +149,7 @@ proptest! {
                     | EntryBody::Spread { .. }
                     | EntryBody::Standing { .. }
                     | EntryBody::Blocked { .. }
+                    | EntryBody::Keep(_)
                     | EntryBody::Expire { .. } => {}
                 }
             }

@@ -1,7 +1,8 @@
 //! One shard: replays agree, repeats count once, rows and a rest of the log are as good as the whole log.
 
 use proptest::prelude::*;
-use quipu_core::record::{Entry, Position, Record};
+use quipu_core::record::{Entry, EntryBody, Position, Record};
+use quipu_core::retention::Retention;
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::id::TimestampMs;
 
@@ -10,14 +11,19 @@ use crate::support::Store;
 
 const ONE: ShardCount = ShardCount(1);
 
-/// The log of a cluster of one shard: the commands of a story in groups, and between them what the shard sent itself.
-fn log(steps: &[Step], groups: &[usize]) -> Vec<Record> {
+/// The log of a cluster of one shard: what its inboxes keep, the commands of a story in groups, and between them what the
+/// shard sent itself.
+pub(crate) fn log(keep: Option<Retention>, steps: &[Step], groups: &[usize]) -> Vec<Record> {
     let story = story::story(steps);
     let mut log: Vec<Record> = Vec::new();
     let mut state = ShardState::new(ShardId(0), ONE);
     let store = Store::default();
     let mut sent: Vec<Entry> = Vec::new();
-    let mut commands = story.entries.into_iter().peekable();
+    let keep = keep.map(|keep| Entry {
+        source: None,
+        body: EntryBody::Keep(keep),
+    });
+    let mut commands = keep.into_iter().chain(story.entries).peekable();
     let mut groups = groups.iter().cycle();
     while commands.peek().is_some() || !sent.is_empty() {
         let size = *groups.next().unwrap_or(&1);
@@ -37,9 +43,15 @@ fn log(steps: &[Step], groups: &[usize]) -> Vec<Record> {
     log
 }
 
+/// Few events and short times: a record takes a millisecond.
+pub(crate) fn retentions() -> impl Strategy<Value = Retention> {
+    (1..12u64, 1..40u64).prop_map(|(events, ms)| Retention::new(events, ms))
+}
+
 fn logs() -> impl Strategy<Value = Vec<Record>> {
     let groups = prop::collection::vec(1..6usize, 1..10);
-    (steps(60), groups).prop_map(|(steps, groups)| log(&steps, &groups))
+    let keep = prop::option::of(retentions());
+    (keep, steps(60), groups).prop_map(|(keep, steps, groups)| log(keep, &steps, &groups))
 }
 
 /// Applies a log to an empty shard and commits everything at the end.

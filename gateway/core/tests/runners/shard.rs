@@ -6,7 +6,7 @@
 //! Entries: `alice/1 registers [secret N]` · `alice/2 joins [secret N]` · `alice/1 opens bob` · `alice/1 sends N to
 //! alice+bob [replying N] [with file N]: TEXT` · `alice/1 has alice+bob delivered N read N [quietly 1]` · those of changes.rs
 //!
-//! Of gateways: `bob/1 attaches BOOT.NUMBER [at N]` · `bob/1 stalls BOOT.NUMBER at N since MS` · `bob/1 leaves BOOT.NUMBER
+//! Of gateways: `keep EVENTS for MS` (to every shard) · `bob/1 attaches BOOT.NUMBER [at N]` · `bob/1 stalls BOOT.NUMBER at N since MS` · `bob/1 leaves BOOT.NUMBER
 //! [at N]` · `bob/1 vanishes BOOT since MS` · `bob/1 is told through N` · `bob/1 is not told through N of alice+bob FIRST LAST:
 //! WHY` · `bob/1 is told again after N`
 //!
@@ -21,6 +21,7 @@ use quipu_core::limits::FAN_OUT_MAX_DEFAULT;
 use quipu_core::record::{
     CommandKind, Entry, EntryBody, Fact, GivenUp, Record, SessionId, Standing,
 };
+use quipu_core::retention::Retention;
 use quipu_core::row::{
     Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, Membership,
     OfflineRow, Presence, Roster, Row, Seat, Settings,
@@ -159,6 +160,16 @@ impl Cluster {
             if let Some(words) = text.strip_prefix("expire ") {
                 let (shard, entry) = changes::expire(self, words)?;
                 records.entry(shard).or_default().push(entry);
+                continue;
+            }
+            if let Some(words) = text.strip_prefix("keep ") {
+                let (events, ms) = words.split_once(" for ").ok_or("keep N for MS")?;
+                let body = EntryBody::Keep(Retention::new(parse(events)?, parse(ms)?));
+                for shard in self.count.iter() {
+                    let body = body.clone();
+                    let entry = Entry { source: None, body };
+                    records.entry(shard).or_default().push(entry);
+                }
                 continue;
             }
             let entry = self.entry(text)?;
@@ -507,6 +518,7 @@ impl Cluster {
             EntryBody::Expire { conversation, seqs } => {
                 format!("expire {} {seqs:?}", self.name(conversation))
             }
+            EntryBody::Keep(keep) => format!("keep {} events, {} ms", keep.events, keep.ms),
         }
     }
 
@@ -609,6 +621,7 @@ impl Cluster {
                 };
                 format!("row inbox of {} {}: {kind}", row.user, row.inbox_seq)
             }
+            Row::Trimmed(user, inbox_seq) => format!("row inbox of {user} {inbox_seq}: none"),
             Row::Index(IndexKey::Listed(user, id), value) => {
                 let on = if value.is_some() {
                     "listed"
@@ -702,12 +715,19 @@ impl Cluster {
                     head,
                     incoming,
                     listed,
+                    floor,
+                    trimmed,
+                    ages,
                 } = Inbox::decode(value).unwrap();
                 let number = |seq: Option<InboxSeq>| {
                     seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
                 };
+                let kept = match ages.is_empty() {
+                    true => String::new(),
+                    false => format!(", kept after {floor}, trimmed to {trimmed}"),
+                };
                 format!(
-                    "row inbox {user}: head {}, incoming {}, {listed} listed",
+                    "row inbox {user}: head {}, incoming {}, {listed} listed{kept}",
                     number(head),
                     number(incoming)
                 )

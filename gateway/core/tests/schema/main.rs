@@ -16,6 +16,7 @@ use quipu_core::record::{
     Command, CommandKind, Entry, EntryBody, Fact, GivenUp, NewDevice, Position, Record,
     STATE_MACHINE_VERSION, SessionId, Source, Standing,
 };
+use quipu_core::retention::{Age, Retention};
 use quipu_core::row::{
     Account, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind, InboxRow,
     Membership, OfflineRow, OldContent, Place, Presence, PresentDevice, Report, Roster, Seat,
@@ -77,9 +78,19 @@ fn rows_are_what_the_schema_says() {
         head: InboxSeq::new(300).ok(),
         incoming: InboxSeq::new(299).ok(),
         listed: 3,
+        floor: Cursor(200),
+        trimmed: Cursor(199),
+        ages: [(201, 5), (250, 1 << 41)]
+            .map(|(last, at)| Age {
+                last: InboxSeq::new(last).unwrap(),
+                at: TimestampMs(at),
+            })
+            .into(),
     };
     let read = wire::Inbox::decode(inbox.encode()).unwrap();
     assert_eq!((read.head, read.incoming), (300, 299));
+    assert_eq!((read.floor, read.ages[1].at_ms), (200, 1 << 41));
+    assert_eq!(read.encode_to_vec(), inbox.encode());
     assert_eq!(Inbox::decode(&inbox.encode()).unwrap(), inbox);
 
     let settings = Settings {
@@ -562,6 +573,7 @@ fn news() -> Vec<EntryBody> {
             conversation: conversation(),
             seqs: vec![seq(1), seq(300)],
         },
+        EntryBody::Keep(Retention::new(200_000, 1 << 33)),
     ];
     let facts = facts().map(|fact| EntryBody::Fact {
         user: user("bob"),

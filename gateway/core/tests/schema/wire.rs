@@ -17,7 +17,7 @@ pub struct Entry {
     /// absent: a router appended it for a device
     #[prost(message, optional, tag = "1")]
     pub source: ::core::option::Option<Source>,
-    #[prost(oneof = "entry::Body", tags = "2, 3, 4, 5, 6, 7, 8, 12")]
+    #[prost(oneof = "entry::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 12")]
     pub body: ::core::option::Option<entry::Body>,
 }
 /// Nested message and enum types in `Entry`.
@@ -38,6 +38,8 @@ pub mod entry {
         Blocked(super::Blocked),
         #[prost(message, tag = "8")]
         Expire(super::Expire),
+        #[prost(message, tag = "9")]
+        Keep(super::Keep),
         #[prost(message, tag = "12")]
         Fact(super::UserFact),
     }
@@ -260,6 +262,16 @@ pub struct Expire {
     /// ascending
     #[prost(uint64, repeated, tag = "2")]
     pub seqs: ::prost::alloc::vec::Vec<u64>,
+}
+/// From here on the inboxes of the shard keep so much.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Keep {
+    /// newest events of each, at least 1
+    #[prost(uint64, tag = "1")]
+    pub events: u64,
+    /// how long, at least 1
+    #[prost(uint64, tag = "2")]
+    pub ms: u64,
 }
 /// Something that happened at a gateway to a user of the receiving shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -529,7 +541,7 @@ pub struct Device {
     #[prost(uint64, tag = "4")]
     pub added_at_ms: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Inbox {
     /// inbox seq of the last event; 0: none
     #[prost(uint64, tag = "1")]
@@ -540,6 +552,24 @@ pub struct Inbox {
     /// conversations in the user's list
     #[prost(uint32, tag = "3")]
     pub listed: u32,
+    /// inbox seq of the last event that is not kept; 0: all are
+    #[prost(uint64, tag = "4")]
+    pub floor: u64,
+    /// inbox seq of the last one whose row is gone; at most the floor
+    #[prost(uint64, tag = "5")]
+    pub trimmed: u64,
+    /// how old events are, ascending
+    #[prost(message, repeated, tag = "6")]
+    pub ages: ::prost::alloc::vec::Vec<Age>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Age {
+    /// inbox seq; the events up to it came
+    #[prost(uint64, tag = "1")]
+    pub last: u64,
+    /// at this time or before, Unix time
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Presence {
@@ -790,4 +820,7 @@ pub struct Shard {
     /// the highest source of each source shard, ascending by shard
     #[prost(message, repeated, tag = "3")]
     pub marks: ::prost::alloc::vec::Vec<Source>,
+    /// absent: everything
+    #[prost(message, optional, tag = "4")]
+    pub keep: ::core::option::Option<Keep>,
 }

@@ -59,6 +59,9 @@ impl Store {
                 Row::Index(key, None) => {
                     self.index.remove(&key);
                 }
+                Row::Trimmed(user, inbox_seq) => {
+                    self.inbox.remove(&(user, inbox_seq.get()));
+                }
             }
         }
     }
@@ -175,6 +178,7 @@ pub(crate) fn routed(entry: &Entry, shards: ShardCount) -> ShardId {
         | EntryBody::Spread { .. }
         | EntryBody::Standing { .. }
         | EntryBody::Blocked { .. }
+        | EntryBody::Keep(_)
         | EntryBody::Expire { .. } => panic!("no router appends this: {entry:?}"),
     }
 }

@@ -159,6 +159,12 @@ impl Driver {
             return self.unavailable();
         };
         let metrics = &self.shared.with.metrics;
+        if page.trimmed {
+            metrics.sessions_closed_trimmed.inc();
+            let reason =
+                "QP-RESUME-3: the next event is no longer kept; connect again and begin anew";
+            return self.session.close(CloseCode::Busy, reason);
+        }
         if page
             .events
             .first()

@@ -108,7 +108,12 @@ fn place(world: &World, number: u64) -> Seq {
         {
             Some(row.seq())
         }
-        Row::History(_) | Row::Shard(..) | Row::Entity(..) | Row::Inbox(_) | Row::Index(..) => None,
+        Row::History(_)
+        | Row::Shard(..)
+        | Row::Entity(..)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => None,
     });
     found.expect("it is in the history")
 }
@@ -141,7 +146,9 @@ fn entities(
 ) -> impl FnMut(Row) -> Option<Row> {
     move |row| match row {
         Row::Entity(key, value) => change(key, value).map(|value| Row::Entity(key, value)),
-        Row::Shard(..) | Row::History(_) | Row::Inbox(_) | Row::Index(..) => Some(row),
+        Row::Shard(..) | Row::History(_) | Row::Inbox(_) | Row::Trimmed(..) | Row::Index(..) => {
+            Some(row)
+        }
     }
 }
 
@@ -193,9 +200,12 @@ fn messages(
         Row::History(mut row) if *row.conversation() == GROUP => {
             change(&mut row.0).then_some(Row::History(row))
         }
-        Row::History(_) | Row::Shard(..) | Row::Entity(..) | Row::Inbox(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::History(_)
+        | Row::Shard(..)
+        | Row::Entity(..)
+        | Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Index(..) => Some(row),
     }
 }
 
@@ -203,9 +213,12 @@ fn messages(
 fn unindexed(mut gone: impl FnMut(&IndexKey) -> bool) -> impl FnMut(Row) -> Option<Row> {
     move |row| match row {
         Row::Index(key, _) if gone(&key) => None,
-        Row::Index(..) | Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Inbox(_) => {
-            Some(row)
-        }
+        Row::Index(..)
+        | Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Inbox(_)
+        | Row::Trimmed(..) => Some(row),
     }
 }
 
@@ -260,9 +273,12 @@ fn members_that_do_not_add_up_are_found() {
             {
                 None
             }
-            Row::Inbox(_) | Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Index(..) => {
-                Some(row)
-            }
+            Row::Inbox(_)
+            | Row::Trimmed(..)
+            | Row::Shard(..)
+            | Row::Entity(..)
+            | Row::History(_)
+            | Row::Index(..) => Some(row),
         })
     });
     damaged(
@@ -332,9 +348,12 @@ fn holes_and_heads_of_a_group_are_found() {
                 }
                 Some(Row::Inbox(entry))
             }
-            Row::Inbox(_) | Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Index(..) => {
-                Some(row)
-            }
+            Row::Inbox(_)
+            | Row::Trimmed(..)
+            | Row::Shard(..)
+            | Row::Entity(..)
+            | Row::History(_)
+            | Row::Index(..) => Some(row),
         },
     );
 }
@@ -474,8 +493,11 @@ fn what_is_left_of_deleted_messages_is_found() {
                 kind,
             }))
         }
-        Row::Inbox(_) | Row::Shard(..) | Row::Entity(..) | Row::History(_) | Row::Index(..) => {
-            Some(row)
-        }
+        Row::Inbox(_)
+        | Row::Trimmed(..)
+        | Row::Shard(..)
+        | Row::Entity(..)
+        | Row::History(_)
+        | Row::Index(..) => Some(row),
     });
 }
