@@ -10,6 +10,7 @@ mod account;
 mod gaps;
 mod inbox;
 mod invitations;
+mod listed;
 mod outbox;
 mod read;
 mod row;

@@ -68,8 +68,11 @@ pub enum ClientEvent {
     Presence(PresenceEntry),
     /// Messages of this conversation came as history, to fill a gap. Redraw from the cache.
     CaughtUp(ConversationId),
-    /// The inbox began a new life: cached messages were dropped and come again. Redraw from the cache.
+    /// The inbox begins anew: cached messages were dropped. They come again, or, if the gateway no longer keeps their events,
+    /// are fetched as history when asked for. Redraw from the cache.
     Resynced,
+    /// The gateway's list of conversations was taken over, because events began in the middle. Redraw from the cache.
+    Listed,
     /// The reader was too slow and missed this many events. Redraw from the cache, which has everything.
     Lagged {
         /// How many.
@@ -133,7 +136,8 @@ impl Tail {
 
     /// The next messages, at least one, at most 256. Fails with [`Error::Closed`] once the client is closed and all was read.
     ///
-    /// When the inbox begins a new life the tail starts again from its beginning.
+    /// When the inbox begins a new life the tail starts again from its beginning. When a gateway no longer keeps what comes
+    /// next, the tail goes on with what comes after that; the rest is in the histories of the conversations.
     pub async fn next(&mut self) -> Result<Vec<Arrival>, Error> {
         loop {
             let head = *self.head.borrow_and_update();

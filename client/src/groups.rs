@@ -238,7 +238,8 @@ pub(crate) async fn fetch_invitations(shared: &Arc<Shared>) -> Result<Vec<Invita
     Ok(all)
 }
 
-fn invitation(entry: &ConversationEntry) -> Option<Invitation> {
+/// What an event would have said of a group that the user is invited to.
+pub(crate) fn invitation(entry: &ConversationEntry) -> Option<Invitation> {
     let group = entry.group.as_ref().filter(|group| group.role.is_none())?;
     Some(Invitation {
         conversation: entry.conversation,

@@ -27,6 +27,7 @@ pub mod events;
 mod fleeting;
 mod groups;
 mod history;
+mod listed;
 pub mod media;
 pub mod model;
 mod net;

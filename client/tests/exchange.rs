@@ -10,7 +10,7 @@ use quipu_client::{
     CertificatePolicy, Client, ClientEvent, Config, ConnectionState, Error, Fingerprint,
     HistoryRange, OfflineReason, Page, Target,
 };
-use support::{any, collect, config, gateway, register, tail, texts, within};
+use support::{any, collect, config, gateway, gateway_of, register, tail, texts, within};
 
 fn bob() -> Target {
     Target::user("bob").expect("a name")
@@ -490,5 +490,98 @@ async fn a_closed_client_says_so_and_frees_its_folder() {
         Client::open(config(gateway.address(), Some(data.path()))),
     );
     reopened.await.expect("at once").expect("opens");
+    gateway.shutdown().await.expect("stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_was_away_too_long_has_the_list_and_history_on_demand() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (gateway_data, bob_data) = (data.path().join("gateway"), data.path().join("bob"));
+    let gateway = gateway_of(&gateway_data, any(), |config| config.inbox.keep_events = 4).await;
+    let alice = register(gateway.address(), None, "alice").await;
+    let away = register(gateway.address(), Some(&bob_data), "bob").await;
+    let first = alice.send(bob(), "message 1").await.expect("queues");
+    let seen = collect(&mut tail(&away), 1).await;
+    away.mark_read(first.conversation, seen[0].seq)
+        .await
+        .expect("marks");
+    let read = |client: Client| async move {
+        let summary = client.conversations().await.expect("reads").remove(0);
+        (summary.head, summary.unread)
+    };
+    // Known to the gateway when it has come back from there.
+    let mut receipts = alice.events();
+    within("the read receipt", async {
+        loop {
+            match receipts.next().await.expect("the client runs") {
+                ClientEvent::Receipt(receipt) if receipt.read == Some(Seq::FIRST) => break,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    away.close().await;
+    for at in 2..=20 {
+        alice
+            .send(bob(), format!("message {at}"))
+            .await
+            .expect("queues");
+    }
+    collect(&mut tail(&alice), 20).await;
+
+    let settings = config(gateway.address(), Some(&bob_data));
+    let back = Client::open(settings).await.expect("opens");
+    let mut events = back.events();
+    let alice_target = Target::user("alice").expect("a name");
+    let queued = back.send(alice_target, "still here").await.expect("queues");
+    let mut began_anew = false;
+    within("the list", async {
+        loop {
+            match events.next().await.expect("the client runs") {
+                ClientEvent::Resynced => began_anew = true,
+                ClientEvent::Listed => break,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert!(began_anew);
+    within("the ack", back.wait_acked(queued.id))
+        .await
+        .expect("the outbox was kept");
+    collect(&mut tail(&alice), 21).await;
+    let (head, unread) = read(back.clone()).await;
+    assert!(head >= Seq::new(20).ok(), "{head:?}");
+    assert_eq!(
+        unread, 19,
+        "as many as were missed, although they are not here"
+    );
+    let cached = back.messages(first.conversation, Page::Latest, 100).await;
+    let cached = cached.expect("reads");
+    assert!(
+        cached.len() <= 2,
+        "the last one, and the own one: {cached:?}"
+    );
+    let all = HistoryRange {
+        first: None,
+        last: None,
+        limit: 100,
+        newest_first: false,
+    };
+    let page = within("the history", back.history(first.conversation, all)).await;
+    assert_eq!(page.expect("a page").messages.len(), 21);
+    let cached = back.messages(first.conversation, Page::Latest, 100).await;
+    assert_eq!(cached.expect("reads").len(), 21);
+    assert_eq!(
+        read(back.clone()).await.1,
+        19,
+        "what is here now counts once"
+    );
+    back.mark_read(first.conversation, Seq::new(15).expect("not 0"))
+        .await
+        .expect("marks");
+    // 16 to 20, and perhaps the own one, if the list knew it already: a list does not say which ones are unread.
+    let unread = read(back.clone()).await.1;
+    assert!((5..=6).contains(&unread), "{unread}");
     gateway.shutdown().await.expect("stops");
 }

@@ -38,6 +38,8 @@ pub(crate) struct Welcomed {
     pub(crate) session: StoredSession,
     /// Cached messages were dropped.
     pub(crate) resynced: bool,
+    /// Events began in the middle, at this cursor, and the list of conversations is not here yet.
+    pub(crate) list_due: Option<Cursor>,
 }
 
 /// Gives out client seqs, each once, also after a kill or a power loss.
@@ -80,6 +82,16 @@ pub(super) fn load_token_file(db: &Connection) -> Result<Option<PathBuf>, Error>
     Ok(file.flatten().map(PathBuf::from))
 }
 
+/// The cursor at which events began in the middle, if the list of conversations is not here yet.
+pub(super) fn load_list_due(db: &Connection) -> Result<Option<Cursor>, Error> {
+    let due: Option<i64> = db
+        .query_row("SELECT list_due FROM account", [], |row| row.get(0))
+        .optional()?;
+    Ok(due
+        .filter(|due| *due != 0)
+        .map(|due| Cursor(due.cast_unsigned())))
+}
+
 impl Tables {
     /// Who this client is.
     pub(crate) fn account(&self) -> Option<Account> {
@@ -119,17 +131,13 @@ impl Tables {
             life: welcome.life,
             cursor: welcome.cursor,
         };
-        let welcomed = match (self.session, welcome.token) {
-            (Some(session), None) if welcome.resumed && session.resume == resume => Welcomed {
-                session,
-                resynced: false,
-            },
+        let (session, resynced) = match (self.session, welcome.token) {
+            (Some(session), None) if welcome.resumed && session.resume == resume => {
+                (session, false)
+            }
             (Some(session), None) => {
                 self.resync(resume)?;
-                Welcomed {
-                    session: StoredSession { resume, ..session },
-                    resynced: true,
-                }
+                (StoredSession { resume, ..session }, true)
             }
             (_, Some(token)) => {
                 let account = Account {
@@ -142,16 +150,17 @@ impl Tables {
                     resume,
                 };
                 self.sign_in(&session, token_file)?;
-                Welcomed {
-                    session,
-                    resynced: false,
-                }
+                (session, false)
             }
             (None, None) => return Err(Error::Offline("the gateway gave no session token".into())),
         };
-        self.session = Some(welcomed.session);
+        self.session = Some(session);
         self.outbound.listen();
-        Ok(welcomed)
+        Ok(Welcomed {
+            session,
+            resynced,
+            list_due: load_list_due(&self.db)?,
+        })
     }
 
     fn sign_in(&mut self, session: &StoredSession, token_file: Option<&Path>) -> Result<(), Error> {
@@ -162,7 +171,7 @@ impl Tables {
         } = session;
         self.synced(|db| {
             db.execute(
-                "INSERT OR REPLACE INTO account VALUES (1, ?1, ?2, ?3, ?4, ?5, 1, ?6)",
+                "INSERT OR REPLACE INTO account VALUES (1, ?1, ?2, ?3, ?4, ?5, 1, ?6, ?5)",
                 params![
                     account.user.as_str(),
                     account.device.get().cast_signed(),
@@ -178,7 +187,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The inbox began a new life: what it brought is dropped, what this device wants to send stays.
+    /// The inbox begins anew: what it brought is dropped, what this device wants to send stays.
     fn resync(&mut self, resume: Resume) -> Result<(), Error> {
         let tx = self.db.transaction()?;
         tx.execute_batch(
@@ -189,10 +198,10 @@ impl Tables {
              DELETE FROM outbox WHERE state = 1;
              DELETE FROM conversation WHERE id NOT IN (SELECT conversation FROM outbox);
              UPDATE conversation SET head = 0, opened = 0, want_delivered = 0, want_read = 0, own_delivered = 0, own_read = 0,
-             gap_after = NULL;",
+             gap_after = NULL, listed_head = 0, listed_unread = 0;",
         )?;
         tx.execute(
-            "UPDATE account SET life = ?1, cursor = ?2",
+            "UPDATE account SET life = ?1, cursor = ?2, list_due = ?2",
             params![resume.life.cast_signed(), resume.cursor.0.cast_signed()],
         )?;
         tx.commit()?;

@@ -95,8 +95,9 @@ impl Tables {
         let mut statement = self.db.prepare_cached(
             "SELECT c.id, c.peer, c.head, max(c.want_read, c.own_read), coalesce(r.delivered, 0), coalesce(r.read, 0),
                  (SELECT count(*) FROM message m
-                  WHERE m.conversation = c.id AND m.seq > max(c.want_read, c.own_read) AND m.sender <> ?1
-                  AND m.client_seq <> -1),
+                  WHERE m.conversation = c.id AND m.seq > max(c.want_read, c.own_read, c.listed_head) AND m.sender <> ?1
+                  AND m.client_seq <> -1)
+                 + max(0, min(c.listed_unread, c.listed_head - max(c.want_read, c.own_read))),
                  (SELECT count(*) FROM outbox o WHERE o.conversation = c.id), c.title, c.gone,
                  (SELECT i.by_user FROM invitation i WHERE i.conversation = c.id)
              FROM conversation c LEFT JOIN receipt r ON r.conversation = c.id AND r.user = c.peer AND c.peer <> ?1

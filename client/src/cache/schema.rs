@@ -105,6 +105,12 @@ CREATE TABLE invitation (
 ) WITHOUT ROWID;
 -- Of a group whose messages come as notices: some are missing behind this seq, 0 for all but the newest; empty: none are.
 ALTER TABLE conversation ADD COLUMN gap_after INTEGER;
+", "
+-- The cursor at which events began in the middle, until the gateway's list of conversations is here; 0: nothing is missing.
+ALTER TABLE account ADD COLUMN list_due INTEGER NOT NULL DEFAULT 0;
+-- What that list said: how many messages up to which seq were unread. The cache does not have them all.
+ALTER TABLE conversation ADD COLUMN listed_head INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE conversation ADD COLUMN listed_unread INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the tables to the newest version, or refuses a file that is newer.

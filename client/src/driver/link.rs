@@ -31,6 +31,7 @@ use crate::error::{Error, Refusal};
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
 use crate::fleeting::Listening;
 use crate::groups;
+use crate::listed;
 use crate::model::Account;
 use crate::net::{self, Net};
 use crate::pin::Verdict;
@@ -518,7 +519,9 @@ impl<'a> Link<'a> {
             let _ = answer.send(Ok(account));
         }
         groups::catch_up_all(&self.driver.shared);
-        if welcomed.resynced {
+        if let Some(begun) = welcomed.list_due {
+            listed::take(&self.driver.shared, begun);
+        } else if welcomed.resynced {
             groups::renew_invitations(&self.driver.shared);
         }
         let shared = &self.driver.shared;

@@ -73,7 +73,8 @@ impl Beside {
             | ClientEvent::Receipt(_)
             | ClientEvent::Typing { .. }
             | ClientEvent::Presence(_)
-            | ClientEvent::CaughtUp(_) => {}
+            | ClientEvent::CaughtUp(_)
+            | ClientEvent::Listed => {}
         }
     }
 

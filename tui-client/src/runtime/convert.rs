@@ -35,7 +35,7 @@ pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
             on,
         } => Event::Typing(conversation, user, on),
         ClientEvent::Presence(entry) => Event::Presence(entry),
-        ClientEvent::Resynced | ClientEvent::Lagged { .. } => Event::Stale,
+        ClientEvent::Resynced | ClientEvent::Listed | ClientEvent::Lagged { .. } => Event::Stale,
     })
 }
 

@@ -1,0 +1,81 @@
+//! Keeps the gateway's list of conversations, when events begin in the middle of the inbox and do not bring them all.
+
+use quipu_protocol::id::{Cursor, UserId};
+use quipu_protocol::query::ConversationEntry;
+use rusqlite::{Transaction, params};
+
+use super::{Tables, row};
+use crate::error::Error;
+
+impl Tables {
+    /// Keeps a page of the list: what each conversation is, where it ends, what is unread, and the last message. Those that the
+    /// user is only invited to are no conversations of the user yet.
+    pub(crate) fn keep_listed(&mut self, entries: &[ConversationEntry]) -> Result<(), Error> {
+        let me = self.signed_in()?.account.user;
+        let tx = self.db.transaction()?;
+        for entry in entries.iter().filter(|entry| is_in(entry)) {
+            keep(&tx, &me, entry)?;
+        }
+        tx.commit()?;
+        for entry in entries.iter().filter(|entry| is_in(entry)) {
+            if let Some(last) = &entry.last {
+                self.keep_history(std::slice::from_ref(last), entry.head)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole list is here; `begun`: for events that began at this cursor.
+    pub(crate) fn listed(&self, begun: Cursor) -> Result<(), Error> {
+        self.db.execute(
+            "UPDATE account SET list_due = 0 WHERE list_due = ?1",
+            [begun.0.cast_signed()],
+        )?;
+        Ok(())
+    }
+}
+
+fn is_in(entry: &ConversationEntry) -> bool {
+    entry
+        .group
+        .as_ref()
+        .is_none_or(|group| group.role.is_some())
+}
+
+fn keep(tx: &Transaction<'_>, me: &UserId, entry: &ConversationEntry) -> Result<(), Error> {
+    let id = entry.conversation.as_bytes().as_slice();
+    let group = entry.group.as_ref();
+    tx.prepare_cached(
+        "INSERT INTO conversation (id, peer, head, last_at, opened, title, pulled, own_delivered, own_read, listed_head,
+             listed_unread) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?3, ?9)
+         ON CONFLICT DO UPDATE SET peer = coalesce(peer, excluded.peer), head = max(head, excluded.head),
+             last_at = max(last_at, excluded.last_at), opened = 1, title = coalesce(excluded.title, title), gone = 0,
+             pulled = max(pulled, excluded.pulled), own_delivered = max(own_delivered, excluded.own_delivered),
+             own_read = max(own_read, excluded.own_read), listed_head = excluded.listed_head,
+             listed_unread = excluded.listed_unread",
+    )?
+    .execute(params![
+        id,
+        entry.peer.as_ref().map(UserId::as_str),
+        row::store(entry.head),
+        entry.activity.0.cast_signed(),
+        group.map(|group| group.title.as_str()),
+        group.is_some_and(|group| group.pulled),
+        row::store(entry.delivered),
+        row::store(entry.read),
+        entry.unread.cast_signed(),
+    ])?;
+    if let Some(peer) = entry.peer.filter(|peer| peer != me) {
+        tx.prepare_cached(
+            "INSERT INTO receipt VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
+             delivered = max(delivered, excluded.delivered), read = max(read, excluded.read)",
+        )?
+        .execute(params![
+            id,
+            peer.as_str(),
+            row::store(entry.peer_delivered),
+            row::store(entry.peer_read)
+        ])?;
+    }
+    Ok(())
+}
