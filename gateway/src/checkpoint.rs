@@ -1,8 +1,7 @@
 //! Makes the store durable now and then, and lets the log forget what the store certainly has.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quipu_core::record::Position;
@@ -10,6 +9,7 @@ use quipu_core::row::CorruptRow;
 use quipu_core::shard::ShardState;
 
 use crate::log::{Log, LogError};
+use crate::periodic::{AtTheEnd, Periodic};
 use crate::store::{Store, StoreError};
 
 /// Records of each shard that the log keeps although the store has them durably: should the store prove to have lost its
@@ -50,9 +50,9 @@ pub fn checkpoint(log: &dyn Log, store: &dyn Store, margin: u64) -> Result<(), C
 ///
 /// It ends at the first checkpoint that fails. Nothing is lost by that: the log is no longer trimmed, and the processors hear
 /// of a broken store from their own commits.
+#[derive(Debug)]
 pub struct Checkpointer {
-    stop: Option<mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Periodic,
 }
 
 impl Checkpointer {
@@ -62,36 +62,16 @@ impl Checkpointer {
         store: Arc<dyn Store>,
         interval: Duration,
     ) -> std::io::Result<Self> {
-        // Nothing is ever sent.
-        let (stop, stopped) = mpsc::sync_channel(0);
-        let thread = std::thread::Builder::new()
-            .name("quipu-checkpoint".into())
-            .spawn(move || {
-                let mut running = true;
-                while running {
-                    running = stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout);
-                    if let Err(error) = checkpoint(&*log, &*store, TRIM_MARGIN_RECORDS) {
-                        tracing::error!(%error, "no checkpoint; the log is not trimmed any more");
-                        return;
-                    }
-                }
-            })?;
+        let work = move || match checkpoint(&*log, &*store, TRIM_MARGIN_RECORDS) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                tracing::error!(%error, "no checkpoint; the log is not trimmed any more");
+                ControlFlow::Break(())
+            }
+        };
         Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
+            _thread: Periodic::start("quipu-checkpoint", interval, AtTheEnd::OnceMore, work)?,
         })
-    }
-}
-
-impl Drop for Checkpointer {
-    fn drop(&mut self) {
-        // A closed channel is the signal.
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the checkpoint thread had panicked");
-        }
     }
 }
 

@@ -3,19 +3,19 @@
 //! Nobody waits for it: reads hide what is over, swept or not. The sweep takes it out of the store.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use quipu_core::record::{Entry, EntryBody, Position};
+use quipu_core::record::{Entry, EntryBody};
 use quipu_core::row::{IndexKey, IndexRange};
 use quipu_core::shard::ShardCount;
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs};
 
 use crate::batch::Batch;
 use crate::log::{Log, LogError, unix_time_now};
+use crate::periodic::{AtTheEnd, Periodic};
 use crate::store::{Store, StoreError};
 
 /// Time between two sweeps.
@@ -57,8 +57,7 @@ pub enum SweepError {
 /// It ends at the first failure of log or store. Messages then stay in the store, hidden from every reader; the processors
 /// stop the gateway over the same failure.
 pub struct Expiry {
-    stop: Option<mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Periodic,
     stats: Arc<ExpiryStats>,
 }
 
@@ -69,23 +68,17 @@ impl Expiry {
         store: Arc<dyn Store>,
         interval: Duration,
     ) -> std::io::Result<Self> {
-        // Nothing is ever sent.
-        let (stop, stopped) = mpsc::sync_channel(0);
         let stats = Arc::new(ExpiryStats::default());
         let mut sweeper = Sweeper::new(log, store, Arc::clone(&stats));
-        let thread = std::thread::Builder::new()
-            .name("quipu-expiry".into())
-            .spawn(move || {
-                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                    if let Err(error) = sweeper.sweep(unix_time_now(), Instant::now()) {
-                        tracing::error!(%error, "expired messages stay in the store, hidden");
-                        return;
-                    }
-                }
-            })?;
+        let work = move || match sweeper.sweep(unix_time_now(), Instant::now()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                tracing::error!(%error, "expired messages stay in the store, hidden");
+                ControlFlow::Break(())
+            }
+        };
         Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
+            _thread: Periodic::start("quipu-expiry", interval, AtTheEnd::Nothing, work)?,
             stats,
         })
     }
@@ -93,18 +86,6 @@ impl Expiry {
     /// What it has counted.
     pub fn stats(&self) -> &Arc<ExpiryStats> {
         &self.stats
-    }
-}
-
-impl Drop for Expiry {
-    fn drop(&mut self) {
-        // A closed channel is the signal.
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that sweeps expired messages had panicked");
-        }
     }
 }
 
@@ -157,8 +138,8 @@ impl Sweeper {
         }
         let messages: usize = over.values().map(Vec::len).sum();
         let batch = batch_of(over, self.log.identity().shards);
-        match append_and_wait(&*self.log, batch) {
-            Ok(()) => {}
+        match self.log.append_and_wait(batch.into_records()) {
+            Ok(_) => {}
             Err(LogError::Full) => {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
@@ -171,18 +152,6 @@ impl Sweeper {
         self.stats.messages.fetch_add(messages, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// Returns when every record of the batch is durable.
-fn append_and_wait(log: &dyn Log, batch: Batch) -> Result<(), LogError> {
-    let (done, finished) = mpsc::sync_channel(1);
-    let tell = move |result: Result<Vec<Position>, LogError>| {
-        // Holds one result, and there is only one.
-        let _ = done.send(result.map(drop));
-    };
-    log.append(batch.into_records(), Box::new(tell))?;
-    let gone = |_| Err(LogError::Closed("the log's thread is gone".into()));
-    finished.recv().unwrap_or_else(gone)
 }
 
 fn batch_of(over: BTreeMap<ConversationId, Vec<Seq>>, shards: ShardCount) -> Batch {
@@ -204,7 +173,7 @@ fn batch_of(over: BTreeMap<ConversationId, Vec<Seq>>, shards: ShardCount) -> Bat
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use quipu_core::record::Record;
+    use quipu_core::record::{Position, Record};
     use quipu_core::row::Row;
 
     use super::*;

@@ -21,6 +21,7 @@ pub mod notify;
 pub mod offline;
 mod pace;
 pub mod password;
+mod periodic;
 pub mod processor;
 pub mod provision;
 pub mod queries;
