@@ -7,28 +7,14 @@ use quipu_core::row::{IndexKey, IndexRange, Report};
 use quipu_protocol::event::{Content, Message};
 use quipu_protocol::id::{ConversationId, TimestampMs, UserId};
 
-use crate::folder::{DataFolder, FolderError};
-use crate::store::fjall::{CACHE_BYTES_DEFAULT, OpenStoreError};
-use crate::store::{FjallStore, Store, StoreError};
+use crate::folder::DataFolder;
+use crate::offline::{self, DataError};
+use crate::store::{Store, StoreError};
 
 /// Complaints that one list shows, the oldest first. What is beyond is said to be there.
 pub const REPORTS_LISTED_MAX: usize = 1_000;
 /// Bytes of a message that a list shows.
 const TEXT_SHOWN_MAX: usize = 500;
-
-/// Why there is no list.
-#[derive(Debug, thiserror::Error)]
-pub enum ReportsError {
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The store cannot be opened.
-    #[error(transparent)]
-    OpenStore(#[from] OpenStoreError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// One complaint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +31,9 @@ pub struct Complaint {
 
 /// The complaints in the data folder of a gateway that does not run, as text. What the log holds beyond the store is not in
 /// it: a gateway that was stopped in order has none of that.
-pub fn run(data: &Path) -> Result<String, ReportsError> {
+pub fn run(data: &Path) -> Result<String, DataError> {
     let folder = DataFolder::open_existing(data)?;
-    let store = FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?;
+    let (_log, store) = offline::open(&folder)?;
     Ok(text(&store)?)
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
 
 use quipu_core::record::{Entry, EntryBody, Fact, Record};
 use quipu_core::row::{DeadLetter, DeadLetters, EntityKey};
@@ -11,31 +10,10 @@ use quipu_protocol::id::{Cursor, UserId};
 use serde::Serialize;
 
 use super::letters::rfc3339;
-use crate::folder::{DataFolder, FolderError};
-use crate::log::embedded::OpenLogError;
-use crate::log::{EmbeddedLog, Log, LogError};
-use crate::store::fjall::{CACHE_BYTES_DEFAULT, OpenStoreError};
-use crate::store::{FjallStore, Store, StoreError};
-
-/// Why dead letters cannot be listed or tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum DeadLettersError {
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The log cannot be opened.
-    #[error(transparent)]
-    OpenLog(#[from] OpenLogError),
-    /// The store cannot be opened.
-    #[error(transparent)]
-    OpenStore(#[from] OpenStoreError),
-    /// The log did not take what is to be tried again.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+use crate::folder::DataFolder;
+use crate::log::Log;
+use crate::offline::{self, DataError};
+use crate::store::{Store, StoreError};
 
 /// One line of the list.
 #[derive(Serialize)]
@@ -81,25 +59,18 @@ pub fn lines(letters: &[DeadLetter]) -> String {
 
 /// Lists the dead letters of a gateway that does not run. `retry`: has them tried again when it starts next, together with
 /// what came after them in their users' inboxes and no device has; each is dead no more then.
-pub fn run(data: &Path, retry: bool) -> Result<String, DeadLettersError> {
+pub fn run(data: &Path, retry: bool) -> Result<String, DataError> {
     let folder = DataFolder::open_existing(data)?;
-    let log = EmbeddedLog::open(&folder)?;
+    let (log, store) = offline::open(&folder)?;
     let shards = log.identity().shards;
-    let letters = {
-        let store = FjallStore::open(&folder, CACHE_BYTES_DEFAULT)?;
-        list(&store, shards)?
-    };
+    let letters = list(&store, shards)?;
     if retry {
         tell_again(&log, shards, &letters)?;
     }
     Ok(lines(&letters))
 }
 
-fn tell_again(
-    log: &dyn Log,
-    shards: ShardCount,
-    letters: &[DeadLetter],
-) -> Result<(), DeadLettersError> {
+fn tell_again(log: &dyn Log, shards: ShardCount, letters: &[DeadLetter]) -> Result<(), DataError> {
     let mut users: BTreeMap<UserId, Cursor> = BTreeMap::new();
     for DeadLetter { user, given_up, .. } in letters {
         let after = users.entry(*user).or_insert(given_up.after);
@@ -123,12 +94,6 @@ fn tell_again(
     if records.is_empty() {
         return Ok(());
     }
-    let (done, finished) = mpsc::sync_channel(1);
-    let tell = move |result: Result<_, LogError>| {
-        // There is one result, and somebody waits for it.
-        let _ = done.send(result.map(drop));
-    };
-    log.append(records, Box::new(tell))?;
-    let closed = || LogError::Closed("the log's thread is gone".into());
-    Ok(finished.recv().unwrap_or_else(|_| Err(closed()))?)
+    log.append_and_wait(records)?;
+    Ok(())
 }
