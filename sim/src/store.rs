@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use quipu_core::record::Position;
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
+use quipu_core::row::{EntityKey, EntityPlace, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
 
@@ -21,16 +21,9 @@ enum Key {
 
 /// Where an entity's row is; a message's is the one of the history.
 fn entity_key(key: EntityKey) -> Key {
-    match key {
-        EntityKey::Account(_)
-        | EntityKey::Inbox(_)
-        | EntityKey::Conversation(_)
-        | EntityKey::Settings(_)
-        | EntityKey::Member(..)
-        | EntityKey::Roster(..)
-        | EntityKey::Presence(_)
-        | EntityKey::DeadLetters(_) => Key::Entity(key),
-        EntityKey::Message(conversation, seq) => Key::History(conversation, seq.get()),
+    match key.place() {
+        EntityPlace::Own => Key::Entity(key),
+        EntityPlace::History(conversation, seq) => Key::History(conversation, seq.get()),
     }
 }
 

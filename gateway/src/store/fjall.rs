@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
-use quipu_core::row::{EntityKey, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
+use quipu_core::row::{EntityKey, EntityPlace, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, UserId};
 
@@ -171,18 +171,11 @@ impl Store for FjallStore {
     fn entities(&self, keys: &[EntityKey]) -> Result<Vec<Option<Bytes>>, StoreError> {
         keys.iter()
             .map(|key| {
-                let value = match key {
-                    EntityKey::Message(conversation, seq) => {
-                        self.history.get(keys::history(conversation, *seq))?
+                let value = match key.place() {
+                    EntityPlace::History(conversation, seq) => {
+                        self.history.get(keys::history(&conversation, seq))?
                     }
-                    EntityKey::Account(_)
-                    | EntityKey::Inbox(_)
-                    | EntityKey::Conversation(_)
-                    | EntityKey::Settings(_)
-                    | EntityKey::Member(..)
-                    | EntityKey::Roster(..)
-                    | EntityKey::Presence(_)
-                    | EntityKey::DeadLetters(_) => self.entities.get(keys::entity(key))?,
+                    EntityPlace::Own => self.entities.get(keys::entity(key))?,
                 };
                 Ok(value.map(|value| Bytes::copy_from_slice(&value)))
             })

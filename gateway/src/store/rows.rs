@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use quipu_core::row::{
-    CorruptRow, EntityKey, HistoryRow, InboxKind, InboxRow, IndexKey, IndexRange, Row,
+    CorruptRow, EntityKey, EntityPlace, HistoryRow, InboxKind, InboxRow, IndexKey, IndexRange, Row,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
@@ -72,19 +72,12 @@ impl Rows {
 
     /// The value of an entity, if it is here.
     pub(super) fn entity(&self, key: &EntityKey) -> Option<Bytes> {
-        match key {
-            EntityKey::Message(conversation, seq) => self
+        match key.place() {
+            EntityPlace::History(conversation, seq) => self
                 .history
-                .get(&(*conversation, *seq))
+                .get(&(conversation, seq))
                 .map(HistoryRow::encode_value),
-            EntityKey::Account(_)
-            | EntityKey::Inbox(_)
-            | EntityKey::Conversation(_)
-            | EntityKey::Settings(_)
-            | EntityKey::Member(..)
-            | EntityKey::Roster(..)
-            | EntityKey::Presence(_)
-            | EntityKey::DeadLetters(_) => self.entities.get(key).cloned(),
+            EntityPlace::Own => self.entities.get(key).cloned(),
         }
     }
 
