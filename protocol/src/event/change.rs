@@ -364,7 +364,21 @@ impl From<&Change> for wire::command::Kind {
                 conversation: bytes(conversation),
                 keep_ms: *keep_ms,
             }),
-            Change::Edit { .. } | Change::Delete(..) | Change::React { .. } => message_kind(change),
+            Change::Edit {
+                conversation,
+                seq,
+                content,
+            } => edit(conversation, *seq, content),
+            Change::Delete(conversation, seq) => Self::Delete(wire::MessageRef {
+                conversation: bytes(conversation),
+                seq: seq.get(),
+            }),
+            Change::React {
+                conversation,
+                seq,
+                emoji,
+                on,
+            } => react(conversation, *seq, emoji, *on),
             Change::RenameDevice(device, label) => Self::RenameDevice(wire::RenameDevice {
                 device: device.get(),
                 label: label.clone(),
@@ -390,48 +404,21 @@ impl From<&Change> for wire::command::Kind {
     }
 }
 
-/// The changes of one message.
-fn message_kind(change: &Change) -> wire::command::Kind {
-    use wire::command::Kind;
-    match change {
-        Change::Edit {
-            conversation,
-            seq,
-            content,
-        } => Kind::Edit(wire::Edit {
-            conversation: bytes(conversation),
-            seq: seq.get(),
-            content: Some(content.into()),
-        }),
-        Change::React {
-            conversation,
-            seq,
-            emoji,
-            on,
-        } => Kind::React(wire::React {
-            conversation: bytes(conversation),
-            seq: seq.get(),
-            emoji: emoji.clone(),
-            on: *on,
-        }),
-        Change::Delete(conversation, seq) => Kind::Delete(wire::MessageRef {
-            conversation: bytes(conversation),
-            seq: seq.get(),
-        }),
-        Change::CreateGroup(_)
-        | Change::SetGroup { .. }
-        | Change::Invite { .. }
-        | Change::Join(_)
-        | Change::Leave(_)
-        | Change::Remove(..)
-        | Change::SetRole(..)
-        | Change::SetTimer(..)
-        | Change::RenameDevice(..)
-        | Change::RevokeDevice(_)
-        | Change::Block(..)
-        | Change::Report { .. }
-        | Change::SetPrivacy(_) => change.into(),
-    }
+fn edit(conversation: &ConversationId, seq: Seq, content: &Content) -> wire::command::Kind {
+    wire::command::Kind::Edit(wire::Edit {
+        conversation: bytes(conversation),
+        seq: seq.get(),
+        content: Some(content.into()),
+    })
+}
+
+fn react(conversation: &ConversationId, seq: Seq, emoji: &str, on: bool) -> wire::command::Kind {
+    wire::command::Kind::React(wire::React {
+        conversation: bytes(conversation),
+        seq: seq.get(),
+        emoji: emoji.to_owned(),
+        on,
+    })
 }
 
 impl From<Privacy> for wire::Privacy {
