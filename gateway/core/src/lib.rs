@@ -8,5 +8,4 @@ pub mod record;
 pub mod retention;
 pub mod row;
 pub mod shard;
-pub mod timer;
 pub mod watch;

@@ -24,11 +24,6 @@ fn delivery_scripts() {
     check::<runners::delivery::Session>("delivery");
 }
 
-#[test]
-fn timer_scripts() {
-    check::<runners::timer::Clock>("timer");
-}
-
 fn check<M: Machine>(folder: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/scripts")

@@ -3,4 +3,3 @@
 mod changes;
 pub(crate) mod delivery;
 pub(crate) mod shard;
-pub(crate) mod timer;
