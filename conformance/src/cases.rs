@@ -2,17 +2,22 @@
 
 use crate::suite::Case;
 
-/// Declares the list of cases of one file: name, rules of SPEC.md, function.
+/// Declares the list of cases of one file: name, rules of SPEC.md, function. They run against any gateway, unless a profile
+/// is named first.
 macro_rules! cases {
-    ($( $name:literal, [$($rule:literal),*], $function:path; )*) => {
+    ($profile:ident: $( $name:literal, [$($rule:literal),*], $function:path; )*) => {
         /// The cases of this file.
         pub(super) const CASES: &[$crate::suite::Case] = &[$(
             $crate::suite::Case {
                 name: $name,
                 rules: &[$($rule),*],
+                profile: $crate::suite::Profile::$profile,
                 run: |context| Box::pin($function(context)),
             },
         )*];
+    };
+    ($( $name:literal, [$($rule:literal),*], $function:path; )*) => {
+        cases! { Any: $( $name, [$($rule),*], $function; )* }
     };
 }
 
@@ -24,7 +29,9 @@ mod history;
 mod inbox;
 mod media;
 mod presence;
+mod queries;
 mod sending;
+mod small;
 mod streams;
 
 /// Every case, in the order in which they are run.
@@ -36,11 +43,13 @@ pub fn all() -> &'static [Case] {
             inbox::CASES,
             changes::CASES,
             history::CASES,
+            queries::CASES,
             groups::CASES,
             frames::CASES,
             streams::CASES,
             media::CASES,
             presence::CASES,
+            small::CASES,
         ]
         .concat()
     });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
-use crate::suite::{Case, Outcome, WITNESS};
+use crate::suite::{Case, Outcome, Profile, WITNESS};
 
 /// The verdicts that hold for this repository's gateway.
 pub const OURS: &str = include_str!("../expected.toml");
@@ -47,6 +47,23 @@ impl Expected {
             ensure!(verdicts.contains_key(name), "no expected verdict of {name}");
         }
         Ok(Self(verdicts))
+    }
+
+    /// The same for a gateway of this profile: cases that need another one are skipped.
+    pub fn of_profile(mut self, profile: Profile, cases: &[Case]) -> Self {
+        let reason = match profile {
+            Profile::Any => {
+                "needs a gateway with small limits: start it with conformance/small-limits.toml, pass --small-limits"
+            }
+            Profile::SmallLimits => {
+                "needs a gateway with ordinary limits: run it without --small-limits"
+            }
+        };
+        for case in cases.iter().filter(|case| case.profile != profile) {
+            let skip = Verdict::Skip(reason.to_owned());
+            self.0.insert(case.name.to_owned(), skip);
+        }
+        self
     }
 
     /// The verdict of a case.

@@ -10,7 +10,7 @@ use quipu_conformance::cases;
 use quipu_conformance::expected::{self, Expected, Verdict};
 use quipu_conformance::raw::Dialer;
 use quipu_conformance::report;
-use quipu_conformance::suite;
+use quipu_conformance::suite::{self, Profile};
 use quipu_conformance::trust::Trust;
 
 /// Checks a Quipu gateway against SPEC.md, with raw frames, hostile ones included.
@@ -34,6 +34,9 @@ struct Arguments {
     /// Expected verdicts to use in place of the built-in ones
     #[arg(long)]
     expected: Option<PathBuf>,
+    /// Run the cases that need small limits, and only those; the gateway is one that runs with conformance/small-limits.toml
+    #[arg(long)]
+    small_limits: bool,
     /// Print the names of all cases and their rules, and run none
     #[arg(long)]
     list: bool,
@@ -62,7 +65,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         None => expected::OURS.to_owned(),
     };
-    let expected = Expected::read(&text, cases::all())?;
+    let profile = match arguments.small_limits {
+        true => Profile::SmallLimits,
+        false => Profile::Any,
+    };
+    let expected = Expected::read(&text, cases::all())?.of_profile(profile, cases::all());
     let server = arguments
         .server
         .to_socket_addrs()

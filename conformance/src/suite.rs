@@ -73,6 +73,15 @@ impl Context {
 /// A running case.
 pub type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
+/// How the gateway under test is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As its operator likes; its limits are far above what a case does.
+    Any,
+    /// With the small limits that conformance/small-limits.toml sets, which some cases need and most would trip over.
+    SmallLimits,
+}
+
 /// One requirement and how to check it.
 #[derive(Clone, Copy)]
 pub struct Case {
@@ -80,6 +89,8 @@ pub struct Case {
     pub name: &'static str,
     /// The rules of SPEC.md that it checks.
     pub rules: &'static [&'static str],
+    /// The gateway that it needs.
+    pub profile: Profile,
     /// The check.
     pub run: fn(Context) -> Running,
 }

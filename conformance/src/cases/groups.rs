@@ -12,17 +12,17 @@ use quipu_protocol::wire::{self, reply::Outcome};
 use crate::session::{Session, text};
 use crate::suite::Context;
 
-fn drawn() -> ConversationId {
+pub(super) fn drawn() -> ConversationId {
     let mut id: [u8; 16] = rand::random();
     id[0] |= 0x80;
     ConversationId(id)
 }
 
-fn me(session: &Session) -> anyhow::Result<UserId> {
+pub(super) fn me(session: &Session) -> anyhow::Result<UserId> {
     Ok(UserId::new(&session.welcome.user)?)
 }
 
-fn new_group(id: ConversationId, invite: Vec<UserId>) -> NewGroup {
+pub(super) fn new_group(id: ConversationId, invite: Vec<UserId>) -> NewGroup {
     NewGroup {
         conversation: id,
         title: "climbing".to_owned(),
@@ -47,14 +47,14 @@ async fn ask(session: &mut Session, change: &Change) -> anyhow::Result<Outcome> 
     reply.outcome.context("a reply without an outcome")
 }
 
-async fn done(session: &mut Session, change: &Change) -> anyhow::Result<()> {
+pub(super) async fn done(session: &mut Session, change: &Change) -> anyhow::Result<()> {
     match ask(session, change).await? {
         Outcome::Done(_) => Ok(()),
         other => bail!("{change:?} was answered by {other:?}"),
     }
 }
 
-async fn opened(session: &mut Session, change: &Change) -> anyhow::Result<u64> {
+pub(super) async fn opened(session: &mut Session, change: &Change) -> anyhow::Result<u64> {
     match ask(session, change).await? {
         Outcome::Opened(opened) => Ok(opened.head),
         other => bail!("{change:?} was answered by {other:?}"),
@@ -69,7 +69,11 @@ async fn refused(session: &mut Session, change: &Change, code: RejectCode) -> an
 }
 
 /// The next event, which has to be this note under this seq.
-async fn note(session: &mut Session, seq: u64, expected: Note) -> anyhow::Result<wire::Message> {
+pub(super) async fn note(
+    session: &mut Session,
+    seq: u64,
+    expected: Note,
+) -> anyhow::Result<wire::Message> {
     let (_, message) = session.message().await?;
     let content = message.content.as_ref().and_then(|c| c.kind.as_ref());
     ensure!(
@@ -87,7 +91,7 @@ async fn note(session: &mut Session, seq: u64, expected: Note) -> anyhow::Result
     Ok(message)
 }
 
-async fn invitation(session: &mut Session) -> anyhow::Result<wire::Invitation> {
+pub(super) async fn invitation(session: &mut Session) -> anyhow::Result<wire::Invitation> {
     match session.event().await?.body {
         Some(wire::event::Body::Invitation(invitation)) => Ok(invitation),
         other => bail!("expected an invitation, got {other:?}"),
@@ -110,7 +114,7 @@ async fn pair(context: &Context) -> anyhow::Result<(Session, Session, Conversati
 }
 
 /// Asks on a stream of its own.
-async fn failure_or<M: prost::Message + Default>(
+pub(super) async fn failure_or<M: prost::Message + Default>(
     session: &Session,
     kind: FrameType,
     question: &impl prost::Message,
