@@ -134,6 +134,8 @@ pub enum EntryBody {
         user: UserId,
         /// Whether it is so now.
         on: bool,
+        /// Which command of which device of the first one is answered when it holds.
+        asked: Option<(DeviceId, RequestId)>,
     },
     /// The time of messages is over. A gateway appends it when the clock passes what [`Due`](crate::row::IndexKey::Due) rows
     /// say.

@@ -331,9 +331,12 @@ impl ShardState {
                 user,
                 standing,
             } => roster::standing(entities, &mut turn, *conversation, *user, standing),
-            EntryBody::Blocked { by, user, on } => {
-                own::blocked(entities, &mut turn, (*by, *user), *on);
-            }
+            EntryBody::Blocked {
+                by,
+                user,
+                on,
+                asked,
+            } => own::blocked(entities, &mut turn, (*by, *user), *on, *asked),
             EntryBody::Expire { conversation, seqs } => {
                 message::expire(entities, &mut turn, *conversation, seqs);
             }

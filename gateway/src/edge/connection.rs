@@ -143,6 +143,8 @@ struct Driver {
     /// HELLO being judged, or a command on its way; one at a time, which keeps the commands' order.
     work: Option<Boxed<Work>>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The close that waits until S0 is written, and its reason.
+    farewell: Option<(CloseCode, String)>,
 }
 
 /// What a session has once its device is let in.
@@ -210,6 +212,7 @@ impl Driver {
             member: None,
             work: None,
             timer: None,
+            farewell: None,
         }
     }
 
@@ -361,8 +364,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Closes the connection, with a last try to send what S0 still holds.
-    fn end(&self, code: CloseCode, reason: &str) -> Result<(), Ended> {
+    /// Ends the loop and closes the connection: at once, or when its device was given the chance to read what S0 holds.
+    fn end(&mut self, code: CloseCode, reason: &str) -> Result<(), Ended> {
         let metrics = &self.shared.with.metrics;
         match code {
             CloseCode::ProtocolViolation
@@ -393,7 +396,29 @@ impl Driver {
             | CloseCode::Redirect => {}
         }
         tracing::debug!(peer = %self.connection.remote_address(), %code, reason, "closing");
-        close(&self.connection, code, reason);
+        match code {
+            // Perhaps the device has asked for it, and is to have its answer.
+            CloseCode::Revoked => self.farewell = Some((code, reason.to_owned())),
+            CloseCode::Ok
+            | CloseCode::Internal
+            | CloseCode::ProtocolViolation
+            | CloseCode::FrameTooLarge
+            | CloseCode::Unsupported
+            | CloseCode::CriticalStreamClosed
+            | CloseCode::HelloTimeout
+            | CloseCode::Unauthenticated
+            | CloseCode::NameTaken
+            | CloseCode::RegistrationClosed
+            | CloseCode::InvalidCredentials
+            | CloseCode::Replaced
+            | CloseCode::TooManyDevices
+            | CloseCode::TokenExpired
+            | CloseCode::Busy
+            | CloseCode::Unavailable
+            | CloseCode::Shutdown
+            | CloseCode::RateLimited
+            | CloseCode::Redirect => close(&self.connection, code, reason),
+        }
         Err(Ended)
     }
 

@@ -90,10 +90,21 @@ fn write_entry(out: &mut Writer, entry: &Entry) {
             user,
             standing,
         } => out.nested(6, |out| write_standing(out, conversation, user, standing)),
-        EntryBody::Blocked { by, user, on } => out.nested(7, |out| {
+        EntryBody::Blocked {
+            by,
+            user,
+            on,
+            asked,
+        } => out.nested(7, |out| {
             out.user(1, by);
             out.user(2, user);
             out.uint(3, u64::from(*on));
+            if let Some((device, request)) = asked {
+                out.nested(4, |out| {
+                    out.fixed64(1, device.get());
+                    out.uint(2, request.0);
+                });
+            }
         }),
         EntryBody::Expire { conversation, seqs } => out.nested(8, |out| {
             out.conversation(1, conversation);
@@ -454,12 +465,13 @@ fn read_standing(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
 }
 
 fn read_blocked(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
-    let (mut by, mut user, mut on) = (None, None, false);
+    let (mut by, mut user, mut on, mut asked) = (None, None, false, None);
     while let Some(field) = fields.next()? {
         match field.number {
             1 => by = Some(field.user()?),
             2 => user = Some(field.user()?),
             3 => on = field.uint()? != 0,
+            4 => asked = Some(read_asker(field.nested()?)?),
             _ => {}
         }
     }
@@ -467,7 +479,20 @@ fn read_blocked(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
         by: required(WHAT, "who blocks", by)?,
         user: required(WHAT, "who is blocked", user)?,
         on,
+        asked,
     })
+}
+
+fn read_asker(mut fields: Fields) -> Result<(DeviceId, RequestId), CorruptRow> {
+    let (mut device, mut request) = (None, RequestId(0));
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => device = Some(field.device()?),
+            2 => request = RequestId(field.uint()?),
+            _ => {}
+        }
+    }
+    Ok((required(WHAT, "the device that asked", device)?, request))
 }
 
 fn read_expire(mut fields: Fields) -> Result<EntryBody, CorruptRow> {

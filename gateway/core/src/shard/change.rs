@@ -79,9 +79,30 @@ pub(super) fn needs(asked: Asked, need: &mut impl FnMut(EntityKey)) {
     }
 }
 
-/// Makes the change, or says why not; answers in any case.
+/// Makes the change, or says why not; answers, or sends on what will.
 pub(super) fn apply(entities: &mut Entities, turn: &mut Turn, asked: Asked) {
-    let outcome = match asked.change {
+    let Some(outcome) = decide(entities, turn, asked) else {
+        return;
+    };
+    let is_done = outcome == Outcome::Done;
+    let to = ReplyTo::Request(asked.request);
+    let command = asked.command;
+    let reply = Reply { to, outcome };
+    match asked.change.conversation() {
+        Some(_) => turn.answer(command.user, command.device, reply),
+        None => turn.answer_here(command.user, command.device, reply),
+    }
+    // Behind the answer, as the device may be the one that asked.
+    if let Change::RevokeDevice(device) = asked.change
+        && is_done
+    {
+        turn.revoked(command.user, *device);
+    }
+}
+
+/// `None`: another shard answers.
+fn decide(entities: &mut Entities, turn: &mut Turn, asked: Asked) -> Option<Outcome> {
+    Some(match asked.change {
         Change::CreateGroup(new) => group::create(entities, turn, asked, new),
         Change::SetGroup {
             conversation,
@@ -129,26 +150,12 @@ pub(super) fn apply(entities: &mut Entities, turn: &mut Turn, asked: Asked) {
             own::rename_device(entities, turn, asked.command, *device, label)
         }
         Change::RevokeDevice(device) => own::revoke_device(entities, turn, asked.command, *device),
-        Change::Block(user, on) => own::block(entities, turn, asked.command, *user, *on),
+        Change::Block(user, on) => return own::block(entities, turn, asked, *user, *on),
         Change::Report {
             conversation,
             seq,
             reason,
         } => own::report(entities, turn, asked.command, (*conversation, *seq), reason),
         Change::SetPrivacy(privacy) => own::set_privacy(entities, turn, asked.command, *privacy),
-    };
-    let is_done = outcome == Outcome::Done;
-    let to = ReplyTo::Request(asked.request);
-    let command = asked.command;
-    let reply = Reply { to, outcome };
-    match asked.change.conversation() {
-        Some(_) => turn.answer(command.user, command.device, reply),
-        None => turn.answer_here(command.user, command.device, reply),
-    }
-    // Behind the answer, as the device may be the one that asked.
-    if let Change::RevokeDevice(device) = asked.change
-        && is_done
-    {
-        turn.revoked(command.user, *device);
-    }
+    })
 }

@@ -1,10 +1,11 @@
 //! Decisions about a user's own account: devices, privacy, blocks, complaints.
 
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Outcome, Privacy};
-use quipu_protocol::id::{ConversationId, DeviceId, Seq, UserId};
+use quipu_protocol::event::{Outcome, Privacy, Reply, ReplyTo};
+use quipu_protocol::id::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use quipu_protocol::limits::BLOCKS_MAX;
 
+use super::change::Asked;
 use super::conversation::rights;
 use super::entities::{Entities, OpenConversation};
 use super::message::seen;
@@ -78,41 +79,46 @@ pub(super) fn set_privacy(
     Outcome::Done
 }
 
-/// Takes no messages from a user any more, or takes them again, and tells the shard of the direct conversation.
+/// Takes no messages from a user any more, or takes them again, and tells the shard of the direct conversation. `None`: that
+/// shard answers, when it holds.
 pub(super) fn block(
     entities: &mut Entities,
     turn: &mut Turn,
-    command: &Command,
+    asked: Asked,
     user: UserId,
     on: bool,
-) -> Outcome {
+) -> Option<Outcome> {
+    let command = asked.command;
     if user == command.user {
-        return rejected(
+        return Some(rejected(
             RejectCode::Invalid,
             "QP-SELF-2: nobody blocks oneself; choose another user",
-        );
+        ));
     }
     let settings = entities.settings(command.user, turn.position);
     let blocked = settings.get().map_or(&[][..], |row| &row.blocked);
     let at = match (blocked.binary_search(&user), on) {
-        (Ok(_), true) | (Err(_), false) => return Outcome::Done,
+        // Said before, and perhaps still on its way: this answer comes behind it.
+        (Ok(_), true) | (Err(_), false) => None,
         (Err(_), true) if blocked.len() >= BLOCKS_MAX => {
-            return rejected(
+            return Some(rejected(
                 RejectCode::TooMany,
                 "you have blocked as many users as you may; take one back first",
-            );
+            ));
         }
-        (Ok(at), false) | (Err(at), true) => at,
+        (Ok(at), false) | (Err(at), true) => Some(at),
     };
-    change_settings(entities, turn, command.user, |settings| {
-        match on {
-            true => settings.blocked.insert(at, user),
-            false => drop(settings.blocked.remove(at)),
-        }
-        true
-    });
-    turn.blocked(command.user, user, on);
-    Outcome::Done
+    if let Some(at) = at {
+        change_settings(entities, turn, command.user, |settings| {
+            match on {
+                true => settings.blocked.insert(at, user),
+                false => drop(settings.blocked.remove(at)),
+            }
+            true
+        });
+    }
+    turn.blocked(command, asked.request, (user, on));
+    None
 }
 
 /// Changes the settings of a user; `how` says whether it did. Who has to know is told.
@@ -131,18 +137,35 @@ fn change_settings(
     }
 }
 
-/// Keeps in a direct conversation whether one side takes messages of the other. One that nobody has opened is made for it.
+/// Keeps in a direct conversation whether one side takes messages of the other, and answers who asked for it: no message
+/// that is accepted from here on gets through. One that nobody has opened is made for it.
 pub(super) fn blocked(
     entities: &mut Entities,
     turn: &mut Turn,
     (by, user): (UserId, UserId),
     on: bool,
+    asked: Option<(DeviceId, RequestId)>,
 ) {
     let id = ConversationId::direct(&by, &user);
     if turn.shards.of_conversation(&id) != turn.shard {
         turn.effects.dropped.misrouted += 1;
         return;
     }
+    keep_blocked(entities, turn, id, (by, user), on);
+    if let Some((device, request)) = asked {
+        let to = ReplyTo::Request(request);
+        let outcome = Outcome::Done;
+        turn.answer(by, device, Reply { to, outcome });
+    }
+}
+
+fn keep_blocked(
+    entities: &mut Entities,
+    turn: &Turn,
+    id: ConversationId,
+    (by, user): (UserId, UserId),
+    on: bool,
+) {
     let mut entity = entities.conversation(id, turn.position);
     if entity.get().is_none() {
         if !on {

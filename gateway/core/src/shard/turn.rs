@@ -8,12 +8,12 @@ use bytes::Bytes;
 use quipu_protocol::event::{
     EventBody, Message, Notice, Outcome, Receipt, Rejection, Reply, ReplyTo,
 };
-use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId};
 use siphasher::sip::SipHasher13;
 
 use super::entities::Audience;
 use super::{Action, Effects, ShardCount, ShardId};
-use crate::record::{Entry, EntryBody, Position, Source, Standing};
+use crate::record::{Command, Entry, EntryBody, Position, Source, Standing};
 use crate::retention::Retention;
 use crate::row::{HistoryRow, IndexKey, Presence, Row, Settings};
 
@@ -119,11 +119,18 @@ impl Turn<'_> {
         });
     }
 
-    /// Tells the direct conversation of two users that one takes no messages from the other any more, or takes them again.
-    pub(super) fn blocked(&mut self, by: UserId, user: UserId, on: bool) {
-        let conversation = ConversationId::direct(&by, &user);
+    /// Tells the direct conversation of two users that one takes no messages from the other any more, or takes them again. It
+    /// answers the command.
+    pub(super) fn blocked(&mut self, by: &Command, request: RequestId, (user, on): (UserId, bool)) {
+        let conversation = ConversationId::direct(&by.user, &user);
         let shard = self.shards.of_conversation(&conversation);
-        self.send(shard, EntryBody::Blocked { by, user, on });
+        let body = EntryBody::Blocked {
+            by: by.user,
+            user,
+            on,
+            asked: Some((by.device, request)),
+        };
+        self.send(shard, body);
     }
 
     /// Tells the gateway what a user of this shard has decided about others.

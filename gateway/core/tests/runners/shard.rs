@@ -514,7 +514,18 @@ impl Cluster {
                 };
                 format!("{user} in {}: {standing}", self.name(conversation))
             }
-            EntryBody::Blocked { by, user, on } => format!("{by} blocks {user}: {on}"),
+            EntryBody::Blocked {
+                by,
+                user,
+                on,
+                asked,
+                ..
+            } => {
+                let asked = asked.map_or_else(String::new, |(device, request)| {
+                    format!(", answer {by}/{} request {}", device.get(), request.0)
+                });
+                format!("{by} blocks {user}: {on}{asked}")
+            }
             EntryBody::Expire { conversation, seqs } => {
                 format!("expire {} {seqs:?}", self.name(conversation))
             }

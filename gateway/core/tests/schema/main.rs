@@ -568,6 +568,13 @@ fn news() -> Vec<EntryBody> {
             by: user("alice"),
             user: user("bob"),
             on: true,
+            asked: Some((device_id(), RequestId(300))),
+        },
+        EntryBody::Blocked {
+            by: user("alice"),
+            user: user("bob"),
+            on: false,
+            asked: None,
         },
         EntryBody::Expire {
             conversation: conversation(),

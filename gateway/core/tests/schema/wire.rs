@@ -252,6 +252,18 @@ pub struct Blocked {
     pub user: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
     pub on: bool,
+    /// absent: nobody is answered
+    #[prost(message, optional, tag = "4")]
+    pub asked: ::core::option::Option<Asker>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Asker {
+    /// not 0
+    #[prost(fixed64, tag = "1")]
+    pub device: u64,
+    /// echoed in the answer
+    #[prost(uint64, tag = "2")]
+    pub request: u64,
 }
 /// The time of these messages of a conversation is over.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quipu_core::delivery::DeliveryWindow;
@@ -13,11 +13,16 @@ use quipu_protocol::id::UserId;
 use quipu_protocol::wire;
 
 use super::commands::carry;
-use super::{Counted, Driver, Member, Work};
+use super::{Counted, Driver, Member, Work, close};
 use crate::accounts::{Admitted, Refusal, now_ms};
 use crate::edge::attendance::Attendance;
 use crate::edge::throttle::Throttle;
 use crate::router::{NoRoom, Submission};
+
+/// Longest time that a close waits for what S0 still holds; below the second that QP-SELF-1 allows.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// Round trips that it waits for what is written.
+const FAREWELL_RTTS: u32 = 4;
 
 impl Driver {
     pub(super) fn authenticate(&mut self, hello: Hello) {
@@ -122,8 +127,24 @@ impl Driver {
         self.session.go_away(Instant::now(), go_away);
     }
 
+    /// Writes what S0 holds and gives it the time to arrive, also if its packet is lost once. A close drops what is under way,
+    /// and S0 cannot be finished, which the peer would take for a fault.
+    async fn finish_s0(&mut self) {
+        while !self.s0.is_empty() {
+            if self.s0.write_some(&mut self.s0_send).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(self.connection.rtt() * FAREWELL_RTTS).await;
+    }
+
     /// Tells the log that the session is over, and up to where its device has come.
     pub(super) async fn leave(mut self) {
+        if let Some((code, reason)) = self.farewell.take() {
+            // A peer that does not read is not waited for.
+            let _ = tokio::time::timeout(FAREWELL_MAX, self.finish_s0()).await;
+            close(&self.connection, code, &reason);
+        }
         let Some(member) = self.member.take() else {
             return;
         };
