@@ -2,6 +2,8 @@
 //! `cargo run --release -p quipu-client --example media_beside_text -- [SECONDS]`, against a gateway at `QUIPU_SERVER`.
 
 use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -90,10 +92,12 @@ async fn upload_on(client: Client, target: Target, folder: &Path) -> Result<(), 
     };
     let conversation = client.open_direct(peer).await?;
     let path = folder.join("film.bin");
-    for turn in 0..u8::MAX {
-        let mut film = vec![turn; FILE_BYTES];
-        film[..4].copy_from_slice(&std::process::id().to_be_bytes());
-        std::fs::write(&path, film).map_err(|error| Error::Storage(error.to_string()))?;
+    for turn in 0..u32::MAX {
+        let other = path.clone();
+        // Not in a thread that carries messages.
+        let made = tokio::task::spawn_blocking(move || make_another(&other, turn)).await;
+        made.map_err(|error| Error::Storage(error.to_string()))?
+            .map_err(|error| Error::Storage(error.to_string()))?;
         let mut first = None;
         let options = UploadOptions::default();
         let upload = client.upload(conversation, &path, options, |_| {
@@ -105,6 +109,17 @@ async fn upload_on(client: Client, target: Target, folder: &Path) -> Result<(), 
         println!("  uploaded 100 MiB in {seconds:.2} s: {rate:.0} MB/s");
     }
     Ok(())
+}
+
+/// Another film in the place of the last one: only its beginning differs, so that the disk has nothing to do for it.
+fn make_another(path: &Path, turn: u32) -> std::io::Result<()> {
+    let mut film = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    film.write_all(&std::process::id().to_be_bytes())?;
+    film.write_all(&turn.to_be_bytes())
 }
 
 #[tokio::main]
@@ -120,6 +135,11 @@ async fn main() -> Result<(), Error> {
     let folder = std::env::temp_dir().join(format!("quipu-media-{run}"));
     std::fs::create_dir_all(&folder).map_err(|error| Error::Storage(error.to_string()))?;
 
+    let film = File::create(folder.join("film.bin")).and_then(|mut film| {
+        film.write_all(&vec![run as u8; FILE_BYTES])?;
+        film.sync_all()
+    });
+    film.map_err(|error| Error::Storage(error.to_string()))?;
     latencies(&ana, &ben, target, Duration::from_secs(2)).await?;
     let idle = show(
         "alone         ",
