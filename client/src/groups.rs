@@ -145,7 +145,6 @@ async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
                 // It is filled once more after the next WELCOME.
                 tracing::warn!(%error, %conversation, "forget a gap that is filled");
             }
-            shared.announce(ClientEvent::CaughtUp(conversation));
         }
         Err(error) => {
             tracing::warn!(%error, %conversation, "a group could not be caught up with");
@@ -154,6 +153,10 @@ async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
     let begin = shared
         .groups
         .with(|turns| turns.finish(conversation, &filled));
+    if filled.is_ok() {
+        // After it is counted: whoever looks when told of it finds it.
+        shared.announce(ClientEvent::CaughtUp(conversation));
+    }
     start(shared, begin);
 }
 
