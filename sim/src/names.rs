@@ -93,7 +93,9 @@ impl Names {
         }
         kept.version = changed.version;
         match &changed.kind {
-            ChangedKind::Edited(Content::Gone(_)) | ChangedKind::Gone(_) => {
+            ChangedKind::Edited(Content::Gone(gone)) | ChangedKind::Gone(gone) => {
+                // One whose time was over before its deletion came to the log is a deleted one from then on.
+                kept.is_over = *gone == Gone::Expired;
                 kept.says = Says::Nothing;
                 kept.signs = BTreeSet::new();
                 kept.is_timed = false;

@@ -37,6 +37,8 @@ fn seeds_that_found_something_stay_clean() {
     // A refusal was told, then forgotten with the machine's power, and the message was sent after all, behind a later one.
     is_clean(6658, then);
     is_clean(7615, then);
+    // A message whose time was over before its deletion came to the log: the simulated device kept it as expired.
+    is_clean(2797, Options::default());
 }
 
 #[test]
