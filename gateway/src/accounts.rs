@@ -296,8 +296,8 @@ impl Accounts {
             CloseCode::NameTaken,
             "this name has a password and is not the issuer's",
         );
-        let known = self.queries.account(user).await?;
-        if known.is_none() {
+        let mut found = self.queries.account(user).await?;
+        if found.is_none() {
             self.rates
                 .registration(from)
                 .map_err(|wait| too_often(wait, "too many registrations from this address"))?;
@@ -306,8 +306,9 @@ impl Accounts {
                 Err(refusal) if refusal.code == CloseCode::NameTaken => {}
                 made => return made,
             }
+            found = self.queries.account(user).await?;
         }
-        match self.queries.account(user).await? {
+        match found {
             Some((account, inbox)) if account.password.is_none() => {
                 self.add(user, label, inbox.start()).await
             }
