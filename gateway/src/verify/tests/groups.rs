@@ -108,12 +108,7 @@ fn place(world: &World, number: u64) -> Seq {
         {
             Some(row.seq())
         }
-        Row::History(_)
-        | Row::Shard(..)
-        | Row::Entity(..)
-        | Row::Inbox(_)
-        | Row::Trimmed(..)
-        | Row::Index(..) => None,
+        any_row!() => None,
     });
     found.expect("it is in the history")
 }
@@ -200,12 +195,7 @@ fn messages(
         Row::History(mut row) if *row.conversation() == GROUP => {
             change(&mut row.0).then_some(Row::History(row))
         }
-        Row::History(_)
-        | Row::Shard(..)
-        | Row::Entity(..)
-        | Row::Inbox(_)
-        | Row::Trimmed(..)
-        | Row::Index(..) => Some(row),
+        any_row!() => Some(row),
     }
 }
 
@@ -213,12 +203,7 @@ fn messages(
 fn unindexed(mut gone: impl FnMut(&IndexKey) -> bool) -> impl FnMut(Row) -> Option<Row> {
     move |row| match row {
         Row::Index(key, _) if gone(&key) => None,
-        Row::Index(..)
-        | Row::Shard(..)
-        | Row::Entity(..)
-        | Row::History(_)
-        | Row::Inbox(_)
-        | Row::Trimmed(..) => Some(row),
+        any_row!() => Some(row),
     }
 }
 
@@ -273,12 +258,7 @@ fn members_that_do_not_add_up_are_found() {
             {
                 None
             }
-            Row::Inbox(_)
-            | Row::Trimmed(..)
-            | Row::Shard(..)
-            | Row::Entity(..)
-            | Row::History(_)
-            | Row::Index(..) => Some(row),
+            any_row!() => Some(row),
         })
     });
     damaged(
@@ -348,12 +328,7 @@ fn holes_and_heads_of_a_group_are_found() {
                 }
                 Some(Row::Inbox(entry))
             }
-            Row::Inbox(_)
-            | Row::Trimmed(..)
-            | Row::Shard(..)
-            | Row::Entity(..)
-            | Row::History(_)
-            | Row::Index(..) => Some(row),
+            any_row!() => Some(row),
         },
     );
 }
@@ -493,11 +468,6 @@ fn what_is_left_of_deleted_messages_is_found() {
                 kind,
             }))
         }
-        Row::Inbox(_)
-        | Row::Trimmed(..)
-        | Row::Shard(..)
-        | Row::Entity(..)
-        | Row::History(_)
-        | Row::Index(..) => Some(row),
+        any_row!() => Some(row),
     });
 }
