@@ -3,25 +3,17 @@
 mod support;
 
 use std::path::Path;
-use std::process::Command;
 
-use support::{Gateway, LOADGEN, Outcome};
+use support::{Gateway, Outcome};
 
 /// Accounts of a gateway; no scenario has more devices.
 const DEVICES: usize = 40;
 
 fn run(gateway: &Gateway, scenario: &Path, more: &[&str]) -> Outcome {
     let json = gateway.file("report.json");
-    let output = Command::new(LOADGEN)
-        .arg("run")
-        .arg(scenario)
-        .args(["--no-tui", "--no-ceiling"])
-        .args(["--server", &gateway.address.to_string()])
-        .arg("--tokens")
-        .arg(gateway.tokens(0, DEVICES))
+    let output = gateway
+        .play(scenario, gateway.address, (0, DEVICES), &json)
         .args(more)
-        .arg("--json")
-        .arg(&json)
         .output()
         .unwrap();
     Outcome::of(&output, &json)

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use proxy::{Proxy, Sabotage};
-use support::{Gateway, LOADGEN, Outcome};
+use support::{Gateway, Outcome};
 
 const DEVICES: usize = 8;
 /// Events that a proxy has passed on when the run is ended: the backlog is there.
@@ -40,15 +40,8 @@ fn what_is_under_way_when_somebody_ends_a_run_is_not_called_lost() {
     let file = gateway.file("busy.toml");
     std::fs::write(&file, BUSY).unwrap();
     let json = gateway.file("report.json");
-    let run = Command::new(LOADGEN)
-        .arg("run")
-        .arg(&file)
-        .args(["--no-tui", "--no-ceiling"])
-        .args(["--server", &proxy.address.to_string()])
-        .arg("--tokens")
-        .arg(gateway.tokens(0, DEVICES))
-        .arg("--json")
-        .arg(&json)
+    let run = gateway
+        .play(&file, proxy.address, (0, DEVICES), &json)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

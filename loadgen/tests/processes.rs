@@ -15,17 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A run of `processes` processes whose load lasts for `seconds`.
 fn start(gateway: &Gateway, processes: usize, seconds: u64, json: &Path) -> Child {
-    Command::new(LOADGEN)
-        .args(["run", "smoke", "--no-tui", "--no-ceiling", "--rate", "100"])
+    gateway
+        .play("smoke", gateway.address, (0, DEVICES), json)
+        .args(["--rate", "100"])
         .args(["--processes", &processes.to_string()])
         .args(["--connections", &DEVICES.to_string()])
         .args(["--seconds", &seconds.to_string()])
-        .args(["--server", &gateway.address.to_string()])
         .args(["--server-pid", &gateway.pid().to_string()])
-        .arg("--tokens")
-        .arg(gateway.tokens(0, DEVICES))
-        .arg("--json")
-        .arg(json)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -3,10 +3,8 @@
 mod proxy;
 mod support;
 
-use std::process::Command;
-
 use proxy::{Proxy, Sabotage};
-use support::{Gateway, LOADGEN, Outcome};
+use support::{Gateway, Outcome};
 
 /// Devices of a run.
 const DEVICES: usize = 8;
@@ -163,19 +161,8 @@ fn judge(
     let file = gateway.file(&format!("scenario-{number}.toml"));
     std::fs::write(&file, scenario).unwrap();
     let json = gateway.file(&format!("report-{number}.json"));
-    let run = Command::new(LOADGEN)
-        .arg("run")
-        .arg(&file)
-        .args([
-            "--no-tui",
-            "--no-ceiling",
-            "--server",
-            &proxy.address.to_string(),
-        ])
-        .arg("--tokens")
-        .arg(gateway.tokens(number, DEVICES))
-        .arg("--json")
-        .arg(&json)
+    let run = gateway
+        .play(&file, proxy.address, (number, DEVICES), &json)
         .output()
         .unwrap();
     let struck = proxy.stop();

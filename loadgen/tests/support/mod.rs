@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,28 @@ impl Gateway {
         let accounts = &self.accounts[run * count..(run + 1) * count];
         std::fs::write(&file, accounts.join("\n")).unwrap();
         file
+    }
+
+    /// The generator, to play a scenario against `address`, this gateway or a proxy of it, with the accounts of run number
+    /// `run`.
+    pub(crate) fn play(
+        &self,
+        scenario: impl AsRef<OsStr>,
+        address: SocketAddr,
+        (run, devices): (usize, usize),
+        json: &Path,
+    ) -> Command {
+        let mut command = Command::new(LOADGEN);
+        command
+            .arg("run")
+            .arg(scenario)
+            .args(["--no-tui", "--no-ceiling"])
+            .args(["--server", &address.to_string()])
+            .arg("--tokens")
+            .arg(self.tokens(run, devices))
+            .arg("--json")
+            .arg(json);
+        command
     }
 
     /// Its process.
