@@ -360,25 +360,10 @@ impl<'a> Link<'a> {
                     conversation,
                     client_seq,
                 },
-                Outcome::Accepted(seq),
+                outcome,
             ) => {
-                self.outbox.accepted(conversation, client_seq);
-                self.turn.settled.push(Settled::Accepted {
-                    conversation,
-                    client_seq,
-                    seq,
-                });
-            }
-            (
-                ReplyTo::Send {
-                    conversation,
-                    client_seq,
-                },
-                Outcome::Rejected(rejection),
-            ) => {
-                let end = self
-                    .outbox
-                    .rejected(now, conversation, client_seq, rejection);
+                let message = (conversation, client_seq);
+                let end = self.outbox.answered(now, message, outcome);
                 self.turn.settled.extend(end);
             }
             (ReplyTo::Request(request), outcome) if self.is_refresh(request) => {
@@ -415,8 +400,7 @@ impl<'a> Link<'a> {
                 }
             }
             // The protocol crate pairs replies and outcomes; what is left says nothing to a client.
-            (ReplyTo::Send { .. }, Outcome::Opened { .. } | Outcome::Done)
-            | (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
+            (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
         }
     }
 

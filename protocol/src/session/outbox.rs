@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{ClientSession, SendBlocked};
 use crate::error::{RejectCode, Retry};
-use crate::event::{Content, Rejection};
+use crate::event::{Content, Outcome, Rejection};
 use crate::id::{ClientSeq, ConversationId, MessageId, RequestId, Seq, UserId};
 use crate::limits::{SENDS_IN_FLIGHT_MAX, SENDS_UNSYNCED_MAX};
 
@@ -295,8 +295,30 @@ impl Outbox {
         waited
     }
 
+    /// The gateway answered a SEND; the end of the message, if it is one.
+    pub fn answered(
+        &mut self,
+        now: Instant,
+        (conversation, client_seq): (ConversationId, ClientSeq),
+        outcome: Outcome,
+    ) -> Option<Settled> {
+        match outcome {
+            Outcome::Accepted(seq) => {
+                self.accepted(conversation, client_seq);
+                Some(Settled::Accepted {
+                    conversation,
+                    client_seq,
+                    seq,
+                })
+            }
+            Outcome::Rejected(rejection) => self.rejected(now, conversation, client_seq, rejection),
+            // What other commands are answered with: the session lets none of it through.
+            Outcome::Opened { .. } | Outcome::Done => None,
+        }
+    }
+
     /// The gateway rejected a message; the end of it, if it is one.
-    pub fn rejected(
+    fn rejected(
         &mut self,
         now: Instant,
         conversation: ConversationId,

@@ -218,25 +218,10 @@ impl Link {
                     conversation,
                     client_seq,
                 },
-                Outcome::Accepted(seq),
+                outcome,
             ) => {
-                self.outbox.accepted(conversation, client_seq);
-                self.settled.push(Settled::Accepted {
-                    conversation,
-                    client_seq,
-                    seq,
-                });
-            }
-            (
-                ReplyTo::Send {
-                    conversation,
-                    client_seq,
-                },
-                Outcome::Rejected(rejection),
-            ) => {
-                let end = self
-                    .outbox
-                    .rejected(now, conversation, client_seq, rejection);
+                let message = (conversation, client_seq);
+                let end = self.outbox.answered(now, message, outcome);
                 self.settled.extend(end);
             }
             (ReplyTo::Request(request), Outcome::Opened { conversation, head }) => {
@@ -258,8 +243,7 @@ impl Link {
                 }
             }
             (ReplyTo::Request(request), Outcome::Done) => self.end(request, true),
-            (ReplyTo::Send { .. }, Outcome::Opened { .. } | Outcome::Done)
-            | (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
+            (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
         }
     }
 
