@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use quipu_protocol::media::MediaHash;
 
@@ -10,6 +12,10 @@ use crate::error::Error;
 
 /// Bytes read from a file or written to it at once.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
+/// How long work on a whole file goes on before it rests.
+const WORK_TIME_MIN: Duration = Duration::from_micros(500);
+/// Longest rest: a file that the disk brings slowly takes no processor meanwhile.
+const REST_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// Runs work on a thread that may wait.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -24,19 +30,48 @@ pub(super) fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |error| Error::Storage(format!("{}: {error}", path.display()))
 }
 
-/// Puts the rest of a file through a hasher. Returns the bytes that there were.
+/// Puts the rest of a file through a hasher, at leisure. Returns the bytes that there were.
 pub(super) fn hash_rest(file: &mut File, hasher: &mut blake3::Hasher) -> std::io::Result<u64> {
     let mut piece = vec![0; PIECE_BYTES];
     let mut total = 0;
+    let mut leisure = Leisure::begin();
     loop {
         match file.read(&mut piece)? {
             0 => return Ok(total),
             read => {
                 hasher.update(&piece[..read]);
                 total += read as u64;
+                leisure.rest();
             }
         }
     }
+}
+
+/// Leaves half of a processor to others. A thread that computes without a break is not interrupted for each message that
+/// another thread could carry, which on a small machine is what a message waits for.
+#[derive(Debug)]
+struct Leisure {
+    since: Instant,
+}
+
+impl Leisure {
+    fn begin() -> Self {
+        Self {
+            since: Instant::now(),
+        }
+    }
+
+    /// Sleeps as long as it has worked, when that was a while.
+    fn rest(&mut self) {
+        if let Some(rest) = rest_after(self.since.elapsed()) {
+            thread::sleep(rest);
+            self.since = Instant::now();
+        }
+    }
+}
+
+fn rest_after(worked: Duration) -> Option<Duration> {
+    (worked >= WORK_TIME_MIN).then(|| worked.min(REST_TIME_MAX))
 }
 
 /// Opens a file, and says its hash and its size.
@@ -74,4 +109,17 @@ pub(super) async fn read_piece(
         Ok((piece, file))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_rests_as_long_as_it_took_and_waiting_for_a_disk_costs_little() {
+        let micros = Duration::from_micros;
+        assert_eq!(rest_after(micros(499)), None);
+        assert_eq!(rest_after(micros(600)), Some(micros(600)));
+        assert_eq!(rest_after(micros(900_000)), Some(REST_TIME_MAX));
+    }
 }

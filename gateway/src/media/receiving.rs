@@ -3,17 +3,21 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use quipu_protocol::media::MediaHash;
 
 use super::MediaError;
 use super::objects::blocking;
 use super::partials::{Claim, Plan};
+use crate::pace::Pace;
 
 /// Bytes written between two syncs: what one sync has to move stays small, so that the log's own syncs never wait for long.
 const SYNC_EVERY_BYTES: u64 = 2 << 20;
 /// Bytes read at once when what is there already is hashed again.
-const REHASH_BYTES: usize = 256 << 10;
+const REHASH_BYTES: usize = 1 << 20;
+/// Least time for each of these: a thread that computes without a break would keep a processor from messages.
+const REHASH_TIME: Duration = Duration::from_millis(1);
 
 /// An upload that is taking bytes. Dropping it keeps what was written.
 #[derive(Debug)]
@@ -106,7 +110,9 @@ impl Sink {
         }
         let mut hasher = blake3::Hasher::new();
         let mut piece = vec![0; REHASH_BYTES];
+        let mut pace = Pace::new(REHASH_TIME);
         loop {
+            pace.begin();
             match file.read(&mut piece)? {
                 0 => break,
                 read => hasher.update(&piece[..read]),
