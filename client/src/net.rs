@@ -10,6 +10,7 @@ use quipu_protocol::limits::{
     FRAME_BYTES_MAX, IDLE_TIMEOUT_MS, REQUEST_STREAMS_MAX, STREAM_WINDOW_BYTES,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{CipherSuite, SupportedCipherSuite};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
@@ -62,11 +63,22 @@ impl std::fmt::Debug for Tls {
     }
 }
 
+/// The default provider, but AES-128 with SHA-256 is asked for first: processors have instructions for SHA-256 and none for the
+/// SHA-384 that comes with AES-256, and a handshake hashes more than it encrypts.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let is_second =
+        |suite: &SupportedCipherSuite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256;
+    // Stable: the others stay in their order, and all stay allowed.
+    provider.cipher_suites.sort_by_key(is_second);
+    provider
+}
+
 impl Net {
     /// Opens nothing yet.
     pub(crate) fn new(config: &Config, pins: Arc<Pins>) -> Self {
         Self {
-            provider: Arc::new(aws_lc_rs::default_provider()),
+            provider: Arc::new(provider()),
             pins,
             endpoint: config.endpoint.clone(),
             shared: config.endpoint.is_some(),
@@ -255,4 +267,25 @@ fn transport(keep_alive: Duration, initial_rtt: Duration) -> TransportConfig {
 
 fn network(error: std::io::Error) -> Error {
     Error::Network(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha_256_is_asked_for_first_and_nothing_is_left_out() {
+        let suites = |provider: CryptoProvider| -> Vec<CipherSuite> {
+            let suites = provider.cipher_suites.iter();
+            suites.map(SupportedCipherSuite::suite).collect()
+        };
+        let (ours, usual) = (suites(provider()), suites(aws_lc_rs::default_provider()));
+        assert_eq!(ours.first(), Some(&CipherSuite::TLS13_AES_128_GCM_SHA256));
+        let others = |suites: &[CipherSuite]| -> Vec<CipherSuite> {
+            let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
+            suites.iter().copied().filter(|one| *one != first).collect()
+        };
+        assert_eq!(others(&ours), others(&usual));
+        assert_eq!(ours.len(), usual.len());
+    }
 }

@@ -15,6 +15,7 @@ pub mod expiry;
 pub mod external;
 pub mod folder;
 mod gateway;
+mod in_place;
 pub mod log;
 pub mod media;
 pub mod notify;

@@ -1,4 +1,6 @@
-//! Reads for the edge: accounts, inbox pages, history pages. Run on blocking threads, a bounded number at once.
+//! Reads for the edge: accounts, inbox pages, history pages.
+//!
+//! They run on blocking threads, a bounded number at once; those of a row or two in place while the store answers from memory.
 
 mod groups;
 mod lists;
@@ -31,6 +33,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::{Access, Member, access};
 use crate::ephemeral::{Begun, Watching};
+use crate::in_place::InPlace;
 use crate::store::{HistoryRange, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -78,12 +81,13 @@ pub struct Asking {
     pub watching: Arc<Watching>,
 }
 
-/// Reads the store on blocking threads. Cheap to clone.
+/// Reads the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
     store: Arc<dyn Store>,
     shards: ShardCount,
     running: Arc<Semaphore>,
+    in_place: Arc<InPlace>,
     metrics: Arc<Metrics>,
 }
 
@@ -106,7 +110,7 @@ pub struct InboxPage {
 }
 
 impl Queries {
-    /// At most `running_max` reads at once; more wait, each in the task that asked.
+    /// At most `running_max` reads at once on blocking threads; more wait, each in the task that asked.
     pub fn new(
         store: Arc<dyn Store>,
         shards: ShardCount,
@@ -117,13 +121,14 @@ impl Queries {
             store,
             shards,
             running: Arc::new(Semaphore::new(running_max)),
+            in_place: Arc::new(InPlace::new(Instant::now())),
             metrics,
         }
     }
 
     /// A user's account and inbox; `None` if there is no such user.
     pub async fn account(&self, user: UserId) -> Result<Option<(Account, Inbox)>, QueryError> {
-        self.run(move |store| {
+        self.run_short(move |store| {
             let rows = store.entities(&[EntityKey::Account(user), EntityKey::Inbox(user)])?;
             let mut rows = rows.into_iter();
             let (account, inbox) = (rows.next().flatten(), rows.next().flatten());
@@ -152,7 +157,7 @@ impl Queries {
 
     /// What a user has decided about others.
     pub async fn settings(&self, user: UserId) -> Result<Settings, QueryError> {
-        self.run(move |store| presence::settings(store, &user))
+        self.run_short(move |store| presence::settings(store, &user))
             .await
     }
 
@@ -184,7 +189,7 @@ impl Queries {
 
     /// Whether there is such a user.
     pub async fn user_exists(&self, user: UserId) -> Result<bool, QueryError> {
-        self.run(move |store| {
+        self.run_short(move |store| {
             let rows = store.entities(&[EntityKey::Account(user)])?;
             Ok(rows.into_iter().flatten().next().is_some())
         })
@@ -246,14 +251,51 @@ impl Queries {
         max_events: usize,
         max_bytes: usize,
     ) -> Result<InboxPage, QueryError> {
-        let page = self
-            .run(move |store| inbox_page(store, &user, after, max_events, max_bytes))
-            .await?;
+        // Most sessions begin at the head of their inbox, where there is no page to read.
+        let at_head = self.try_in_place(|store| is_at_head(store, &user, after));
+        let page = match at_head.transpose()? {
+            Some(true) => InboxPage {
+                exhausted: true,
+                ..InboxPage::default()
+            },
+            Some(false) | None => {
+                self.run(move |store| inbox_page(store, &user, after, max_events, max_bytes))
+                    .await?
+            }
+        };
         self.metrics.catch_up_pages.inc();
         if page.gap {
             self.metrics.catch_up_gaps.inc();
         }
         Ok(page)
+    }
+
+    /// A read of a row or two: in place, or like every other.
+    async fn run_short<T: Send + 'static>(
+        &self,
+        read: impl Fn(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        match self.try_in_place(&read) {
+            Some(result) => result,
+            None => self.run(read).await,
+        }
+    }
+
+    /// Reads a row or two in place; `None`: not now.
+    fn try_in_place<T>(
+        &self,
+        read: impl Fn(&dyn Store) -> Result<T, StoreError>,
+    ) -> Option<Result<T, QueryError>> {
+        let asked = Instant::now();
+        if !self.in_place.allows(asked) {
+            return None;
+        }
+        let result = read(&*self.store);
+        let done = Instant::now();
+        self.in_place.took(done, done.duration_since(asked));
+        self.metrics.queries_in_place.inc();
+        finished(&self.metrics, asked, &result);
+        Some(result.map_err(QueryError::from))
     }
 
     async fn run<T: Send + 'static>(
@@ -270,14 +312,19 @@ impl Queries {
             let result = read(&*store);
             drop(permit);
             metrics.queries_running.dec();
-            metrics.query_seconds.observe(asked.elapsed().as_secs_f64());
-            if let Err(error) = &result {
-                metrics.queries_failed.inc();
-                tracing::error!(%error, "a read failed");
-            }
+            finished(&metrics, asked, &result);
             result
         });
         Ok(done.await.map_err(|_| QueryError::Stopping)??)
+    }
+}
+
+/// Counts a read.
+fn finished<T>(metrics: &Metrics, asked: Instant, result: &Result<T, StoreError>) {
+    metrics.query_seconds.observe(asked.elapsed().as_secs_f64());
+    if let Err(error) = result {
+        metrics.queries_failed.inc();
+        tracing::error!(%error, "a read failed");
     }
 }
 
@@ -347,6 +394,14 @@ fn history_page(
         more,
         head: conversation.head,
     }))
+}
+
+/// Whether the inbox holds nothing after the cursor. Its head is committed together with its rows.
+fn is_at_head(store: &dyn Store, user: &UserId, after: Cursor) -> Result<bool, StoreError> {
+    let row = store.entities(&[EntityKey::Inbox(*user)])?.pop().flatten();
+    let inbox = row.map(|row| Inbox::decode(&row)).transpose()?;
+    let head = inbox.and_then(|inbox| inbox.head);
+    Ok(head.is_none_or(|head| head.cursor() <= after))
 }
 
 fn inbox_page(

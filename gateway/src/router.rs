@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quipu_core::record::{Command, Entry, EntryBody, Fact};
@@ -28,6 +28,10 @@ pub const GATHER_COMMANDS_MAX: usize = 4_096;
 pub const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Least time between two appends.
 const GATHER_TIME: Duration = Duration::from_millis(1);
+/// How long facts wait for company while many come, as in a storm of log-ins: nobody waits for them. A command ends it.
+const FACTS_TIME: Duration = Duration::from_millis(20);
+/// Many come when one does so soon after the last append.
+const FACTS_RUSH: Duration = Duration::from_millis(2);
 
 /// The log takes nothing any more. The device must connect again, later or elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -183,11 +187,22 @@ impl Gatherer {
     /// Returns when it is stopped or every handle is gone; an error when the log failed.
     fn run(mut self) -> Result<(), Unavailable> {
         let mut pace = Pace::new(GATHER_TIME);
+        let mut appended_at: Option<Instant> = None;
         while let Some(first) = self.commands.blocking_recv() {
+            let rush = appended_at.is_some_and(|at| at.elapsed() < FACTS_RUSH);
             pace.begin();
-            let batch = self.gather(first);
+            let patience = Instant::now() + FACTS_TIME;
+            let batch = self.gather(first, || {
+                let waits = rush && Instant::now() < patience;
+                if waits {
+                    // Not woken by each fact: that is what this saves.
+                    thread::sleep(GATHER_TIME);
+                }
+                waits
+            });
             // What comes meanwhile makes the next append.
             self.log.append_and_wait(batch).map_err(|_| Unavailable)?;
+            appended_at = Some(Instant::now());
             if self.stopping.load(Ordering::Acquire) {
                 break;
             }
@@ -195,27 +210,147 @@ impl Gatherer {
         Ok(())
     }
 
-    /// Takes what has collected behind `first` and makes records of it.
-    fn gather(&mut self, first: Item) -> Vec<(ShardId, Bytes)> {
-        let mut batch = Batch::default();
-        let mut next = Some(first);
-        while let Some(item) = next {
-            match item {
-                Item::Submission(command) => {
-                    batch.push(command.shard(self.shards), command.into_entry());
-                }
-                Item::Stop => self.stopping.store(true, Ordering::Release),
-            }
-            next = if batch.entries() < GATHER_COMMANDS_MAX && batch.bytes() < GATHER_BYTES_MAX {
-                self.commands.try_recv().ok()
-            } else {
-                None
-            };
+    /// Takes what has collected behind `first` and makes records of it. Facts alone wait for more, as long as `waits` does and
+    /// says so.
+    fn gather(&mut self, first: Item, mut waits: impl FnMut() -> bool) -> Vec<(ShardId, Bytes)> {
+        let mut gathered = Gathered::default();
+        self.take(&mut gathered, Some(first));
+        while gathered.may_wait() && !self.is_stopping() && waits() {
+            let next = self.commands.try_recv().ok();
+            self.take(&mut gathered, next);
         }
+        let batch = gathered.batch;
         self.stats
             .commands
             .fetch_add(batch.entries() as u64, Ordering::Relaxed);
         self.stats.appends.fetch_add(1, Ordering::Relaxed);
         batch.into_records()
+    }
+
+    /// Takes `next` and what waits behind it, up to the bounds of an append.
+    fn take(&mut self, gathered: &mut Gathered, mut next: Option<Item>) {
+        while let Some(item) = next {
+            match item {
+                Item::Submission(submission) => gathered.push(submission, self.shards),
+                Item::Stop => self.stopping.store(true, Ordering::Release),
+            }
+            next = match gathered.is_full() {
+                false => self.commands.try_recv().ok(),
+                true => None,
+            };
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) || self.commands.is_closed()
+    }
+}
+
+/// What makes the next append.
+#[derive(Default)]
+struct Gathered {
+    batch: Batch,
+    /// Somebody waits for it.
+    has_command: bool,
+}
+
+impl Gathered {
+    fn push(&mut self, submission: Submission, shards: ShardCount) {
+        self.has_command |= matches!(submission, Submission::Command(_));
+        self.batch
+            .push(submission.shard(shards), submission.into_entry());
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.entries() >= GATHER_COMMANDS_MAX || self.batch.bytes() >= GATHER_BYTES_MAX
+    }
+
+    fn may_wait(&self) -> bool {
+        !self.has_command && !self.is_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quipu_core::record::{CommandKind, SessionId};
+    use quipu_protocol::id::{Cursor, DeviceId, RequestId};
+
+    use super::*;
+    use crate::log::MemoryLog;
+
+    const SHARDS: ShardCount = ShardCount(4);
+
+    fn fact() -> Item {
+        let fact = Fact::Attached {
+            device: DeviceId::new(1).unwrap(),
+            session: SessionId { boot: 1, number: 1 },
+            cursor: Cursor(0),
+        };
+        Item::Submission(Submission::Fact(UserId::new("ann").unwrap(), fact))
+    }
+
+    fn command() -> Item {
+        let kind = CommandKind::OpenDirect {
+            request: RequestId(1),
+            peer: UserId::new("bob").unwrap(),
+        };
+        Item::Submission(Submission::Command(Command {
+            user: UserId::new("ann").unwrap(),
+            device: DeviceId::new(1).unwrap(),
+            kind,
+        }))
+    }
+
+    fn gatherer() -> (Gatherer, mpsc::Sender<Item>) {
+        let (queue, commands) = mpsc::channel(ROUTER_QUEUE_MAX);
+        let gatherer = Gatherer {
+            shards: SHARDS,
+            log: Arc::new(MemoryLog::new(SHARDS)),
+            commands,
+            stopping: Arc::default(),
+            stats: Arc::default(),
+        };
+        (gatherer, queue)
+    }
+
+    /// How many entries the next append has, and how often it waited, when `later` comes during the first wait and patience
+    /// ends with the third.
+    fn gathered(first: Item, later: Item) -> (u64, u32) {
+        let (mut gatherer, queue) = gatherer();
+        let (mut later, mut waited) = (Some(later), 0);
+        gatherer.gather(first, || {
+            waited += 1;
+            if let Some(later) = later.take() {
+                queue.try_send(later).unwrap();
+            }
+            waited < 3
+        });
+        (gatherer.stats.commands.load(Ordering::Relaxed), waited)
+    }
+
+    #[test]
+    fn facts_wait_for_company_and_commands_do_not() {
+        assert_eq!(gathered(fact(), fact()), (2, 3), "facts wait to the end");
+        assert_eq!(gathered(fact(), command()), (2, 1), "a command ends it");
+        assert_eq!(gathered(command(), fact()), (1, 0));
+    }
+
+    #[test]
+    fn a_router_that_stops_waits_for_nothing() {
+        assert_eq!(gathered(fact(), Item::Stop), (1, 1));
+        let (mut gatherer, queue) = gatherer();
+        drop(queue);
+        gatherer.gather(fact(), || panic!("nobody can come"));
+    }
+
+    #[test]
+    fn a_full_append_waits_for_nothing() {
+        let (mut gatherer, queue) = gatherer();
+        for _ in 0..GATHER_COMMANDS_MAX {
+            queue.try_send(fact()).unwrap();
+        }
+        gatherer.gather(fact(), || panic!("it is full"));
+        let taken = gatherer.stats.commands.load(Ordering::Relaxed);
+        assert_eq!(taken, GATHER_COMMANDS_MAX as u64);
     }
 }

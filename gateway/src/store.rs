@@ -76,7 +76,8 @@ pub struct Durable {
 
 /// Where processors keep what they have made of the log. `contract.rs` is the proof of what is written here.
 ///
-/// Every method may block for a disk; callers are threads of their own or `spawn_blocking`.
+/// Every method may block for a disk; callers are threads of their own, `spawn_blocking`, or for a row or two whoever counts how
+/// long it waited (`in_place.rs`).
 pub trait Store: Send + Sync + 'static {
     /// Writes rows, all or none; later ones win over earlier ones of the same key, and those that say so take one away. They are visible to every read when it
     /// returns, and durable after the next [`Store::sync`]. A crash before that may lose commits, but only from the end:

@@ -109,6 +109,7 @@ metrics! {
         passwords_refused_busy: "Log-ins and registrations refused because the queue for password hashing was full";
         credentials_refused: "Log-ins and session tokens that were wrong";
         queries_failed: "Reads that the store could not answer";
+        queries_in_place: "Reads of a row or two made without a blocking thread";
         admin_requests: "HTTP requests answered on the admin address";
         admin_refused: "HTTP requests refused on the admin address";
         facts_submitted: "Beginnings, stalls and ends of sessions handed to the router";

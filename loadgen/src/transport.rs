@@ -10,7 +10,7 @@ use quipu_protocol::limits;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{CipherSuite, DigitallySignedStruct, SignatureScheme, SupportedCipherSuite};
 
 /// The protocol that a gateway speaks.
 pub(crate) const ALPN_QUIPU: &[u8] = b"quipu/1";
@@ -41,8 +41,13 @@ fn transport(bidi_streams: u32, uni_streams: u32) -> quinn::TransportConfig {
     transport
 }
 
+/// The suites in the order in which Quipu's client asks for them (client/src/net.rs), for both servers alike.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    let mut provider = aws_lc_rs::default_provider();
+    let is_second =
+        |suite: &SupportedCipherSuite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(is_second);
+    Arc::new(provider)
 }
 
 /// How a simulated client connects: TLS 1.3, no resumption, so that every handshake is a whole one.

@@ -97,3 +97,38 @@ fn a_late_message_does_not_count_changes_that_are_still_to_come() {
     let (_, length) = page.events[0];
     assert_eq!(page.frames[..length], frame[..]);
 }
+
+/// The numbers of the events of a page, and whether the inbox ended there.
+async fn page(queries: &Queries, after: u64) -> (Vec<u64>, bool) {
+    let page = queries.inbox_page(user(), Cursor(after), 10, 10_000).await;
+    let page = page.expect("memory");
+    let numbers = page.events.iter().map(|(number, _)| number.get());
+    (numbers.collect(), page.exhausted)
+}
+
+#[tokio::test]
+async fn at_the_head_there_is_no_page_to_read() {
+    let store = store(message(1, "new words"));
+    let head = Inbox {
+        head: Some(InboxSeq::new(2).expect("not 0")),
+        ..Inbox::default()
+    };
+    let row = Row::Entity(EntityKey::Inbox(user()), head.encode());
+    store.commit(vec![row]).expect("memory");
+    let metrics = Arc::new(Metrics::new());
+    let queries = Queries::new(Arc::new(store), ShardCount(4), 1, Arc::clone(&metrics));
+    // A read that needs a thread waits for this place, and gets none.
+    let place = Arc::clone(&queries.running).acquire_owned().await;
+    assert_eq!(page(&queries, 2).await, (vec![], true));
+    drop(place);
+    assert_eq!(page(&queries, 0).await, (vec![1, 2], true));
+    assert_eq!(metrics.queries_in_place.get(), 2);
+
+    // The store has become slow.
+    let slow = std::time::Duration::from_secs(3600);
+    queries.in_place.took(Instant::now(), slow);
+    assert_eq!(page(&queries, 2).await, (vec![], true));
+    assert_eq!(page(&queries, 1).await, (vec![2], true));
+    assert_eq!(queries.account(user()).await.expect("memory"), None);
+    assert_eq!(metrics.queries_in_place.get(), 2);
+}
