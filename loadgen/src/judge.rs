@@ -7,12 +7,19 @@ use crate::second::MemoryPoint;
 const LAG_P99_MAX_MS: f64 = 5.0;
 /// A generator thread that is busier than this has no room left to be on time.
 const GENERATOR_CORES_MAX: f64 = 0.85;
+/// Of the datagrams that came to the generator, those that may find its own sockets full. Each that is lost costs somebody a
+/// retransmission, so this is where the 99.9th percentile becomes the generator's.
+const OWN_DROPS_SHARE_MAX: f64 = 0.001;
+/// Fewer than these are too few to speak of a share.
+const OWN_DROPS_MIN: u64 = 20;
 /// Connections that a slope is taken over at the least.
 const SLOPE_CONNECTIONS_MIN: u64 = 100;
 
 /// Adds to `measured` why it is invalid, if it is.
 pub(crate) fn judge(measured: &mut Measurement) {
     let processes = measured.scenario.processes.max(1) as f64;
+    let own_drops = measured.phases.iter().filter_map(own_drops);
+    measured.invalid.extend(own_drops);
     for phase in &measured.phases {
         if phase.closed_loop || phase.offered_per_second.is_none() || is_upheaval(phase) {
             continue;
@@ -59,6 +66,29 @@ pub(crate) fn judge(measured: &mut Measurement) {
         ));
     }
     measured.invalid.append(&mut reasons);
+}
+
+/// Why a phase says nothing of the gateway, if the generator did not take out of its sockets what came.
+///
+/// In a storm and in a change of addresses sockets go and everybody comes at once: what is lost then is the transport's business.
+fn own_drops(phase: &PhaseResult) -> Option<String> {
+    let came = phase.datagrams;
+    let share = came.dropped_share();
+    let is_measured = !is_upheaval(phase) && phase.migration.is_none();
+    let too_many = came.dropped >= OWN_DROPS_MIN && share > OWN_DROPS_SHARE_MAX;
+    (is_measured && too_many).then(|| {
+        format!(
+            "{}: generator-bound: {} of {} datagrams ({:.2} %, at most {:.1} %) found the generator's own sockets full, so what \
+             was late or lost here is not the gateway's; use more sockets (--processes), fewer connections, or a larger buffer: \
+             sysctl -w net.core.rmem_max={}",
+            phase.name,
+            came.dropped,
+            came.received + came.dropped,
+            share * 100.0,
+            OWN_DROPS_SHARE_MAX * 100.0,
+            crate::transport::SOCKET_BUFFER_BYTES
+        )
+    })
 }
 
 /// In a storm everybody connects at once and latency is that of being away; nothing is claimed of the generator's lateness.
@@ -148,6 +178,45 @@ mod tests {
         assert!(measured.invalid[0].starts_with("3 messages, edits or files"));
         judge(&mut interrupted);
         assert!(interrupted.invalid.is_empty());
+    }
+
+    #[test]
+    fn a_generator_that_loses_datagrams_at_its_own_sockets_says_so() {
+        let lossy = |dropped: u64| {
+            let mut phase = rate(1, 1.0);
+            phase.datagrams.received = 100_000 - dropped;
+            phase.datagrams.dropped = dropped;
+            phase
+        };
+        // The share is that of all that came: one in a thousand is allowed.
+        assert!(reasons(lossy(100)).is_empty());
+        let said = reasons(lossy(2_000));
+        assert_eq!(said.len(), 1);
+        for part in [
+            "2000 of 100000 datagrams (2.00 %, at most 0.1 %)",
+            "--processes",
+            "net.core.rmem_max",
+        ] {
+            assert!(said[0].contains(part), "{said:?}");
+        }
+        // Too few to speak of a share, whatever it is.
+        let mut silent = lossy(OWN_DROPS_MIN - 1);
+        silent.datagrams.received = 0;
+        assert!(reasons(silent).is_empty());
+        // A phase without messages is measured as well; a storm is not, nor a change of addresses.
+        let mut hold = lossy(2_000);
+        hold.offered_per_second = None;
+        assert_eq!(reasons(hold).len(), 1);
+        let mut storm = lossy(2_000);
+        storm.storm = Some(crate::measure::StormResult::default());
+        assert!(reasons(storm).is_empty());
+        let mut migration = lossy(2_000);
+        migration.migration = Some(crate::measure::MigrationResult::default());
+        assert!(reasons(migration).is_empty());
+        // What the gateway lost is its own, and counts in its figures.
+        let mut gateway = lossy(0);
+        gateway.datagrams.gateway_dropped = Some(2_000);
+        assert!(reasons(gateway).is_empty());
     }
 
     #[test]

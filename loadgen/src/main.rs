@@ -10,6 +10,7 @@ mod engine;
 mod environment;
 mod gateway;
 mod judge;
+mod kernel;
 mod loss_curve;
 #[allow(
     dead_code,

@@ -179,6 +179,12 @@ pub(crate) struct Sample {
     pub(crate) generator_rss_bytes: u64,
     /// Datagrams that the kernel dropped because a socket's buffer was full: those of every process on this machine.
     pub(crate) udp_drops: u64,
+    /// Of them, at the generator's own sockets, all of its processes together. Absent in reports of older versions.
+    #[serde(default)]
+    pub(crate) generator_drops: u64,
+    /// Of them, at the gateway's sockets; `None` where it is not ours to look at. Absent in reports of older versions.
+    #[serde(default)]
+    pub(crate) gateway_drops: Option<u64>,
     /// Datagrams that the scenario's lossy network dropped.
     pub(crate) network_drops: u64,
 }
@@ -222,8 +228,10 @@ pub(crate) struct PhaseResult {
     pub(crate) gateway_rss_bytes: Option<u64>,
     /// Processor time of the generator.
     pub(crate) generator_cpu_seconds: f64,
-    /// Datagrams that the kernel dropped.
+    /// Datagrams that the kernel dropped: those of every process on this machine.
     pub(crate) udp_drops: u64,
+    /// What came to the generator and what did not, and to the gateway.
+    pub(crate) datagrams: Datagrams,
     /// Of a storm.
     pub(crate) storm: Option<StormResult>,
     /// Of a migration.
@@ -259,6 +267,8 @@ impl PhaseResult {
         self.connections_lost += other.connections_lost;
         self.latency.merge(&other.latency);
         self.generator_cpu_seconds += other.generator_cpu_seconds;
+        self.datagrams.received += other.datagrams.received;
+        self.datagrams.dropped += other.datagrams.dropped;
         self.timed_out |= other.timed_out;
         match (&mut self.storm, &other.storm) {
             (Some(ours), Some(theirs)) => ours.merge(theirs),
@@ -270,6 +280,25 @@ impl PhaseResult {
             (ours @ None, theirs) => ours.clone_from(theirs),
             (Some(_), None) => {}
         }
+    }
+}
+
+/// Whose sockets were full when datagrams came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Datagrams {
+    /// Taken out of the generator's sockets.
+    pub(crate) received: u64,
+    /// Dropped by the kernel at the generator's sockets.
+    pub(crate) dropped: u64,
+    /// Dropped by the kernel at the gateway's sockets; `None` where it is not ours to look at.
+    pub(crate) gateway_dropped: Option<u64>,
+}
+
+impl Datagrams {
+    /// Share (0 to 1) of what came to the generator that it lost by itself.
+    pub(crate) fn dropped_share(&self) -> f64 {
+        let came = self.received + self.dropped;
+        self.dropped as f64 / came.max(1) as f64
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
+use crate::kernel::Inode;
 use crate::scenario::Network;
 use crate::seed::{Purpose, Seed};
 
@@ -22,20 +23,41 @@ const UNDER_WAY_MAX: usize = 16_384;
 /// What the kernel hands over at once at the most: datagrams that it has joined (GRO).
 const JOINED_BYTES_MAX: usize = 64 << 10;
 
-/// Datagrams that the simulated network dropped, over all sockets.
+/// What is counted over all sockets of a run.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Drops(Arc<AtomicU64>);
+pub(crate) struct Tally(Arc<Counts>);
 
-impl Drops {
-    /// How many so far.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug, Default)]
+struct Counts {
+    lost: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Tally {
+    /// Datagrams that the simulated network dropped so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+
+    /// Datagrams that were taken out of the sockets so far, those included that the simulated network dropped then.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
+
+    /// The kernel hands over datagrams that it has joined; each counts.
+    fn count_received(&self, meta: &[RecvMeta]) {
+        let each = |one: &RecvMeta| one.len.div_ceil(one.stride.max(1)).max(1);
+        let received = meta.iter().map(each).sum::<usize>() as u64;
+        self.0.received.fetch_add(received, Ordering::Relaxed);
     }
 }
 
 /// A UDP socket behind a simulated network.
 pub(crate) struct NetworkSocket {
     inner: Arc<dyn AsyncUdpSocket>,
+    /// By which the kernel's drops at it are found.
+    inode: Option<Inode>,
+    tally: Tally,
     /// Nothing goes out and nothing comes in any more, and nobody is told.
     dark: AtomicBool,
     /// `None`: a perfect network, which costs nothing.
@@ -47,7 +69,7 @@ struct Lossy {
     seed: Seed,
     /// Tells the sockets of a run apart.
     number: u64,
-    drops: Drops,
+    tally: Tally,
     out: Mutex<Way>,
     back: Mutex<Way>,
     space: Mutex<Box<[u8]>>,
@@ -93,15 +115,16 @@ impl NetworkSocket {
         network: Network,
         seed: Seed,
         number: u64,
-        drops: &Drops,
+        tally: &Tally,
     ) -> io::Result<Arc<Self>> {
+        let inode = Inode::of(&socket);
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         let lossy = (!network.is_perfect()).then(|| Lossy {
             writable: Mutex::new(inner.clone().create_io_poller()),
             network,
             seed,
             number,
-            drops: drops.clone(),
+            tally: tally.clone(),
             out: Mutex::new(Way::new()),
             back: Mutex::new(Way::new()),
             space: Mutex::new(vec![0; JOINED_BYTES_MAX].into()),
@@ -109,6 +132,8 @@ impl NetworkSocket {
         });
         Ok(Arc::new(Self {
             inner,
+            inode,
+            tally: tally.clone(),
             dark: AtomicBool::new(false),
             lossy,
         }))
@@ -117,6 +142,11 @@ impl NetworkSocket {
     /// From now on it is as if the socket's host had vanished.
     pub(crate) fn go_dark(&self) {
         self.dark.store(true, Ordering::Relaxed);
+    }
+
+    /// What the kernel calls it.
+    pub(crate) fn inode(&self) -> Option<Inode> {
+        self.inode
     }
 
     fn is_dark(&self) -> bool {
@@ -160,6 +190,7 @@ impl NetworkSocket {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Ready(Ok(_)) => {}
             }
+            self.tally.count_received(&meta);
             let [meta] = meta;
             let mut back = lock(&lossy.back);
             for one in space[..meta.len].chunks(meta.stride.max(1)) {
@@ -184,7 +215,7 @@ impl Lossy {
         way.decided += 1;
         let lost = self.seed.unit(Purpose::Network, group, number << 1) < self.network.loss;
         if lost || way.under_way.len() >= UNDER_WAY_MAX {
-            self.drops.0.fetch_add(1, Ordering::Relaxed);
+            self.tally.0.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let late = self.seed.unit(Purpose::Network, group, number << 1 | 1);
@@ -319,6 +350,9 @@ impl NetworkSocket {
     ) -> Poll<io::Result<usize>> {
         loop {
             let received = self.inner.poll_recv(cx, bufs, meta);
+            if let Poll::Ready(Ok(count)) = &received {
+                self.tally.count_received(&meta[..*count]);
+            }
             if !self.is_dark() || !matches!(received, Poll::Ready(Ok(_))) {
                 return received;
             }
@@ -362,12 +396,12 @@ mod tests {
 
     /// Sends `count` datagrams (no more than a socket's usual buffer holds) through a network to a plain socket; says how many came, in which order, and how late the first.
     async fn send(network: Network, count: u32) -> (Vec<u32>, Duration, u64) {
-        let drops = Drops::default();
+        let tally = Tally::default();
         let bind = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let plain = bind();
         plain.set_nonblocking(true).unwrap();
         let plain = tokio::net::UdpSocket::from_std(plain).unwrap();
-        let socket = NetworkSocket::wrap(bind(), network, Seed(1), 0, &drops).unwrap();
+        let socket = NetworkSocket::wrap(bind(), network, Seed(1), 0, &tally).unwrap();
         let receiving = Arc::clone(&socket);
         let task = tokio::spawn(async move {
             let mut bytes = [0; 2_048];
@@ -390,7 +424,7 @@ mod tests {
         }
         let mut came = Vec::new();
         let mut first = Duration::ZERO;
-        while came.len() as u64 + drops.count() < u64::from(count) {
+        while came.len() as u64 + tally.lost() < u64::from(count) {
             let mut bytes = [0; 4];
             plain.recv(&mut bytes).await.unwrap();
             if came.is_empty() {
@@ -399,7 +433,7 @@ mod tests {
             came.push(u32::from_be_bytes(bytes));
         }
         task.abort();
-        (came, first, drops.count())
+        (came, first, tally.lost())
     }
 
     #[tokio::test]
@@ -431,9 +465,9 @@ mod tests {
     #[tokio::test]
     async fn a_dark_socket_swallows() {
         let bind = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (drops, plain) = (Drops::default(), bind());
+        let (tally, plain) = (Tally::default(), bind());
         plain.set_nonblocking(true).unwrap();
-        let socket = NetworkSocket::wrap(bind(), Network::default(), Seed(1), 0, &drops).unwrap();
+        let socket = NetworkSocket::wrap(bind(), Network::default(), Seed(1), 0, &tally).unwrap();
         socket.go_dark();
         let transmit = Transmit {
             destination: plain.local_addr().unwrap(),

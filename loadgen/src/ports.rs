@@ -1,13 +1,15 @@
 //! The sockets of the simulated clients: dealt out in turn, given new ports, or made to vanish.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::network::{Drops, NetworkSocket};
+use crate::kernel::{self, Inode};
+use crate::network::{NetworkSocket, Tally};
 use crate::scenario::Network;
 use crate::seed::Seed;
 use crate::transport::{self, SERVER_NAME};
@@ -34,7 +36,9 @@ pub(crate) struct Ports {
     server: SocketAddr,
     network: Network,
     seed: Seed,
-    drops: Drops,
+    tally: Tally,
+    /// Datagrams that the kernel dropped at sockets that are in use no more.
+    dropped_before: Cell<u64>,
     opened: Cell<u64>,
 }
 
@@ -58,7 +62,8 @@ impl Ports {
             server,
             network,
             seed,
-            drops: Drops::default(),
+            tally: Tally::default(),
+            dropped_before: Cell::new(0),
             opened: Cell::new(0),
         };
         for _ in 0..count(connections) {
@@ -78,9 +83,18 @@ impl Ports {
         device % self.ports.len()
     }
 
-    /// Datagrams that the simulated network dropped.
-    pub(crate) fn drops(&self) -> u64 {
-        self.drops.count()
+    /// Datagrams that were lost or came so far.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Datagrams that the kernel dropped so far because one of the sockets was full: we were too slow to take them out.
+    pub(crate) fn dropped_by_kernel(&self) -> u64 {
+        let ports = self.ports.iter();
+        let in_use: BTreeSet<Inode> = ports
+            .filter_map(|port| port.borrow().socket.inode())
+            .collect();
+        self.dropped_before.get() + kernel::drops_at(&in_use)
     }
 
     /// Connects a device over its socket.
@@ -95,6 +109,7 @@ impl Ports {
     /// Gives a socket a new port. Its connections go on from there.
     pub(crate) fn rebind(&self, number: usize) -> anyhow::Result<()> {
         let socket = self.socket()?;
+        self.retire(number);
         let mut port = self.ports[number].borrow_mut();
         port.endpoint
             .rebind_abstract(socket.clone())
@@ -106,6 +121,7 @@ impl Ports {
     /// Cuts a socket off without a word; the devices on it connect over a new one.
     pub(crate) fn vanish(&self, number: usize) -> anyhow::Result<()> {
         let fresh = self.port()?;
+        self.retire(number);
         let old = self.ports[number].replace(fresh);
         old.socket.go_dark();
         Ok(())
@@ -130,6 +146,13 @@ impl Ports {
         let _ = tokio::time::timeout(Duration::from_secs(1), idle).await;
     }
 
+    /// Keeps in mind what was dropped at a socket that goes: the kernel forgets it with the socket.
+    fn retire(&self, number: usize) {
+        let inode = self.ports[number].borrow().socket.inode();
+        let dropped = kernel::drops_at(&inode.into_iter().collect());
+        self.dropped_before.set(self.dropped_before.get() + dropped);
+    }
+
     fn port(&self) -> anyhow::Result<Port> {
         let socket = self.socket()?;
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
@@ -150,7 +173,38 @@ impl Ports {
             self.network,
             self.seed,
             number,
-            &self.drops,
+            &self.tally,
         )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sent to each socket of the test: more than the largest buffer holds, since a datagram takes 512 bytes of it at the least.
+    const FLOOD: usize = 20_000;
+
+    #[tokio::test]
+    async fn what_was_dropped_at_a_socket_stays_counted_when_it_goes() {
+        let server: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let network = Network::default();
+        let ports = Ports::open(server, transport::ALPN_ECHO, 2, network, Seed(1)).unwrap();
+        assert_eq!(ports.dropped_by_kernel(), 0);
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Nobody reads meanwhile: the tasks that do are on this thread.
+        let mut seen = 0;
+        for number in 0..2 {
+            let address = ports.ports[number].borrow().endpoint.local_addr().unwrap();
+            for _ in 0..FLOOD {
+                sender.send_to(&[0; 64], address).unwrap();
+            }
+            let dropped = ports.dropped_by_kernel();
+            assert!(dropped > seen, "{dropped} after {seen}");
+            seen = dropped;
+        }
+        ports.rebind(0).unwrap();
+        ports.vanish(1).unwrap();
+        assert_eq!(ports.dropped_by_kernel(), seen);
     }
 }

@@ -145,29 +145,9 @@ pub(crate) fn sample(pid: u32) -> anyhow::Result<Sample> {
     })
 }
 
-/// Datagrams that the kernel has dropped since it started, because a socket's buffer was full, of IPv4 and IPv6.
-pub(crate) fn udp_drops() -> Option<u64> {
-    let four = udp_field(
-        &std::fs::read_to_string("/proc/net/snmp").ok()?,
-        "RcvbufErrors",
-    )?;
-    // Without IPv6 there is no such file.
-    let six = std::fs::read_to_string("/proc/net/snmp6").unwrap_or_default();
-    let six = six
-        .lines()
-        .find_map(|line| line.strip_prefix("Udp6RcvbufErrors"))
-        .and_then(|number| number.trim().parse::<u64>().ok());
-    Some(four + six.unwrap_or(0))
-}
-
-/// A number of the `Udp:` lines of `/proc/net/snmp`: names in the first, numbers in the second.
-fn udp_field(text: &str, name: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp:"));
-    let at = lines
-        .next()?
-        .split_whitespace()
-        .position(|known| known == name)?;
-    lines.next()?.split_whitespace().nth(at)?.parse().ok()
+/// Resident memory of process `pid`, in bytes; `None`: it is gone.
+pub(crate) fn resident(pid: u32) -> Option<u64> {
+    resident_bytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
 /// Fields 14 and 15 of `stat`, counted behind the name in parentheses, which may hold blanks itself.
@@ -202,8 +182,6 @@ mod tests {
             Some(12 * 1024)
         );
         assert_eq!(resident_bytes("VmPeak:\t 9 kB\n"), None);
-        let snmp = "Tcp: A B\nTcp: 1 2\nUdp: InDatagrams RcvbufErrors\nUdp: 7 8\nUdpLite: RcvbufErrors\nUdpLite: 9\n";
-        assert_eq!(udp_field(snmp, "RcvbufErrors"), Some(8));
     }
 
     #[test]

@@ -36,6 +36,9 @@ impl Second {
         ours.generator_rss_bytes += theirs.generator_rss_bytes;
         // The kernel's count is that of the whole machine: both have looked at the same.
         ours.udp_drops = ours.udp_drops.max(theirs.udp_drops);
+        ours.generator_drops += theirs.generator_drops;
+        // All look at one gateway.
+        ours.gateway_drops = ours.gateway_drops.max(theirs.gateway_drops);
         ours.network_drops += theirs.network_drops;
         self.deliver.merge(&other.deliver);
         self.ack.merge(&other.ack);

@@ -17,7 +17,7 @@ pub(crate) const ALPN_QUIPU: &[u8] = b"quipu/1";
 /// The protocol of the bare echo server, so that nobody takes one for the other.
 pub(crate) const ALPN_ECHO: &[u8] = b"quipu-echo/1";
 /// What a socket that carries thousands of connections asks the kernel for; the default of 208 KiB drops datagrams.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The name in the certificates made here; nobody verifies it.
 pub(crate) const SERVER_NAME: &str = "localhost";
 

@@ -9,6 +9,7 @@ use crate::measure::{
     Board, Measurement, MemorySlope, PhaseResult, Sample, ScenarioInfo, Totals, Verdicts,
     merge_failures,
 };
+use crate::process;
 use crate::scenario::Scenario;
 use crate::second::{MemoryPoint, Second, Standing};
 
@@ -111,11 +112,10 @@ impl Sum {
         if self.memory.len() >= MEMORY_MAX {
             return;
         }
-        let look = Look::now(self.gateway);
         let sum = |of: fn(&MemoryPoint) -> u64| self.parts.iter().map(|one| of(&one.memory)).sum();
         self.memory.push(MemoryPoint {
             connections: sum(|one| one.connections),
-            gateway_bytes: look.gateway.map(|(_, one)| one.resident_bytes),
+            gateway_bytes: self.gateway.and_then(process::resident),
             generator_bytes: sum(|one| one.generator_bytes),
         });
     }
@@ -154,6 +154,7 @@ impl Sum {
                 .gateway_cpu(looked)
                 .map(|cpu| cpu.as_secs_f64() / seconds),
             gateway_rss_bytes: look.gateway.map(|(_, one)| one.resident_bytes),
+            gateway_drops: look.gateway_drops(looked),
             ..second.sample()
         };
         self.looked = (now, look);
@@ -248,6 +249,7 @@ impl Sum {
             if let Some(phase) = merged.get_mut(number) {
                 phase.gateway_cpu_seconds = to.gateway_cpu(from).map(|cpu| cpu.as_secs_f64());
                 phase.gateway_rss_bytes = to.gateway.map(|(_, one)| one.resident_bytes);
+                phase.datagrams.gateway_dropped = to.gateway_drops(from);
                 phase.udp_drops = to.udp_drops.saturating_sub(from.udp_drops);
             }
         }

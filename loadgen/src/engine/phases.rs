@@ -17,8 +17,8 @@ use super::{
 use crate::account::Account;
 use crate::conductor::Conductor;
 use crate::measure::{
-    Board, DrainEnd, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo, StormResult,
-    merge_failures,
+    Board, Datagrams, DrainEnd, Measurement, MigrationResult, PhaseResult, Sample, ScenarioInfo,
+    StormResult, merge_failures,
 };
 use crate::pacer::Pacer;
 use crate::ports::Ports;
@@ -189,8 +189,10 @@ impl Stage {
         }
         self.conductor.at_phase(number).await?;
         let (before, look) = (self.engine().counters, Look::now(self.pid.get()));
+        let datagrams = self.datagrams();
         let began = Instant::now();
         let mut result = PhaseResult {
+            datagrams,
             number,
             name: phase.name.clone(),
             kind: phase.kind.name().to_owned(),
@@ -255,11 +257,26 @@ impl Stage {
         result.gateway_rss_bytes = after.gateway.map(|(_, one)| one.resident_bytes);
         result.generator_cpu_seconds = after.own_cpu(look).as_secs_f64();
         result.udp_drops = after.udp_drops.saturating_sub(look.udp_drops);
+        let (begin, end) = (result.datagrams, self.datagrams());
+        result.datagrams = Datagrams {
+            received: end.received - begin.received,
+            dropped: end.dropped.saturating_sub(begin.dropped),
+            gateway_dropped: after.gateway_drops(look),
+        };
         if result.closed_loop {
             self.closed_rate.set(result.delivered_per_second());
         }
         if let Some(migration) = &mut result.migration {
             migration.lost = result.connections_lost;
+        }
+    }
+
+    /// What has come to our sockets so far, and what found them full.
+    fn datagrams(&self) -> Datagrams {
+        Datagrams {
+            received: self.world.ports.tally().received(),
+            dropped: self.world.ports.dropped_by_kernel(),
+            gateway_dropped: None,
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Counters, World};
 use crate::conductor::Conductor;
 use crate::measure::{Board, Sample};
-use crate::process;
 use crate::second::{MemoryPoint, Second, Standing};
+use crate::{kernel, process};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Between two looks at memory in a ramp; the first ones are closer together, so that a short ramp has a slope too.
@@ -22,11 +22,15 @@ const MEMORY_MAX: usize = 20_000;
 pub(super) type MemoryPoints = Rc<RefCell<Vec<MemoryPoint>>>;
 
 /// Processor time and memory of generator and gateway, and what the kernel dropped.
+///
+/// What it dropped at the generator's own sockets is asked of those.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) own: process::Sample,
     pub(crate) gateway: Option<(u32, process::Sample)>,
     pub(crate) udp_drops: u64,
+    /// At the sockets of the gateway.
+    gateway_drops: Option<u64>,
 }
 
 impl Look {
@@ -39,7 +43,8 @@ impl Look {
         Self {
             own: process::sample(std::process::id()).unwrap_or(nothing),
             gateway: gateway.and_then(|pid| Some((pid, process::sample(pid).ok()?))),
-            udp_drops: process::udp_drops().unwrap_or_default(),
+            udp_drops: kernel::drops_of_machine().unwrap_or_default(),
+            gateway_drops: gateway.and_then(kernel::drops_of_process),
         }
     }
 
@@ -52,6 +57,13 @@ impl Look {
         })
     }
 
+    /// Datagrams dropped at the gateway's sockets since an earlier look; one that was started in between begins at none.
+    pub(crate) fn gateway_drops(&self, before: &Self) -> Option<u64> {
+        let pid = |look: &Self| look.gateway.map(|(pid, _)| pid);
+        let known = before.gateway_drops.filter(|_| pid(before) == pid(self));
+        Some(self.gateway_drops?.saturating_sub(known.unwrap_or(0)))
+    }
+
     /// Processor time of this process since an earlier look.
     pub(crate) fn own_cpu(&self, before: &Self) -> Duration {
         self.own.cpu.saturating_sub(before.own.cpu)
@@ -62,11 +74,11 @@ impl Look {
 pub(super) async fn sample(world: Rc<World>, board: Board, conductor: Rc<Conductor>) {
     let gateway = conductor.gateway_pid();
     let began = Instant::now();
-    let mut before = (began, Counters::default(), Look::now(gateway.get()), 0);
+    let mut before = (began, Counters::default(), Look::now(gateway.get()), [0; 2]);
     for number in 1.. {
         tokio::time::sleep_until((began + SECOND * number).into()).await;
         let (now, look) = (Instant::now(), Look::now(gateway.get()));
-        let drops = world.ports.drops();
+        let drops = [world.ports.tally().lost(), world.ports.dropped_by_kernel()];
         let mut engine = world.engine.borrow_mut();
         let counters = engine.counters;
         let (at, then, looked, dropped) = &before;
@@ -87,7 +99,9 @@ pub(super) async fn sample(world: Rc<World>, board: Board, conductor: Rc<Conduct
             generator_cores: cores(look.own_cpu(looked)),
             generator_rss_bytes: look.own.resident_bytes,
             udp_drops: look.udp_drops.saturating_sub(looked.udp_drops),
-            network_drops: drops - dropped,
+            generator_drops: drops[1].saturating_sub(dropped[1]),
+            gateway_drops: look.gateway_drops(looked),
+            network_drops: drops[0] - dropped[0],
             ..Sample::default()
         };
         let second = Second {
@@ -119,11 +133,10 @@ pub(super) async fn memory(world: Rc<World>, points: MemoryPoints, conductor: Rc
         if !quiet {
             return;
         }
-        let look = Look::now(gateway.get());
         let point = MemoryPoint {
             connections,
-            gateway_bytes: look.gateway.map(|(_, one)| one.resident_bytes),
-            generator_bytes: look.own.resident_bytes,
+            gateway_bytes: gateway.get().and_then(process::resident),
+            generator_bytes: process::resident(std::process::id()).unwrap_or_default(),
         };
         points.borrow_mut().push(point);
         conductor.memory(point);

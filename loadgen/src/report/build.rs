@@ -114,6 +114,9 @@ fn phase(measured: &PhaseResult) -> Phase {
         gateway_resident_bytes: measured.gateway_rss_bytes,
         generator_cpu_s: measured.generator_cpu_seconds,
         udp_drops: measured.udp_drops,
+        generator_drops: measured.datagrams.dropped,
+        generator_received: measured.datagrams.received,
+        gateway_drops: measured.datagrams.gateway_dropped,
         latencies,
         storm: measured.storm.as_ref().map(|storm| Storm {
             how: storm.how.clone(),

@@ -21,7 +21,10 @@ const COLUMNS: [(&str, &[&str]); 8] = [
         "cores gateway / generator",
         &["gateway_cores", "generator_cores"],
     ),
-    ("UDP drops", &["udp_drops"]),
+    (
+        "drops generator / gateway",
+        &["generator_drops", "gateway_drops"],
+    ),
 ];
 
 /// The block.

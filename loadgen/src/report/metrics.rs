@@ -271,6 +271,11 @@ struct Sums {
     logins: u64,
     connections_lost: u64,
     udp_drops: u64,
+    generator_drops: u64,
+    /// Datagrams that came to the generator, the dropped ones included.
+    generator_datagrams: u64,
+    /// `None` while no phase knows it.
+    gateway_drops: Option<u64>,
     /// `None` once a phase does not know it.
     gateway_cpu_s: Option<f64>,
     generator_cpu_s: f64,
@@ -292,6 +297,11 @@ impl Sums {
             sums.logins += phase.logins;
             sums.connections_lost += phase.connections_lost;
             sums.udp_drops += phase.udp_drops;
+            sums.generator_drops += phase.generator_drops;
+            sums.generator_datagrams += phase.generator_received + phase.generator_drops;
+            if let Some(drops) = phase.gateway_drops {
+                *sums.gateway_drops.get_or_insert(0) += drops;
+            }
             sums.gateway_cpu_s = sums
                 .gateway_cpu_s
                 .zip(phase.gateway_cpu_s)

@@ -239,6 +239,15 @@ pub(crate) struct Phase {
     pub(crate) generator_cpu_s: f64,
     /// Datagrams that the kernel dropped because a socket's buffer was full.
     pub(crate) udp_drops: u64,
+    /// Of them, at the generator's own sockets. Absent in reports of older versions, as the next two.
+    #[serde(default)]
+    pub(crate) generator_drops: u64,
+    /// Datagrams that the generator took out of its sockets.
+    #[serde(default)]
+    pub(crate) generator_received: u64,
+    /// Of the dropped, at the gateway's sockets; `None` where it is not on this machine.
+    #[serde(default)]
+    pub(crate) gateway_drops: Option<u64>,
     pub(crate) latencies: BTreeMap<Measure, Distribution>,
     pub(crate) storm: Option<Storm>,
     pub(crate) migration: Option<MigrationResult>,

@@ -142,6 +142,11 @@ fn talk() -> PhaseResult {
         gateway_rss_bytes: Some(95 << 20),
         generator_cpu_seconds: 7.5,
         udp_drops: 12,
+        datagrams: crate::measure::Datagrams {
+            received: 29_993,
+            dropped: 7,
+            gateway_dropped: Some(5),
+        },
         ..PhaseResult::default()
     };
     spread(&mut phase.latency.deliver, 2_000, 10_000);
@@ -228,6 +233,8 @@ fn second(n: u64) -> Sample {
         generator_cores: of(0.5),
         generator_rss_bytes: (50 + n) << 20,
         udp_drops: if n == 12 { 12 } else { 0 },
+        generator_drops: if n == 12 { 7 } else { 0 },
+        gateway_drops: Some(if n == 12 { 5 } else { 0 }),
         ..Sample::default()
     }
 }

@@ -80,7 +80,12 @@ pub(super) fn charts(report: &Report) -> Vec<Chart> {
             false,
             count,
             &[
-                ("by the kernel", "c3", |s| Some(s.udp_drops as f64)),
+                ("at the generator's sockets", "c3", |s| {
+                    Some(s.generator_drops as f64)
+                }),
+                ("at the gateway's sockets", "c1", |s| {
+                    s.gateway_drops.map(|drops| drops as f64)
+                }),
                 ("by the scenario's network", "c5 dash", |s| {
                     Some(s.network_drops as f64)
                 }),

@@ -72,7 +72,11 @@ fn line(second: &Sample) -> String {
         (second.logins, "log-ins"),
         (second.connections_lost, "connections lost"),
         (second.shed, "shed"),
-        (second.udp_drops, "datagrams dropped"),
+        (second.generator_drops, "datagrams dropped at the generator"),
+        (
+            second.gateway_drops.unwrap_or(0),
+            "datagrams dropped at the gateway",
+        ),
     ] {
         if count > 0 {
             let _ = write!(out, "  {} {what}", grouped(count as f64));

@@ -10,7 +10,7 @@ use crate::measure::{Progress, Sample};
 use crate::report::metrics::{Unit, grouped};
 
 /// Rows of the part with numbers, its border included.
-const NUMBERS_HEIGHT: u16 = 9;
+const NUMBERS_HEIGHT: u16 = 10;
 /// Rows of verdict and failures.
 const TROUBLE_HEIGHT: u16 = 6;
 
@@ -156,7 +156,8 @@ fn draw_numbers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
                 ("gateway MiB", optional(last.gateway_rss_bytes.map(mib))),
                 ("generator cores", format!("{:.2}", last.generator_cores)),
                 ("generator MiB", mib(last.generator_rss_bytes)),
-                ("drops, kernel", count(last.udp_drops)),
+                ("drops, own", count(last.generator_drops)),
+                ("drops, gateway", optional(last.gateway_drops.map(count))),
                 ("drops, scenario", count(last.network_drops)),
                 (
                     "log-ins / lost",
