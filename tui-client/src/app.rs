@@ -6,7 +6,7 @@ pub(crate) mod composer;
 pub(crate) mod conversations;
 mod field;
 pub(crate) mod form;
-mod slash;
+pub(crate) mod slash;
 pub(crate) mod switcher;
 pub(crate) mod timeline;
 
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quipu_protocol::event::{Change, Changed, Invitation, Message, Receipt};
+use quipu_protocol::event::{Change, Changed, Invitation, Message, Privacy, Receipt};
 use quipu_protocol::id::{ConversationId, MessageId, Seq, UserId};
 use quipu_protocol::limits::TEXT_BYTES_MAX;
 use quipu_protocol::query::PresenceEntry;
@@ -24,7 +24,7 @@ pub(crate) use self::command::{Command, Edit, Go, Mode, Scroll};
 use self::composer::{COMPOSER_BYTES_MAX, Composer, ComposerRows, TooLong};
 use self::conversations::{Conversation, Conversations};
 use self::form::{Form, Secret};
-use self::slash::Slash;
+use self::slash::{Hide, Slash};
 use self::switcher::{Choice, Switcher};
 use self::timeline::{EntryRef, Timeline, Waiting};
 
@@ -136,6 +136,10 @@ pub(crate) enum Event {
     ChangeFailed(EchoId, String),
     /// A group of this title is there.
     GroupMade(EchoId, ConversationId, String),
+    /// What others may learn of the reader.
+    Privacy(EchoId, Privacy),
+    /// The cache has asked the gateway which invitations there are.
+    InvitationsAsked,
     /// Something happened to a message.
     Changed(Box<Changed>),
     /// Somebody wants the reader in a group.
@@ -184,6 +188,11 @@ pub(crate) enum Effect {
     Change(EchoId, Box<Change>),
     /// Make a group. Answered by `GroupMade` or `ChangeFailed`.
     MakeGroup(EchoId, String),
+    /// Ask what others may learn of the reader, after changing one of it if that is given. Answered by `Privacy` or
+    /// `ChangeFailed`.
+    Privacy(EchoId, Option<Hide>),
+    /// Ask the gateway which invitations there are: another device may have answered some. Answered by `InvitationsAsked`.
+    AskInvitations,
     /// Load messages. Answered by `Page`.
     Load {
         /// Of which conversation.
@@ -264,12 +273,22 @@ pub(crate) struct App {
     typing: BTreeSet<(ConversationId, UserId)>,
     drafts: BTreeMap<ConversationId, Composer>,
     /// Lines that asked for changes and have no answer yet, to be given back if they are refused.
-    asked: BTreeMap<EchoId, (ConversationId, String)>,
+    asked: BTreeMap<EchoId, Asked>,
     blank: Composer,
     focused: bool,
     columns: u16,
     rows: u16,
     next_echo: u64,
+}
+
+/// A line that asked for something.
+#[derive(Debug)]
+struct Asked {
+    /// Where it was written.
+    conversation: ConversationId,
+    line: String,
+    /// It answers an invitation: by joining, or by declining.
+    joins: Option<bool>,
 }
 
 impl App {
@@ -404,14 +423,11 @@ impl App {
                 effects.push(Effect::Refresh);
             }
             Event::SignInFailed(reason) => self.form.failed(reason),
-            Event::Connection(connection) => self.connection = connection,
+            Event::Connection(connection) => self.connected(connection, effects),
+            Event::InvitationsAsked => effects.push(Effect::Refresh),
             Event::Conversations(all) => {
                 self.conversations.replace(all);
-                if self.open.is_none()
-                    && let Some(first) = self.conversations.at(0)
-                {
-                    self.open(first, effects);
-                }
+                self.leave_unknown(effects);
             }
             Event::Page {
                 conversation,
@@ -452,9 +468,10 @@ impl App {
                 // The last message may say something else in the list now.
                 effects.push(Effect::Refresh);
             }
-            Event::ChangeDone(asked) => {
+            Event::ChangeDone(asked) => self.change_done(asked, effects),
+            Event::Privacy(asked, privacy) => {
                 self.asked.remove(&asked);
-                effects.push(Effect::Refresh);
+                self.notice = Some(slash::privacy_words(privacy));
             }
             Event::ChangeFailed(asked, reason) => self.give_back(asked, reason),
             Event::GroupMade(asked, id, title) => {
@@ -467,18 +484,7 @@ impl App {
                 // A list that is being read may be from before.
                 effects.push(Effect::Refresh);
             }
-            Event::CaughtUp(conversation) => {
-                effects.push(Effect::Refresh);
-                let open = self.open.as_mut().filter(|open| open.id == conversation);
-                if open.is_some_and(|open| {
-                    open.timeline.at_bottom() && open.timeline.ask(Page::Latest)
-                }) {
-                    effects.push(Effect::Load {
-                        conversation,
-                        page: Page::Latest,
-                    });
-                }
-            }
+            Event::CaughtUp(conversation) => self.caught_up(conversation, effects),
             Event::Typing(conversation, user, on) => self.typist((conversation, user), on),
             Event::Presence(entry) => self.conversations.presence(&entry),
             Event::Stale => {
@@ -489,6 +495,48 @@ impl App {
                     self.open(id, effects);
                 }
             }
+        }
+    }
+
+    fn connected(&mut self, connection: Connection, effects: &mut Vec<Effect>) {
+        self.connection = connection;
+        let mut rows = self.conversations.iter();
+        if self.connection == Connection::Online && rows.any(|row| row.invited_by.is_some()) {
+            effects.push(Effect::AskInvitations);
+        }
+    }
+
+    fn change_done(&mut self, asked: EchoId, effects: &mut Vec<Effect>) {
+        if let Some(asked) = self.asked.remove(&asked)
+            && let Some(joins) = asked.joins
+        {
+            self.conversations.answered(&asked.conversation, joins);
+            self.leave_unknown(effects);
+        }
+        effects.push(Effect::Refresh);
+    }
+
+    fn caught_up(&mut self, conversation: ConversationId, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Refresh);
+        let open = self.open.as_mut().filter(|open| open.id == conversation);
+        if open.is_some_and(|open| open.timeline.at_bottom() && open.timeline.ask(Page::Latest)) {
+            effects.push(Effect::Load {
+                conversation,
+                page: Page::Latest,
+            });
+        }
+    }
+
+    /// A group that is on the screen and no longer in the list was an invitation that is declined: another takes its place.
+    fn leave_unknown(&mut self, effects: &mut Vec<Effect>) {
+        let is_known = |open: &Open| self.conversations.get(&open.id).is_some();
+        if self.open.as_ref().is_some_and(|open| !is_known(open)) {
+            self.open = None;
+        }
+        if self.open.is_none()
+            && let Some(first) = self.conversations.at(0)
+        {
+            self.open(first, effects);
         }
     }
 
@@ -735,12 +783,19 @@ impl App {
         let (text, reply_to) = match slash::read(&text, open.id, &open.timeline) {
             Ok(Slash::Say(text, reply_to)) => (text, reply_to),
             Ok(Slash::Change(change)) => {
+                let joins = matches!(*change, Change::Join(_));
+                let answers = joins || matches!(*change, Change::Leave(_));
+                let joins = answers.then_some(joins);
                 effects.push(Effect::Change(echo, change));
-                return self.wait_for_answer(echo, conversation, text);
+                return self.wait_for_answer(echo, conversation, text, joins);
             }
             Ok(Slash::MakeGroup(title)) => {
                 effects.push(Effect::MakeGroup(echo, title));
-                return self.wait_for_answer(echo, conversation, text);
+                return self.wait_for_answer(echo, conversation, text, None);
+            }
+            Ok(Slash::Privacy(hide)) => {
+                effects.push(Effect::Privacy(echo, hide));
+                return self.wait_for_answer(echo, conversation, text, None);
             }
             Err(reason) => {
                 self.notice = Some(reason);
@@ -771,23 +826,34 @@ impl App {
     }
 
     /// The line leaves the composer, and comes back if what it asks for is refused.
-    fn wait_for_answer(&mut self, asked: EchoId, conversation: ConversationId, line: String) {
+    fn wait_for_answer(
+        &mut self,
+        asked: EchoId,
+        conversation: ConversationId,
+        line: String,
+        joins: Option<bool>,
+    ) {
         self.next_echo += 1;
         if self.asked.len() >= ASKED_LINES_MAX {
             self.asked.pop_first();
         }
-        self.asked.insert(asked, (conversation, line));
+        let waits = Asked {
+            conversation,
+            line,
+            joins,
+        };
+        self.asked.insert(asked, waits);
         self.clear_composer();
     }
 
     /// What was asked for is refused: the line is written again, unless something else is by now.
     fn give_back(&mut self, asked: EchoId, reason: String) {
         self.notice = Some(reason);
-        if let Some((conversation, line)) = self.asked.remove(&asked) {
-            let draft = self.drafts.entry(conversation).or_default();
+        if let Some(asked) = self.asked.remove(&asked) {
+            let draft = self.drafts.entry(asked.conversation).or_default();
             if draft.is_empty() {
                 // It was in a composer before.
-                let _ = draft.insert(&line);
+                let _ = draft.insert(&asked.line);
             }
         }
     }

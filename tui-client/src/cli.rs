@@ -167,7 +167,8 @@ pub(crate) struct SendArgs {
 /// Arguments of `listen`.
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// Print an object for each message, and for each edit, deletion, reaction and invitation (SCHEMA.md).
+    /// Print an object for each message, for each edit, deletion, reaction and invitation, and for who types, comes and goes
+    /// (SCHEMA.md).
     #[arg(long)]
     pub(crate) json: bool,
     /// Print everything from the beginning of the account's inbox, what this device sent included.
@@ -176,7 +177,7 @@ pub(crate) struct ListenArgs {
     /// Print what this device sent, too.
     #[arg(long)]
     pub(crate) own: bool,
-    /// End after so many lines of JSON, or messages.
+    /// End after so many messages; with --json after so many lines, not counting who types, comes and goes.
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
     /// End after so many seconds.
@@ -196,6 +197,12 @@ pub(crate) struct HistoryArgs {
     /// Only the messages above this seq.
     #[arg(long, value_name = "SEQ", value_parser = parse::seq)]
     pub(crate) after: Option<Seq>,
+    /// Only this message and those around it.
+    #[arg(long, value_name = "SEQ", value_parser = parse::seq, conflicts_with = "after")]
+    pub(crate) around: Option<Seq>,
+    /// With --around: so many before it and so many behind it.
+    #[arg(long, value_name = "N", default_value = "10", requires = "around")]
+    pub(crate) context: u16,
     /// When the gateway does not answer for so many seconds, print what this folder has and exit with 75.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse::seconds)]
     pub(crate) wait: Duration,

@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use quipu_client::{Client, ConnectionState, Error};
+use quipu_client::{Client, Config, ConnectionState, Error};
 use quipu_protocol::event::Message;
 use quipu_protocol::id::UserId;
 use tokio::sync::watch;
@@ -49,7 +49,12 @@ impl From<Ended> for ExitCode {
 
 /// Runs a command to its end.
 pub(crate) async fn run(cli: &Cli, command: &Command) -> anyhow::Result<Ended> {
-    let client = Client::open(cli.config()?).await?;
+    let config = Config {
+        // It costs questions to the gateway, and only these lines tell of it.
+        presence: matches!(command, Command::Listen(listen) if listen.json),
+        ..cli.config()?
+    };
+    let client = Client::open(config).await?;
     let ended = match command {
         Command::Register { account, .. } => account::register(&client, account).await,
         Command::Login(arguments) => account::login(&client, arguments).await,

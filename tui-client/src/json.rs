@@ -13,7 +13,7 @@ use serde::Serialize;
 pub(crate) use self::lists::{
     ConversationLine, DeviceLine, MemberLine, PresenceLine, SettingsLine, VersionLine,
 };
-pub(crate) use self::news::{ChangedLine, InvitedLine};
+pub(crate) use self::news::{ChangedLine, InvitedLine, PresentLine, TypingLine};
 
 /// A message, as `listen --json` and `history --json` print it. What a message does not have is left out.
 #[derive(Debug, Serialize)]

@@ -1,5 +1,6 @@
 //! The screen's loop: terminal and SDK events in, effects out, at most 30 frames a second.
 
+mod changes;
 mod convert;
 mod load;
 
@@ -12,8 +13,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quipu_client::{Client, Config, Error, Target};
-use quipu_protocol::event::{NewGroup, Rich};
-use quipu_protocol::id::ConversationId;
+use quipu_protocol::event::Rich;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -203,26 +203,12 @@ impl Runtime {
                     },
                 });
             }
-            Effect::Change(asked, change) => self.ask(async move {
-                match client.change(*change).await {
-                    Ok(()) => Event::ChangeDone(asked),
-                    Err(error) => Event::ChangeFailed(asked, format!("Not done: {error}")),
-                }
-            }),
-            Effect::MakeGroup(asked, title) => self.ask(async move {
-                let group = NewGroup {
-                    conversation: ConversationId([0x80; 16]),
-                    title: title.clone(),
-                    topic: String::new(),
-                    open: false,
-                    history_from_start: false,
-                    invite: Vec::new(),
-                };
-                match client.create_group(group).await {
-                    Ok(id) => Event::GroupMade(asked, id, title),
-                    Err(error) => Event::ChangeFailed(asked, format!("Not done: {error}")),
-                }
-            }),
+            Effect::Change(asked, change) => self.ask(changes::change(client, asked, change)),
+            Effect::MakeGroup(asked, title) => {
+                self.ask(changes::make_group(client, asked, title));
+            }
+            Effect::Privacy(asked, hide) => self.ask(changes::privacy(client, asked, hide)),
+            Effect::AskInvitations => self.ask(changes::ask_invitations(client)),
             Effect::Load { conversation, page } => {
                 self.ask(async move {
                     let result = load::page(&client, conversation, page)

@@ -164,6 +164,18 @@ impl Conversations {
         row.invited_by = Some(invitation.by);
     }
 
+    /// The user has answered an invitation: by joining, or else there is nothing left of it but what was known before.
+    pub(crate) fn answered(&mut self, id: &ConversationId, joined: bool) {
+        let Some(row) = self.by_id.get_mut(id) else {
+            return;
+        };
+        let was_invited = row.invited_by.take().is_some();
+        if was_invited && !joined && row.head.is_none() {
+            self.by_id.remove(id);
+            self.order.retain(|other| other != id);
+        }
+    }
+
     /// In the order of the list.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Conversation> {
         self.order.iter().filter_map(|id| self.by_id.get(id))

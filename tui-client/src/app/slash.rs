@@ -1,6 +1,6 @@
 //! What begins with a slash in the composer: changes of messages and groups instead of words.
 
-use quipu_protocol::event::{Change, Content};
+use quipu_protocol::event::{Change, Content, Privacy};
 use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use super::timeline::Timeline;
@@ -14,10 +14,92 @@ pub(super) enum Slash {
     Change(Box<Change>),
     /// Make a group of this title.
     MakeGroup(String),
+    /// Show what others may learn of the reader, after changing one of it if that is given.
+    Privacy(Option<Hide>),
 }
 
-/// What there is, for whoever types something else.
-const KNOWN: &str = "/reply, /edit, /delete, /react, /group, /invite, /title, /join, /leave; // begins a message with a slash";
+/// One thing that others are told of the reader, or (`on`) not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hide {
+    what: Hidden,
+    on: bool,
+}
+
+/// What can be hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    Read,
+    Typing,
+    Presence,
+    LastSeen,
+}
+
+impl Hidden {
+    const ALL: [Self; 4] = [Self::Read, Self::Typing, Self::Presence, Self::LastSeen];
+
+    /// As it is written behind `/privacy`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Typing => "typing",
+            Self::Presence => "presence",
+            Self::LastSeen => "last-seen",
+        }
+    }
+
+    fn switch(self, of: &mut Privacy) -> &mut bool {
+        match self {
+            Self::Read => &mut of.hide_read,
+            Self::Typing => &mut of.hide_typing,
+            Self::Presence => &mut of.hide_presence,
+            Self::LastSeen => &mut of.hide_last_seen,
+        }
+    }
+}
+
+impl Hide {
+    /// The settings with this one changed and the others as they are.
+    pub(crate) fn of(self, mut now: Privacy) -> Privacy {
+        *self.what.switch(&mut now) = self.on;
+        now
+    }
+}
+
+/// What is set, in words for the reader.
+pub(crate) fn privacy_words(mut privacy: Privacy) -> String {
+    let each = Hidden::ALL.map(|what| {
+        let how = if *what.switch(&mut privacy) {
+            "hidden"
+        } else {
+            "shown"
+        };
+        format!("{} {how}", what.word())
+    });
+    format!("Others: {}.", each.join(", "))
+}
+
+/// What there is, with what the help says of each.
+pub(crate) const COMMANDS: [(&str, &str); 10] = [
+    ("/reply WORDS", "answer another's last message"),
+    ("/edit WORDS", "let your last message say something else"),
+    ("/delete", "take your last message away, for everybody"),
+    ("/react EMOJI", "put a sign on another's last message"),
+    ("/group TITLE", "make a group"),
+    ("/invite NAMES", "ask users into this group"),
+    ("/title TITLE", "give this group another title"),
+    ("/join", "accept the invitation, or join an open group"),
+    ("/leave", "leave this group, or decline the invitation"),
+    (
+        "/privacy [hide|show WHAT]",
+        "what others learn of you, or a change of it",
+    ),
+];
+
+/// The names of all, for whoever types something else.
+fn known() -> String {
+    let names = COMMANDS.map(|(usage, _)| usage.split(' ').next().unwrap_or_default());
+    format!("{}; // begins a message with a slash", names.join(", "))
+}
 
 /// Reads what was written; words without a slash are themselves. Fails in words for the reader.
 pub(super) fn read(
@@ -72,8 +154,27 @@ pub(super) fn read(
         }),
         "join" => change(Change::Join(conversation)),
         "leave" => change(Change::Leave(conversation)),
-        _ => Err(format!("There is no /{name}. There are {KNOWN}.")),
+        "privacy" => privacy(rest),
+        _ => Err(format!("There is no /{name}. There are {}.", known())),
     }
+}
+
+fn privacy(rest: &str) -> Result<Slash, String> {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let (on, what) = match words[..] {
+        [] => return Ok(Slash::Privacy(None)),
+        ["hide", what] => (true, what),
+        ["show", what] => (false, what),
+        _ => (true, ""),
+    };
+    let what = Hidden::ALL.into_iter().find(|one| one.word() == what);
+    what.map(|what| Slash::Privacy(Some(Hide { what, on })))
+        .ok_or_else(|| {
+            let all = Hidden::ALL.map(Hidden::word).join(", ");
+            format!(
+                "/privacy shows what is set; /privacy hide or /privacy show changes one of {all}."
+            )
+        })
 }
 
 fn last(timeline: &Timeline, mine: bool, none: &str) -> Result<Seq, String> {

@@ -39,7 +39,7 @@ pub(super) async fn run(client: &Client, arguments: &ListenArgs) -> anyhow::Resu
             batch = tail.next() => batch?,
             line = beside.next(), if arguments.json => {
                 match line {
-                    Some(line) if write_line(&line)? => left -= 1,
+                    Some(line) if write_line(&line.bytes)? => left -= u64::from(line.counts),
                     Some(_) => return Ok(Ended::Done),
                     None => return Err(Error::Closed.into()),
                 }

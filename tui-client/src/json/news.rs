@@ -1,6 +1,8 @@
-//! The lines of `listen --json` beside messages: what happened to messages, and invitations.
+//! The lines of `listen --json` beside messages: what happened to messages, invitations, who types and who is here.
 
 use quipu_protocol::event::{Changed, ChangedKind, Gone, Invitation};
+use quipu_protocol::id::{ConversationId, UserId};
+use quipu_protocol::query::PresenceEntry;
 use serde::Serialize;
 
 use super::rfc3339;
@@ -69,6 +71,51 @@ impl<'a> InvitedLine<'a> {
             by: invitation.by.to_string(),
             title: &invitation.title,
             at: rfc3339(invitation.at),
+        }
+    }
+}
+
+/// Somebody writes, or no longer does.
+#[derive(Debug, Serialize)]
+pub(crate) struct TypingLine {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    conversation: String,
+    user: String,
+    on: bool,
+}
+
+impl TypingLine {
+    /// The line of somebody who writes (`on`) or stopped.
+    pub(crate) fn new(conversation: &ConversationId, user: &UserId, on: bool) -> Self {
+        Self {
+            kind: "typing",
+            conversation: conversation.to_string(),
+            user: user.to_string(),
+            on,
+        }
+    }
+}
+
+/// Something else is known of whether somebody is here.
+#[derive(Debug, Serialize)]
+pub(crate) struct PresentLine {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    user: String,
+    here: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_at: Option<String>,
+}
+
+impl PresentLine {
+    /// The line of a user.
+    pub(crate) fn new(entry: &PresenceEntry) -> Self {
+        Self {
+            kind: "presence",
+            user: entry.user.to_string(),
+            here: entry.here,
+            seen_at: entry.seen_at.map(rfc3339),
         }
     }
 }

@@ -220,6 +220,14 @@ fn whole_lines() -> Vec<(&'static str, Value)> {
         ("## A change of a message", change),
         ("## An invitation", json(&InvitedLine::new(&invitation))),
         (
+            "## Somebody types",
+            json(&TypingLine::new(&conversation, &user("bob"), true)),
+        ),
+        (
+            "## Somebody comes or goes",
+            json(&PresentLine::new(&present)),
+        ),
+        (
             "## A sent message",
             json(&SentLine::new(conversation, Seq::FIRST, MessageId([1; 16]))),
         ),

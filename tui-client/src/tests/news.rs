@@ -1,15 +1,15 @@
 //! Groups, and what happens to messages after they are sent, on the screen.
 
 use quipu_protocol::event::{
-    Change, Changed, ChangedKind, Content, Gone, Invitation, Message, MessageState, Note, Reaction,
-    Rich,
+    Change, Changed, ChangedKind, Content, Gone, Invitation, Message, MessageState, Note, Privacy,
+    Reaction, Rich,
 };
 use quipu_protocol::id::{ConversationId, TimestampMs};
 use quipu_protocol::query::PresenceEntry;
 
-use super::scene::{Scene, direct, message, seq, user};
+use super::scene::{Scene, conversation, direct, message, seq, user};
 use crate::app::conversations::Conversation;
-use crate::app::{EchoId, Effect, Event, Loaded, Page};
+use crate::app::{Connection, EchoId, Effect, Event, Loaded, Page};
 
 macro_rules! shows {
     ($scene:expr, $name:literal) => {
@@ -130,18 +130,9 @@ fn a_page_brings_what_happened_before() {
 #[test]
 fn an_invitation_is_shown_and_answered() {
     let mut scene = Scene::alice(72, 12);
-    scene.event(Event::Invited(Invitation {
-        conversation: GROUP,
-        by: user("ana"),
-        title: "Ayllu".into(),
-        at: TimestampMs(0),
-    }));
+    scene.event(Event::Invited(invitation()));
     scene.keys("<ctrl-k>Ayllu<enter>");
-    scene.event(Event::Page {
-        conversation: GROUP,
-        page: Page::Latest,
-        result: Ok(Loaded::default()),
-    });
+    nothing_yet(&mut scene);
     shows!(scene, "invited");
     // Refused: the line is there again, with the reason, and the invitation still waits.
     scene.keys("/join<enter>");
@@ -164,22 +155,135 @@ fn an_invitation_is_shown_and_answered() {
 #[test]
 fn an_invitation_is_a_line_of_the_list_until_it_is_answered() {
     let mut scene = Scene::alice(72, 12);
-    let mut row = Conversation::new(GROUP, None);
-    row.group = Some("Ayllu".into());
-    row.invited_by = Some(user("ana"));
-    // As the cache has it after a restart.
-    scene.event(Event::Conversations(vec![row]));
+    scene.event(Event::Conversations(vec![invited_row()]));
+    nothing_yet(&mut scene);
+    shows!(scene, "invited");
+    scene.keys("/leave<enter>");
+    scene.event(Event::ChangeDone(EchoId(0)));
+    assert!(scene.app.conversations.get(&GROUP).is_none());
+    assert!(scene.app.open.is_none(), "{}", scene.screen());
+    // A list that was read before it was forgotten brings it back for a moment only.
+    scene.event(Event::Conversations(vec![invited_row()]));
+    scene.event(Event::Conversations(Vec::new()));
+    assert!(scene.app.conversations.get(&GROUP).is_none());
+    assert!(scene.app.open.is_none(), "{}", scene.screen());
+}
+
+#[test]
+fn what_was_declined_makes_room_for_another_conversation() {
+    let mut scene = Scene::with_bob(72, 12);
+    scene.event(Event::Invited(invitation()));
+    scene.keys("<ctrl-k>Ayllu<enter>");
+    nothing_yet(&mut scene);
+    scene.keys("/leave<enter>");
+    assert_eq!(open(&scene), Some(GROUP));
+    scene.event(Event::ChangeDone(EchoId(0)));
+    assert_eq!(open(&scene), Some(direct("bob")));
+    assert!(!scene.screen().contains("Ayllu"), "{}", scene.screen());
+}
+
+#[test]
+fn a_group_that_is_joined_stays_although_the_list_does_not_have_it_yet() {
+    let mut scene = Scene::with_bob(72, 12);
+    scene.event(Event::Invited(invitation()));
+    scene.keys("<ctrl-k>Ayllu<enter>/join<enter>");
+    scene.event(Event::ChangeDone(EchoId(0)));
+    // The question is answered, and the note of the joining has not come.
+    let last = message("bob", "bob", 5, -12, "Soon.");
+    scene.event(Event::Conversations(vec![conversation("bob", &last, 0)]));
+    assert_eq!(open(&scene), Some(GROUP));
+}
+
+#[test]
+fn an_invitation_that_another_device_declined_goes_with_the_next_connection() {
+    let mut scene = Scene::with_bob(72, 12);
+    let asks =
+        |scene: &mut Scene| std::mem::take(&mut scene.effects).contains(&Effect::AskInvitations);
+    scene.event(Event::Connection(Connection::Online));
+    assert!(!asks(&mut scene), "there is nothing to ask about");
+    scene.event(Event::Invited(invitation()));
+    scene.event(Event::Connection(Connection::Connecting));
+    assert!(!asks(&mut scene));
+    scene.event(Event::Connection(Connection::Online));
+    assert!(asks(&mut scene));
+    scene.event(Event::InvitationsAsked);
+    assert_eq!(scene.effects.last(), Some(&Effect::Refresh));
+    let last = message("bob", "bob", 5, -12, "Soon.");
+    scene.event(Event::Conversations(vec![conversation("bob", &last, 0)]));
+    assert!(scene.app.conversations.get(&GROUP).is_none());
+}
+
+#[test]
+fn privacy_is_shown_and_changed() {
+    let mut scene = Scene::with_bob(80, 12);
+    scene.keys("/privacy<enter>");
+    assert_eq!(
+        scene.effects.last(),
+        Some(&Effect::Privacy(EchoId(0), None))
+    );
+    let mut privacy = Privacy {
+        hide_typing: true,
+        ..Privacy::default()
+    };
+    scene.event(Event::Privacy(EchoId(0), privacy));
+    let words = "Others: read shown, typing hidden, presence shown, last-seen shown.";
+    assert_eq!(scene.app.notice.as_deref(), Some(words));
+    assert_eq!(scene.app.composer().text(), "");
+    scene.keys("/privacy hide last-seen<enter>");
+    let Some(Effect::Privacy(EchoId(1), Some(hide))) = scene.effects.last() else {
+        panic!("{:?}", scene.effects.last());
+    };
+    privacy.hide_last_seen = true;
+    // The other switches stay as they are.
+    let before = Privacy {
+        hide_last_seen: false,
+        ..privacy
+    };
+    assert_eq!(hide.of(before), privacy);
+    // Not done: the line is there again, with the reason.
+    scene.event(Event::ChangeFailed(EchoId(1), "Not done: away".into()));
+    assert_eq!(scene.app.composer().text(), "/privacy hide last-seen");
+    assert_eq!(scene.app.notice.as_deref(), Some("Not done: away"));
+    scene.keys("<ctrl-u>");
+    let asked = scene.effects.len();
+    for wrong in ["/privacy on", "/privacy hide everything", "/privacy hide"] {
+        scene.keys(&format!("{wrong}<enter>"));
+        let said = scene.app.notice.clone().unwrap_or_default();
+        assert!(said.contains("read, typing, presence, last-seen"), "{said}");
+        scene.keys("<ctrl-u>");
+    }
+    let asks = |effect: &Effect| matches!(effect, Effect::Privacy(..));
+    assert!(!scene.effects[asked..].iter().any(asks));
+}
+
+/// Answers the question for the newest messages of the group.
+fn nothing_yet(scene: &mut Scene) {
     scene.event(Event::Page {
         conversation: GROUP,
         page: Page::Latest,
         result: Ok(Loaded::default()),
     });
-    shows!(scene, "invited");
-    scene.keys("/leave<enter>");
-    scene.event(Event::ChangeDone(EchoId(0)));
-    // The cache has forgotten it.
-    scene.event(Event::Conversations(Vec::new()));
-    assert!(scene.app.conversations.get(&GROUP).is_none());
+}
+
+fn open(scene: &Scene) -> Option<ConversationId> {
+    scene.app.open.as_ref().map(|open| open.id)
+}
+
+fn invitation() -> Invitation {
+    Invitation {
+        conversation: GROUP,
+        by: user("ana"),
+        title: "Ayllu".into(),
+        at: TimestampMs(0),
+    }
+}
+
+/// The line of an invitation, as the cache has it after a restart.
+fn invited_row() -> Conversation {
+    let mut row = Conversation::new(GROUP, None);
+    row.group = Some("Ayllu".into());
+    row.invited_by = Some(user("ana"));
+    row
 }
 
 #[test]

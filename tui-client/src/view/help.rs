@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::{chat, popup, put, theme};
+use crate::app::slash::COMMANDS;
 use crate::app::{Command, Mark, Mode};
 use crate::keymap::{self, BINDINGS};
 use crate::text;
@@ -69,6 +70,10 @@ fn lines() -> Vec<(String, String)> {
         "*".into(),
         "with nothing written; else edits the text".into(),
     ));
+    lines.push((String::new(), String::new()));
+    for (usage, words) in COMMANDS {
+        lines.push((usage.into(), words.into()));
+    }
     lines.push((String::new(), String::new()));
     for (mark, words) in [
         (Mark::Queued, "waits for the gateway"),

@@ -85,10 +85,13 @@ impl Quipu {
         Ok(ended.output)
     }
 
-    /// Runs a command whose output is one JSON object a line, each with the documented keys, and gives (seq, from, text).
+    /// Runs a command whose output is one JSON object a line, and gives (seq, from, text) of the messages, each with the documented
+    /// keys. Who types, comes and goes is a matter of timing.
     pub(crate) fn messages(&self, arguments: &[&str]) -> Result<Vec<(u64, String, String)>> {
         let output = self.good(arguments, "")?;
-        output.lines().map(message).collect()
+        let ephemeral = [r#"{"type":"typing","#, r#"{"type":"presence","#];
+        let lasts = |line: &&str| !ephemeral.iter().any(|of| line.starts_with(of));
+        output.lines().filter(lasts).map(message).collect()
     }
 }
 
