@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quipu_protocol::event::{Change, Content, Invitation, NewGroup, Receipt, Rich};
+use quipu_protocol::history::HistoryPage;
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
 use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
 use quipu_protocol::query::{Answer, PresenceEntry, Query};
@@ -17,9 +18,7 @@ use crate::error::Error;
 use crate::events::{ConnectionState, EventStream, Tail};
 use crate::groups::{self, CatchUps, new_group_id};
 use crate::history;
-use crate::model::{
-    Account, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, Page, Target,
-};
+use crate::model::{Account, ConversationSummary, HistoryRange, LocalMessage, Page, Target};
 use crate::request;
 
 /// Calls that wait for the driver at once. At the limit a caller waits for its turn.

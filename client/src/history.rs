@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use quipu_protocol::history::HistoryRequest;
+use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::ConversationId;
 use quipu_protocol::limits::HISTORY_PAGE_MESSAGES_MAX;
 
 use crate::driver::Shared;
 use crate::error::Error;
-use crate::model::{HistoryPage, HistoryRange};
+use crate::model::HistoryRange;
 use crate::request;
 
 /// Fetches one page and keeps it in the cache.
@@ -29,8 +29,8 @@ pub(crate) async fn fetch(
         limit: range.limit as u32,
         newest_first: range.newest_first,
     };
-    let answer = request::history(shared, &request).await?;
-    if answer
+    let page = request::history(shared, &request).await?;
+    if page
         .messages
         .first()
         .is_some_and(|message| message.conversation != conversation)
@@ -39,15 +39,13 @@ pub(crate) async fn fetch(
             "the gateway answered with another conversation".into(),
         ));
     }
-    let page = HistoryPage {
-        messages: answer.messages,
-        more: answer.more,
-        head: answer.head,
-    };
     let kept = page.clone();
-    shared
+    let acked = shared
         .cache
         .run(move |cache| cache.keep_history(&kept.messages, kept.head))
         .await?;
+    for event in acked {
+        shared.announce(event);
+    }
     Ok(page)
 }

@@ -41,9 +41,9 @@ pub use error::{Error, Refusal};
 pub use events::{ClientEvent, ConnectionState, EventStream, OfflineReason, Tail};
 pub use groups::{CATCH_UP_PAGES_MAX, CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX, CatchUps};
 pub use model::{
-    Account, Arrival, ConversationSummary, HistoryPage, HistoryRange, LocalMessage, LocalState,
-    Page, Target,
+    Account, Arrival, ConversationSummary, HistoryRange, LocalMessage, LocalState, Page, Target,
 };
 pub use net::shared_endpoint;
 pub use pin::{CertificateChanged, Fingerprint};
 pub use quipu_protocol as protocol;
+pub use quipu_protocol::history::HistoryPage;

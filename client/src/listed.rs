@@ -43,12 +43,14 @@ async fn fetch(shared: &Arc<Shared>, begun: Cursor) -> Result<(), Error> {
             .last()
             .map(|entry| (entry.activity, entry.conversation));
         let keep = move |cache: &mut Tables| {
-            cache.keep_listed(&entries)?;
+            let mut news = cache.keep_listed(&entries)?;
             let invitations = entries.iter().filter_map(groups::invitation).collect();
-            cache.take_invitations(&[], invitations)
+            let new = cache.take_invitations(&[], invitations)?;
+            news.extend(new.into_iter().map(ClientEvent::Invited));
+            Ok(news)
         };
-        for invitation in shared.cache.run(keep).await? {
-            shared.announce(ClientEvent::Invited(invitation));
+        for event in shared.cache.run(keep).await? {
+            shared.announce(event);
         }
         if !more || after.is_none() {
             break;

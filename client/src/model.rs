@@ -135,14 +135,3 @@ pub struct HistoryRange {
     /// Whether the limit counts from the end of the range.
     pub newest_first: bool,
 }
-
-/// A part of a conversation's history as the gateway has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryPage {
-    /// Ascending.
-    pub messages: Vec<Message>,
-    /// Whether the range holds more.
-    pub more: bool,
-    /// Seq of the conversation's last message.
-    pub head: Option<Seq>,
-}

@@ -138,23 +138,21 @@ impl Tables {
     }
 
     /// Keeps a page of history. Its messages are not events: they have no place in the inbox and are announced to nobody.
+    /// But a message of this device that is among them is acked thereby, if no answer came: whoever waits for it is woken, and what
+    /// to announce is given back.
     pub(crate) fn keep_history(
         &mut self,
         messages: &[Message],
         head: Option<Seq>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<ClientEvent>, Error> {
         let account = self.signed_in()?.account;
         let tx = self.db.transaction()?;
         let mut inserted = 0;
-        let mut removed = outbox::Counts::default();
+        let mut changes = Changes::default();
         for message in messages {
             inserted += usize::from(insert(&tx, &account, message, None)? == Inserted::Yes);
             changes::refresh(&tx, message)?;
-            if is_mine(&account, message)
-                && let Some(gone) = outbox::remove_sent(&tx, message.id)?
-            {
-                removed.add(gone.text_bytes);
-            }
+            answered(&tx, &account, message, &mut changes)?;
         }
         if let Some(first) = messages.first() {
             let last_at = messages
@@ -173,9 +171,12 @@ impl Tables {
         }
         // Not pruned here, or a page of old history would be gone before it is read: the next event makes room.
         tx.commit()?;
-        self.outbox.remove(removed);
+        self.outbox.remove(changes.removed);
         self.messages += inserted;
-        Ok(())
+        for (id, end) in changes.ended {
+            self.waiters.resolve(id, end.map_err(Error::Refused));
+        }
+        Ok(changes.events)
     }
 }
 

@@ -6,23 +6,29 @@ use rusqlite::{Transaction, params};
 
 use super::{Tables, row};
 use crate::error::Error;
+use crate::events::ClientEvent;
 
 impl Tables {
     /// Keeps a page of the list: what each conversation is, where it ends, what is unread, and the last message. Those that the
     /// user is only invited to are no conversations of the user yet.
-    pub(crate) fn keep_listed(&mut self, entries: &[ConversationEntry]) -> Result<(), Error> {
+    /// What the last messages ack is given back, to be announced.
+    pub(crate) fn keep_listed(
+        &mut self,
+        entries: &[ConversationEntry],
+    ) -> Result<Vec<ClientEvent>, Error> {
         let me = self.signed_in()?.account.user;
         let tx = self.db.transaction()?;
         for entry in entries.iter().filter(|entry| is_in(entry)) {
             keep(&tx, &me, entry)?;
         }
         tx.commit()?;
+        let mut acked = Vec::new();
         for entry in entries.iter().filter(|entry| is_in(entry)) {
             if let Some(last) = &entry.last {
-                self.keep_history(std::slice::from_ref(last), entry.head)?;
+                acked.extend(self.keep_history(std::slice::from_ref(last), entry.head)?);
             }
         }
-        Ok(())
+        Ok(acked)
     }
 
     /// The whole list is here; `begun`: for events that began at this cursor.

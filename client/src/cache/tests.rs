@@ -457,6 +457,42 @@ fn history_is_no_arrival_until_its_event_comes() {
 }
 
 #[test]
+fn an_own_message_that_a_page_of_history_brings_is_acked() {
+    let mut tables = alice(None);
+    let target = Target::User(user("bob"));
+    let queued = tables
+        .enqueue(
+            target,
+            vec![(MessageId([7; 16]), Content::Text("hello".into()))],
+            TimestampMs(1),
+        )
+        .expect("queues");
+    let sent = &queued[0];
+    let (waiter, mut end) = oneshot::channel();
+    tables.wait(sent.id, waiter).expect("waits");
+    let account = tables.account().expect("signed in");
+    let mine = Message {
+        id: sent.id,
+        from: account.user,
+        from_device: account.device,
+        ..from_bob(1)
+    };
+    // The answer to the SEND was lost with its connection, and nobody gives it again.
+    let acked = tables
+        .keep_history(std::slice::from_ref(&mine), Some(seq(1)))
+        .expect("keeps");
+    assert!(
+        matches!(&acked[..], [ClientEvent::Acked { id, .. }] if *id == sent.id),
+        "{acked:?}"
+    );
+    let end = end.try_recv().expect("the waiter is woken");
+    assert_eq!(end.expect("acked"), seq(1));
+    assert!(tables.outbox(direct()).expect("reads").is_empty());
+    let again = tables.keep_history(&[mine], Some(seq(1)));
+    assert!(again.expect("keeps").is_empty());
+}
+
+#[test]
 fn pages_are_ascending_and_where_they_were_asked_for() {
     let mut tables = alice(None);
     apply(
