@@ -43,6 +43,11 @@ pub(crate) fn run() -> Result<()> {
             "1",
             " lost=1 doubled=0 reordered=0 leaked=0 ",
         ),
+        (
+            "lose-in-pulled",
+            "1",
+            " lost=1 doubled=0 reordered=0 leaked=0 ",
+        ),
         ("leak", "1", " leaked=1 undone=0 "),
         ("undo", "2", " undone=1 files_lost=0 "),
         ("damage-files", "3", " files_lost="),

@@ -1,6 +1,7 @@
 //! Kills the gateway with SIGKILL in a loop while users write to each other, and judges from outside.
 //!
-//! They write to each other and in groups that some of them join and leave, change what they wrote, and send files.
+//! They write to each other and in groups that some of them join and leave, change what they wrote, and send files. One group is
+//! too large for inboxes: its messages come as notices, and what was missed is read from the history.
 //! The last line is `crash: kills=200 acked=... lost=0 doubled=0 reordered=0 ...`; the exit code is 0 only if all is as promised.
 
 mod ledger;
@@ -55,7 +56,7 @@ pub(crate) struct Arguments {
     /// Users, each writing to some of the others; at least 2. Half of them have data folders and restart their clients.
     #[arg(long, default_value_t = 8)]
     users: u16,
-    /// Groups; of every second one some users join and leave it all the time.
+    /// Groups, beside one of everybody that is pulled; of every second one some users join and leave it all the time.
     #[arg(long, default_value_t = 2)]
     groups: usize,
     /// Spoils the run, to show that the judge notices: the exit code must not be 0.
@@ -103,6 +104,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Result<Verdict> {
     ensure!(arguments.users >= 2, "--users is at least 2");
     let mut gateway = Gateway::new(&programs::beside("quipu-gateway")?, folder)?;
+    // A group keeps the limit that it was made with: one of them is pulled.
+    gateway.set_fan_out_max(Some(usize::from(arguments.users) - 1));
     gateway.start()?;
     gateway.wait_ready()?;
 
@@ -112,6 +115,14 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
     let mut clients = Vec::new();
     for person in &people {
         clients.push(person.register().await?);
+    }
+    people::make_pulled_group(&mut people, &clients, &ledger).await?;
+    gateway.stop().context("stop the gateway")?;
+    gateway.set_fan_out_max(None);
+    gateway.start()?;
+    gateway.wait_ready()?;
+    for client in &clients {
+        client.online().await?;
     }
     people::make_groups(arguments.groups, &mut people, &clients, &ledger).await?;
     let mut lives = JoinSet::new();
@@ -144,6 +155,11 @@ async fn kill_and_judge(arguments: &Arguments, seed: u64, folder: &Path) -> Resu
     let mut verdict = ledger.judge();
     if arguments.kills >= KILLS_FOR_A_CUT && verdict.resumed + verdict.files_lost == 0 {
         verdict.wrong("no kill cut an upload: the run proves nothing about them".to_owned());
+    }
+    if arguments.kills >= KILLS_FOR_A_CUT && verdict.noticed == 0 {
+        verdict.wrong(
+            "no notice came: the run proves nothing about groups that are pulled".to_owned(),
+        );
     }
     if verdict.acked < arguments.kills as usize {
         verdict

@@ -22,6 +22,8 @@ pub(crate) struct Gateway {
     folder: PathBuf,
     listen: SocketAddr,
     admin: SocketAddr,
+    /// Members above which a group that is made is pulled; `None`: as the gateway has it by itself.
+    fan_out_max: Option<usize>,
     child: Option<Child>,
 }
 
@@ -36,6 +38,7 @@ impl Gateway {
             folder: folder.to_owned(),
             listen,
             admin,
+            fan_out_max: None,
             child: None,
         })
     }
@@ -50,6 +53,11 @@ impl Gateway {
         self.folder.join("gateway")
     }
 
+    /// From its next start on groups that are made are pulled above so many members; `None`: as the gateway has it by itself.
+    pub(crate) fn set_fan_out_max(&mut self, members: Option<usize>) {
+        self.fan_out_max = members;
+    }
+
     /// Starts it. Does not wait until it is ready.
     pub(crate) fn start(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the gateway runs already");
@@ -57,11 +65,13 @@ impl Gateway {
             .create(true)
             .append(true)
             .open(self.folder.join("gateway.log"))?;
+        let fan_out_max = self.fan_out_max.map(|members| members.to_string());
         let child = Command::new(&self.program)
             .args(["--listen", &self.listen.to_string()])
             .args(["--admin-listen", &self.admin.to_string()])
             .arg("--data")
             .arg(self.data())
+            .envs(fan_out_max.map(|members| ("QUIPU_GROUPS_FAN_OUT_MAX", members)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -6,6 +6,7 @@
 mod changes;
 mod files;
 mod groups;
+mod pulled;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use quipu_client::protocol::media::MediaHash;
 pub(crate) use self::changes::{Act, Changes, Observer};
 pub(crate) use self::files::{Files, Made};
 use self::groups::Groups;
+pub(crate) use self::pulled::Pulled;
 pub(crate) use self::verdict::Verdict;
 
 /// One way in which a user saw messages.
@@ -71,6 +73,8 @@ pub(crate) struct Ledger {
     /// Conversations with an acked message: the gateway has them.
     written: BTreeSet<ConversationId>,
     groups: Groups,
+    /// What came of groups that are too large for inboxes.
+    pub(crate) pulled: Pulled,
     /// What happened to messages and groups.
     pub(crate) changes: Changes,
     /// What was uploaded and fetched.
@@ -86,7 +90,20 @@ impl Ledger {
     /// A group exists, and these users are in it from now on; others come and go.
     pub(crate) fn group(&mut self, id: ConversationId, stay: Vec<UserId>) {
         self.members.insert(id, stay);
-        self.groups.add(id);
+        self.groups.add(id, false);
+    }
+
+    /// A group exists whose messages come as notices, and these users are in it to the end.
+    pub(crate) fn pulled_group(&mut self, id: ConversationId, stay: Vec<UserId>) {
+        self.members.insert(id, stay);
+        self.groups.add(id, true);
+        self.pulled.add(id);
+    }
+
+    /// Of a pulled group, how many messages that are due the first device of a member has not kept.
+    pub(crate) fn missing_in_pulled(&self, user: &UserId, group: &ConversationId) -> usize {
+        let due = self.groups.due(group, user, &self.history);
+        self.pulled.missing(user, group, &due)
     }
 
     /// Who is shown every message of a conversation.
@@ -178,6 +195,8 @@ impl Ledger {
             .collect();
         self.acked
             .iter()
+            // What comes as notices is counted at the end.
+            .filter(|(_, (conversation, _))| !self.pulled.has(conversation))
             .flat_map(|(id, (conversation, _))| {
                 let members = self.members.get(conversation).into_iter().flatten();
                 members.map(move |member| (id, member))
@@ -217,7 +236,9 @@ impl Ledger {
     /// What some user was shown of a group, for sabotage.
     pub(crate) fn lose_in_group(&mut self) {
         for ((_, view), shown) in &mut self.shown {
-            let found = shown.iter().rposition(|one| one.conversation.is_group());
+            let pushed =
+                |one: &Shown| one.conversation.is_group() && !self.pulled.has(&one.conversation);
+            let found = shown.iter().rposition(pushed);
             if let Some(at) = found.filter(|_| *view == View::Tail) {
                 shown.remove(at);
                 return;
@@ -248,6 +269,8 @@ impl Ledger {
         }
         self.judge_lost(&mut verdict);
         self.groups.judge(&self.history, &self.shown, &mut verdict);
+        self.groups
+            .judge_pulled(&self.history, &self.pulled, &mut verdict);
         self.changes.judge(&mut verdict);
         let titles = |group: &_| self.groups.titles(group);
         self.changes.judge_titles(titles, &mut verdict);

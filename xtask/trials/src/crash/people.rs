@@ -64,6 +64,36 @@ pub(super) fn people(
     Ok(people)
 }
 
+/// Makes a group of everybody whose messages come as notices. The gateway is to pull groups of more than all but one: the last
+/// to join makes it one, and all learn of it by an event.
+pub(super) async fn make_pulled_group(
+    people: &mut [Person],
+    clients: &[Client],
+    ledger: &SharedLedger,
+) -> Result<()> {
+    let group = NewGroup {
+        conversation: ConversationId([0x80; 16]),
+        title: "everybody".to_owned(),
+        topic: String::new(),
+        open: true,
+        history_from_start: true,
+        invite: Vec::new(),
+    };
+    let group = clients[0].create_group(group).await;
+    let group = group.context("make the pulled group")?;
+    for (person, client) in people.iter().zip(clients).skip(1) {
+        let joined = client.change(Change::Join(group)).await;
+        joined.with_context(|| format!("{} joins", person.user))?;
+    }
+    let names = people.iter().map(|person| person.user).collect();
+    lock(ledger).pulled_group(group, names);
+    people[0].owns.push(group);
+    for person in people {
+        person.stays.push(group);
+    }
+    Ok(())
+}
+
 /// Makes the groups: every second one is open and has users who come and go, the others are joined by invitation.
 pub(super) async fn make_groups(
     count: usize,

@@ -21,6 +21,8 @@ pub(crate) enum Sabotage {
     OldDisk,
     /// One message of a group that a device was shown is forgotten.
     LoseInGroup,
+    /// One message of a pulled group that a device has kept is forgotten.
+    LoseInPulled,
     /// Somebody is shown a message of a group from before it joined.
     Leak,
     /// What a message says in the history is not what it was changed to.
@@ -51,6 +53,7 @@ impl Sabotage {
             | Self::Reorder
             | Self::OldDisk
             | Self::LoseInGroup
+            | Self::LoseInPulled
             | Self::Leak
             | Self::Undo
             | Self::DamageFiles => Ok(()),
@@ -66,6 +69,7 @@ impl Sabotage {
     pub(crate) fn spoil(self, ledger: &mut Ledger) {
         match self {
             Self::LoseInGroup => return ledger.lose_in_group(),
+            Self::LoseInPulled => return ledger.pulled.lose(),
             Self::Leak => return ledger.leak(),
             Self::Undo => return ledger.changes.forget_one(),
             Self::Lose
@@ -87,6 +91,7 @@ impl Sabotage {
             Self::Reorder => shown.swap(middle, middle - 1),
             Self::OldDisk
             | Self::LoseInGroup
+            | Self::LoseInPulled
             | Self::Leak
             | Self::Undo
             | Self::DamageFiles

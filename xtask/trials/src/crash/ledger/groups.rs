@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quipu_client::protocol::event::Note;
 use quipu_client::protocol::id::{ConversationId, MessageId, UserId};
 
+use super::pulled::Pulled;
 use super::{Shown, Verdict, View};
 
 /// Seqs of messages by who was shown them, in a view that is complete at the end.
@@ -21,6 +22,8 @@ struct Group {
     spans: BTreeMap<UserId, Vec<(u64, Option<u64>)>>,
     titles: Vec<String>,
     moves: usize,
+    /// Its messages come as notices, which [`Pulled`] judges.
+    pulled: bool,
 }
 
 impl Group {
@@ -52,8 +55,8 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn add(&mut self, id: ConversationId) {
-        self.groups.entry(id).or_default();
+    pub(super) fn add(&mut self, id: ConversationId, pulled: bool) {
+        self.groups.entry(id).or_default().pulled = pulled;
     }
 
     pub(super) fn has(&self, id: &ConversationId) -> bool {
@@ -110,7 +113,8 @@ impl Groups {
 
     /// Messages that were due on a first device and are not there yet.
     pub(super) fn unseen(&self, history: &History, shown: &ShownTo) -> usize {
-        let each = self.groups.iter().map(|(id, group)| {
+        let pushed = self.groups.iter().filter(|(_, group)| !group.pulled);
+        let each = pushed.map(|(id, group)| {
             let head = head(history, id);
             let seen = seen(id, shown);
             let missing = group.spans.keys().map(|user| {
@@ -125,11 +129,37 @@ impl Groups {
         each.sum()
     }
 
+    /// Seqs of a group that this user has to have at the end.
+    pub(super) fn due(
+        &self,
+        id: &ConversationId,
+        user: &UserId,
+        history: &History,
+    ) -> BTreeSet<u64> {
+        let group = self.groups.get(id);
+        group.map_or_else(BTreeSet::new, |group| group.due(user, head(history, id)))
+    }
+
+    /// Members of pulled groups have kept what was due.
+    pub(super) fn judge_pulled(&self, history: &History, pulled: &Pulled, verdict: &mut Verdict) {
+        for (id, group) in self.groups.iter().filter(|(_, group)| group.pulled) {
+            let kept = history.get(id).into_iter().flatten().copied().collect();
+            for user in group.spans.keys() {
+                let due = group.due(user, head(history, id));
+                pulled.judge((*user, *id), &due, &kept, verdict);
+            }
+        }
+    }
+
     /// What was due was shown by every complete view, and nothing else by any.
     pub(super) fn judge(&self, history: &History, shown: &ShownTo, verdict: &mut Verdict) {
         for (id, group) in &self.groups {
             let head = head(history, id);
             let seen = seen(id, shown);
+            judge_leaks(id, group, head, &seen, verdict);
+            if group.pulled {
+                continue;
+            }
             let mut missing: BTreeMap<u64, Vec<String>> = BTreeMap::new();
             for user in group.spans.keys() {
                 let due = group.due(user, head);
@@ -150,14 +180,18 @@ impl Groups {
                     who.join(", ")
                 ));
             }
-            for ((user, view), had) in &seen {
-                let due = group.due(user, head);
-                for seq in had.difference(&due) {
-                    verdict.leaked(format!(
-                        "{user} ({view:?}) was shown {id}/{seq} without being a member then"
-                    ));
-                }
-            }
+        }
+    }
+}
+
+/// Nobody was shown what was said while it was no member.
+fn judge_leaks(id: &ConversationId, group: &Group, head: u64, seen: &Seen, verdict: &mut Verdict) {
+    for ((user, view), had) in seen {
+        let due = group.due(user, head);
+        for seq in had.difference(&due) {
+            verdict.leaked(format!(
+                "{user} ({view:?}) was shown {id}/{seq} without being a member then"
+            ));
         }
     }
 }

@@ -432,3 +432,99 @@ fn a_file_comes_down_as_it_went_up() {
     assert_eq!(run(Some(Err("damaged".to_owned())), &[]), (1, 0, 1));
     assert_eq!(run(None, &[]), (1, 0, 1));
 }
+
+/// Alice makes a group and writes 3, bob joins at 2, and it is pulled at once: both have 2 and 3, and were told of 3.
+fn good_pulled_group() -> Ledger {
+    let mut ledger = good();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = ConversationId([0xfe; 16]);
+    ledger.pulled_group(group, vec![alice, bob]);
+    let said = |n: u8, from, content| Message {
+        conversation: group,
+        from,
+        content,
+        id: message(120 + n),
+        ..kept(n)
+    };
+    let note = |n, from, note| said(n, from, Content::Note(Box::new(note)));
+    let history = [
+        note(1, alice, Note::Created("everybody".to_owned())),
+        note(2, bob, Note::Joined),
+        said(3, alice, Content::Text("hello".to_owned())),
+    ];
+    ledger.typed(alice, group, history[2].id);
+    ledger.acked(group, 3, history[2].id);
+    ledger.history(group, &history);
+    for (person, first) in [(alice, 0), (bob, 1)] {
+        ledger.pulled.kept(person, group, &history[first..]);
+        ledger.pulled.noticed(person, &history[2]);
+    }
+    ledger
+}
+
+#[test]
+fn members_of_a_pulled_group_have_it_in_the_end() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = ConversationId([0xfe; 16]);
+    let verdict = good_pulled_group().judge();
+    assert!(verdict.is_good(), "{verdict} {:?}", verdict.complaints());
+    assert_eq!(verdict.noticed, 2);
+    assert_eq!(good_pulled_group().missing(), Missing::default());
+    let spoiled = |spoil: &dyn Fn(&mut Ledger, &[Message])| {
+        let mut ledger = good_pulled_group();
+        let history: Vec<Message> = (1..=3)
+            .map(|n| Message {
+                conversation: group,
+                id: message(120 + n),
+                ..kept(n)
+            })
+            .collect();
+        spoil(&mut ledger, &history);
+        let verdict = ledger.judge();
+        let Verdict {
+            lost,
+            doubled,
+            reordered,
+            leaked,
+            wrong,
+            ..
+        } = verdict;
+        (lost, doubled, reordered, leaked, wrong)
+    };
+    // What bob has kept has a hole; no notice of it makes up for that.
+    assert_eq!(
+        spoiled(&|ledger, all| ledger.pulled.kept(bob, group, &all[1..2])),
+        (1, 0, 0, 0, 0)
+    );
+    let mut ledger = good_pulled_group();
+    ledger.pulled.lose();
+    assert_eq!(ledger.missing_in_pulled(&alice, &group), 1);
+    assert_eq!(ledger.judge().lost, 1);
+    // Told twice.
+    assert_eq!(
+        spoiled(&|ledger, all| ledger.pulled.noticed(bob, &all[2])),
+        (0, 1, 0, 0, 0)
+    );
+    // Another message than the history has there.
+    let other = |all: &[Message]| Message {
+        id: message(99),
+        ..all[2].clone()
+    };
+    assert_eq!(
+        spoiled(&|ledger, all| {
+            ledger
+                .pulled
+                .kept(bob, group, &[all[1].clone(), other(all)]);
+        }),
+        (0, 0, 1, 0, 0)
+    );
+    assert_eq!(
+        spoiled(&|ledger, all| ledger.pulled.noticed(alice, &other(all))),
+        (0, 0, 1, 0, 0)
+    );
+    // From before bob's joining.
+    assert_eq!(
+        spoiled(&|ledger, all| ledger.pulled.kept(bob, group, all)),
+        (0, 0, 0, 1, 0)
+    );
+}

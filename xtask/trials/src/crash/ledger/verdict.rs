@@ -34,6 +34,8 @@ pub(crate) struct Verdict {
     pub(crate) files: usize,
     /// Times that an upload was cut, by a kill mostly, and went on behind what the gateway had.
     pub(crate) resumed: usize,
+    /// Notices of pulled groups that members' first devices showed.
+    pub(crate) noticed: usize,
     pub(super) complaints: Vec<String>,
 }
 
@@ -60,6 +62,7 @@ impl Verdict {
             changes: _,
             files: _,
             resumed: _,
+            noticed: _,
             complaints: _,
         } = self;
         lost + doubled + reordered + leaked + undone + files_lost + wrong == 0
@@ -123,13 +126,14 @@ impl fmt::Display for Verdict {
             changes,
             files,
             resumed,
+            noticed,
             complaints: _,
         } = self;
         write!(
             f,
             "acked={acked} lost={lost} doubled={doubled} reordered={reordered} leaked={leaked} undone={undone} \
              files_lost={files_lost} wrong={wrong} groups={groups} moves={moves} changes={changes} files={files} \
-             resumed={resumed}"
+             resumed={resumed} noticed={noticed}"
         )
     }
 }

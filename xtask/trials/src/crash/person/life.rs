@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use quipu_client::media::{DownloadedFile, UploadedFile};
-use quipu_client::protocol::event::Rich;
+use quipu_client::protocol::event::{Message, Rich};
 use quipu_client::protocol::id::{ConversationId, MessageId, Seq};
 use quipu_client::{Arrival, Client, ClientEvent, Error, EventStream, Page, Tail, Target};
 use rand::RngExt;
@@ -33,6 +33,8 @@ const LONG_BYTES: usize = 6 * 1024;
 const CLIENT_LIFE_MS: std::ops::Range<u64> = 1_500..6_000;
 /// How long a client may take to show what others have changed, once everything is quiet.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+/// Messages of a page of the cache.
+const PAGE: usize = 256;
 /// Pause between two looks at that.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -96,6 +98,7 @@ impl<'a> Life<'a> {
             let now = *phase.borrow_and_update();
             if now == Phase::Over {
                 self.look_at_the_cache().await?;
+                self.look_at_pulled_groups().await?;
                 return Ok(true);
             }
             let types = now == Phase::Typing;
@@ -106,7 +109,7 @@ impl<'a> Life<'a> {
             };
             tokio::select! {
                 page = tail.next() => self.read(page.context("read the tail")?).await?,
-                event = events.next() => self.see(event)?,
+                event = events.next() => self.see(event).await?,
                 Some(done) = self.waits.join_next() => self.take(done.context("a wait panicked")?).await?,
                 () = sleep_until(self.next_message), if types && self.desk.unacked.len() < UNACKED_MAX => {
                     self.type_one().await?;
@@ -137,20 +140,17 @@ impl<'a> Life<'a> {
                 self.desk.read(message, is_own);
             }
         }
-        if self.desk.download.is_none() {
-            files::begin_download(self.person, self.desk)?;
-            self.fetch();
-        }
-        Ok(())
+        self.begin_download()
     }
 
-    fn see(&self, event: Option<ClientEvent>) -> Result<()> {
+    async fn see(&mut self, event: Option<ClientEvent>) -> Result<()> {
         let user = self.person.user;
         match event {
             Some(ClientEvent::Message { inbox_seq, message }) => {
                 self.person.shown(View::Live, inbox_seq, &message);
                 Ok(())
             }
+            Some(ClientEvent::Noticed(message)) => self.notice(&message).await,
             Some(ClientEvent::Refused { id, refusal, .. }) => {
                 bail!("{user}: the gateway refused {id}: {refusal:?}")
             }
@@ -158,6 +158,28 @@ impl<'a> Life<'a> {
             Some(_) => Ok(()),
             None => bail!("{user}: the event stream ended"),
         }
+    }
+
+    /// A message of a pulled group, which the tail does not see.
+    async fn notice(&mut self, message: &Message) -> Result<()> {
+        let user = self.person.user;
+        lock(&self.person.ledger).pulled.noticed(user, message);
+        let is_own = message.from == user;
+        if !is_own {
+            self.client
+                .mark_read(message.conversation, message.seq)
+                .await?;
+        }
+        self.desk.read(message, is_own);
+        self.begin_download()
+    }
+
+    fn begin_download(&mut self) -> Result<()> {
+        if self.desk.download.is_none() {
+            files::begin_download(self.person, self.desk)?;
+            self.fetch();
+        }
+        Ok(())
     }
 
     async fn take(&mut self, done: Done) -> Result<()> {
@@ -316,7 +338,9 @@ impl<'a> Life<'a> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         let places = lock(&self.person.ledger).changes.places();
         for (conversation, seq) in places {
-            if !self.person.is_in(&conversation) {
+            // Nobody is told of changes in a pulled group that came while it was away: they are in the history.
+            let is_pulled = lock(&self.person.ledger).pulled.has(&conversation);
+            if is_pulled || !self.person.is_in(&conversation) {
                 continue;
             }
             loop {
@@ -335,5 +359,51 @@ impl<'a> Life<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What the first device has kept of groups whose messages come as notices. After the last start of the gateway everybody
+    /// has connected anew, and has asked what it missed.
+    async fn look_at_pulled_groups(&self) -> Result<()> {
+        let user = self.person.user;
+        for group in &self.person.stays {
+            if !lock(&self.person.ledger).pulled.has(group) {
+                continue;
+            }
+            let mut least = usize::MAX;
+            let mut deadline = Instant::now() + SETTLED_WITHIN;
+            loop {
+                let kept = self.read_cache(*group).await?;
+                let missing = {
+                    let ledger = &mut *lock(&self.person.ledger);
+                    ledger.pulled.kept(user, *group, &kept);
+                    ledger.missing_in_pulled(&user, group)
+                };
+                if missing < least {
+                    least = missing;
+                    deadline = Instant::now() + SETTLED_WITHIN;
+                }
+                // What is missing then is the judge's to name.
+                if missing == 0 || Instant::now() >= deadline {
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// All that the first device has of a conversation.
+    async fn read_cache(&self, conversation: ConversationId) -> Result<Vec<Message>> {
+        // `After` needs a seq; what lies around the first message begins with it.
+        let mut page = Page::Around(Seq::FIRST);
+        let mut all: Vec<Message> = Vec::new();
+        loop {
+            let found = self.client.messages(conversation, page, PAGE).await?;
+            let Some(last) = found.last().map(|message| message.seq) else {
+                return Ok(all);
+            };
+            page = Page::After(last);
+            all.extend(found);
+        }
     }
 }
