@@ -22,6 +22,9 @@ pub const ALPN: &[u8] = b"quipu/1";
 /// How long an answer may take. Generous: the gateway under test may be a debug build on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Bytes of datagrams that wait until a case reads them.
+const DATAGRAMS_BYTES: usize = 1 << 20;
+
 /// Makes connections to one gateway, all from one socket.
 #[derive(Debug, Clone)]
 pub struct Dialer {
@@ -63,13 +66,29 @@ impl Dialer {
             .context("the handshake with ALPN quipu/1 failed")
     }
 
+    /// Connects as somebody whose QUIC takes no datagrams: one that comes all the same ends the connection.
+    pub async fn connect_without_datagrams(&self) -> anyhow::Result<Peer> {
+        let connected = self.connect_with(ALPN, None).await?;
+        connected.context("the handshake without datagrams failed")
+    }
+
     /// Connects with any ALPN; the inner result is the handshake's.
     pub async fn connect_as(&self, alpn: &[u8]) -> anyhow::Result<Result<Peer, ConnectionError>> {
+        self.connect_with(alpn, Some(DATAGRAMS_BYTES)).await
+    }
+
+    /// `datagrams`: bytes of them that may wait to be read; `None`: none is taken.
+    async fn connect_with(
+        &self,
+        alpn: &[u8],
+        datagrams: Option<usize>,
+    ) -> anyhow::Result<Result<Peer, ConnectionError>> {
         let tls = tls_config(&self.trust, alpn)?;
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         let mut transport = quinn::TransportConfig::default();
         transport.max_idle_timeout(Some(PATIENCE.try_into()?));
         transport.keep_alive_interval(Some(PATIENCE / 4));
+        transport.datagram_receive_buffer_size(datagrams);
         config.transport_config(Arc::new(transport));
         let connecting = self
             .endpoint

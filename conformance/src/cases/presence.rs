@@ -363,7 +363,46 @@ async fn grace(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who takes no datagrams is sent none, which would end the connection, and has everything else. What is said twice or out of
+/// its order harms nobody.
+async fn without_datagrams(context: Context) -> anyhow::Result<()> {
+    let (mut a, b, conversation) = context.pair().await?;
+    let (me, name) = (a.welcome.user.clone(), b.welcome.user.clone());
+    let peer = context.dialer.connect_without_datagrams().await?;
+    let mut s0 = peer.open().await?;
+    s0.send(FrameType::Hello, &login(&name, crate::session::PASSWORD))
+        .await?;
+    let mut deaf = Session::welcomed(peer, s0).await?;
+    for session in [&b, &deaf] {
+        let seen = session.sees(&[&me], true).await?;
+        ensure!(seen.len() == 1 && seen[0].here, "{seen:?}");
+    }
+    // Both devices are due what comes now, and the other one proves that it was sent.
+    for stopped in [true, true, false] {
+        b.hears_from(&a, &typing(&conversation, stopped)).await?;
+    }
+    a.done(privacy(&["presence", "last seen"])).await?;
+    loop {
+        let told = b.peer.next_datagram(PATIENCE).await?;
+        let told = told.context("no PRESENCE came")?;
+        if told.kind == FrameType::Presence as u64 {
+            break;
+        }
+    }
+    // What it says itself is passed on.
+    a.done(privacy(&[])).await?;
+    let heard = a.hears_from(&deaf, &typing(&conversation, false)).await?;
+    ensure!(heard.user == name, "{heard:?}");
+    let said = a
+        .say(&conversation, "to those who hear and those who do not")
+        .await?;
+    let (_, message) = deaf.message().await?;
+    ensure!(message.seq == said.seq, "{message:?}");
+    deaf.expect_alive().await
+}
+
 cases! {
+    "datagram/not-taken", ["QP-DATAGRAM-3"], without_datagrams;
     "datagram/ignored", ["QP-DATAGRAM-1", "QP-DATAGRAM-2"], ignored;
     "typing/passed-on", ["QP-TYPING-2"], passed_on;
     "typing/of-members-only", ["QP-TYPING-2"], of_members_only;
