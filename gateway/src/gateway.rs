@@ -151,6 +151,7 @@ impl Gateway {
         let media = media
             .await
             .map_err(|error| StartError::Failed(error.to_string().into()))??;
+        media.check().await?;
         let sweeper = Sweeper::start(&media);
         let registration = accounts.registration();
         let notifier = Notifier::start(

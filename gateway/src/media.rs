@@ -22,7 +22,7 @@ use quipu_protocol::id::{ConversationId, TimestampMs, UserId};
 use quipu_protocol::media::{Download, MediaHash, Upload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::objects::{Objects, Reading, Stored};
+use self::objects::{Checked, Objects, Reading, Stored};
 use self::partials::{Partials, Plan, Refused};
 use self::policy::Policy;
 use self::receiving::Receiving;
@@ -48,6 +48,9 @@ pub enum MediaError {
     /// The object store failed.
     #[error("the object store of media failed: {0}")]
     Store(#[from] object_store::Error),
+    /// The bucket cannot be used as configured: why, and what its service said.
+    #[error("{0}: {1}")]
+    Refused(String, object_store::Error),
     /// A stored file that is not what it should be.
     #[error("media: {0}; remove it from the object store, and let its sender upload it again")]
     Damaged(String),
@@ -166,6 +169,19 @@ impl Media {
             vouched: Mutex::default(),
             guards: (0..GUARDS).map(|_| tokio::sync::Mutex::new(())).collect(),
         }))
+    }
+
+    /// Fails if the settings of the bucket are wrong, as far as that can be told at once. One that does not answer is only
+    /// warned of: its files are refused until it does, and text needs none.
+    pub async fn check(&self) -> Result<(), MediaError> {
+        match self.objects.check().await? {
+            Checked::Usable => {}
+            Checked::Silent(why) => tracing::warn!(
+                %why,
+                "the bucket of media does not answer; files are refused until it does, text goes on"
+            ),
+        }
+        Ok(())
     }
 
     /// A place for one transfer, or that there is none.

@@ -1,13 +1,17 @@
 //! One suite over every place that finished files can be kept in.
 
+mod bucket;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use quipu_gateway::config::{Media, SecretText};
-use quipu_gateway::media::objects::{Listed, Objects, Reading};
+use quipu_gateway::media::objects::{Checked, Listed, Objects, Reading};
 use quipu_protocol::id::ConversationId;
 use quipu_protocol::media::{MediaHash, MediaType};
+
+use crate::bucket::Bucket;
 
 const HERE: ConversationId = ConversationId([1; 16]);
 const THERE: ConversationId = ConversationId([2; 16]);
@@ -137,11 +141,20 @@ async fn memory_keeps_files_as_a_bucket_does() {
     suite(&Objects::on(memory, "some/prefix"), root.path()).await;
 }
 
-/// For example `moto_server -p 5000`, a bucket made with any S3 tool, and
+#[tokio::test]
+async fn a_bucket_keeps_files() {
+    let root = tempfile::tempdir().expect("a folder");
+    let bucket = Bucket::start().await;
+    let objects = Objects::open(&bucket.settings(), root.path()).expect("opened");
+    suite(&objects, root.path()).await;
+    assert_eq!(bucket.objects(), 0);
+}
+
+/// Any other S3 service: an empty bucket made with any S3 tool, then
 /// `QUIPU_TEST_S3=http://127.0.0.1:5000 QUIPU_TEST_BUCKET=quipu cargo test -p quipu-gateway --test media_store -- --ignored`.
 #[tokio::test]
 #[ignore = "needs an S3 service with an empty bucket: set QUIPU_TEST_S3 and QUIPU_TEST_BUCKET, then run with --ignored"]
-async fn a_bucket_keeps_files() {
+async fn a_bucket_elsewhere_keeps_files() {
     let root = tempfile::tempdir().expect("a folder");
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("set {name}"));
     let or_test = |name: &str| std::env::var(name).unwrap_or_else(|_| "test".to_owned());
@@ -154,4 +167,114 @@ async fn a_bucket_keeps_files() {
     };
     let objects = Objects::open(&settings, root.path()).expect("opened");
     suite(&objects, root.path()).await;
+}
+
+/// A sweep sees everything, also what does not fit into one page of a listing (1000 objects).
+#[tokio::test]
+async fn all_of_a_bucket_is_listed() {
+    let root = tempfile::tempdir().expect("a folder");
+    let bucket = Bucket::start().await;
+    let objects = Objects::open(&bucket.settings(), root.path()).expect("opened");
+    assert!(matches!(objects.check().await, Ok(Checked::Usable)));
+    let hash = |number: u32| {
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&number.to_be_bytes());
+        MediaHash(hash)
+    };
+    let kind = kind();
+    for number in 0..1005 {
+        let put = objects.touch(HERE, hash(number), 1, &kind);
+        put.await.expect("written");
+    }
+    let all = listed(&objects).await;
+    // What the check wrote is no file, and is not listed.
+    let expected = (0..1005).map(hash);
+    assert!(all.iter().map(|it| it.hash).eq(expected), "{}", all.len());
+    assert!(all.iter().all(|it| it.is_label && it.conversation == HERE));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_bucket_is_said_at_the_start() {
+    let root = tempfile::tempdir().expect("a folder");
+    let bucket = Bucket::start().await;
+    let check = async |settings: &Media| {
+        let objects = Objects::open(settings, root.path()).expect("opened");
+        objects.check().await
+    };
+    let right = bucket.settings();
+    assert!(matches!(check(&right).await, Ok(Checked::Usable)));
+    let wrong = [
+        (
+            Media {
+                secret_key: SecretText("another".to_owned()),
+                ..right.clone()
+            },
+            "media.secret_key",
+        ),
+        (
+            Media {
+                access_key: "somebody".to_owned(),
+                ..right.clone()
+            },
+            "media.access_key",
+        ),
+        (
+            Media {
+                bucket: "nowhere".to_owned(),
+                ..right.clone()
+            },
+            "media.bucket",
+        ),
+    ];
+    for (settings, told) in wrong {
+        let error = check(&settings).await.expect_err("it is refused");
+        let text = error.to_string();
+        assert!(text.contains(told), "{text}");
+        assert!(text.contains(&settings.endpoint), "{text}");
+        assert!(!text.contains(&settings.secret_key.0), "{text}");
+    }
+    // One that does not answer is not wrong.
+    bucket.down_after(0);
+    let silent = check(&right).await;
+    assert!(matches!(silent, Ok(Checked::Silent(_))), "{silent:?}");
+}
+
+/// The service goes away before each request that an import makes, in turn: the file is not there, nothing of it is lost, and
+/// the next try brings it.
+#[tokio::test]
+async fn an_import_that_is_cut_off_leaves_no_file_and_loses_none() {
+    let root = tempfile::tempdir().expect("a folder");
+    let bucket = Bucket::start().await;
+    let objects = Objects::open(&bucket.settings(), root.path()).expect("opened");
+    let (kind, length) = (kind(), (8 << 20) + 5);
+    let mut cuts = 0;
+    loop {
+        let (bytes, hash) = file(root.path(), "staged", length);
+        let size = bytes.len() as u64;
+        bucket.down_after(cuts);
+        let import = || objects.import(HERE, hash, size, &kind, root.path(), "staged");
+        let cut = import().await;
+        bucket.up();
+        if cut.is_ok() {
+            break;
+        }
+        cuts += 1;
+        let found = objects.find(HERE, hash).await.expect("no failure");
+        assert_eq!(found, None, "no label before request {cuts}");
+        assert!(root.path().join("staged").exists(), "request {cuts}");
+        import().await.expect("imported");
+        let copied = objects.find(HERE, hash).await.expect("no failure");
+        let copied = copied.expect("it is there");
+        objects
+            .copy(HERE, THERE, hash, &copied)
+            .await
+            .expect("copied");
+        assert!(read(&objects, hash, 0, size).await == bytes);
+        for conversation in [HERE, THERE] {
+            let gone = objects.remove(conversation, hash);
+            gone.await.expect("removed");
+        }
+    }
+    // Begin, two parts, completion, label.
+    assert_eq!(cuts, 5);
 }

@@ -1,7 +1,11 @@
 //! A whole gateway in this process: it starts, says where it is, refuses what it must, and comes back on its folder.
 
-use quipu_gateway::config::{AdminListen, Config};
+mod bucket;
+
+use quipu_gateway::config::{AdminListen, Config, SecretText};
 use quipu_gateway::{Gateway, StartError};
+
+use crate::bucket::Bucket;
 
 fn config(folder: &std::path::Path) -> Config {
     Config {
@@ -53,4 +57,26 @@ async fn a_folder_in_use_and_an_address_in_use_are_refused() {
         "{same_address}"
     );
     gateway.shutdown().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_bucket_that_refuses_the_gateway_is_named_and_one_that_is_silent_is_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bucket = Bucket::start().await;
+    let mut config = config(folder.path());
+    config.media = bucket.settings();
+    config.media.secret_key = SecretText("another".to_owned());
+    let refused = Gateway::start(&config).await.err().expect("a wrong key");
+    let text = refused.to_string();
+    assert!(text.contains("media.secret_key"), "{text}");
+
+    config.media = bucket.settings();
+    bucket.down_after(0);
+    let gateway = Gateway::start(&config).await.expect("text needs no bucket");
+    gateway.shutdown().await.expect("it stops");
+    assert_eq!(bucket.objects(), 0);
+    bucket.up();
+    let gateway = Gateway::start(&config).await.expect("it starts");
+    gateway.shutdown().await.expect("it stops");
+    assert_eq!(bucket.objects(), 1, "what the check writes");
 }

@@ -9,8 +9,10 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -19,7 +21,8 @@ use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart,
+    BackoffConfig, ClientOptions, GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _,
+    PutPayload, RetryConfig, WriteMultipart,
 };
 use quipu_protocol::id::{ConversationId, TimestampMs};
 use quipu_protocol::media::{MediaHash, MediaType};
@@ -42,6 +45,21 @@ const PARTS_AT_ONCE: usize = 2;
 const IMPORTS_AT_ONCE: usize = 4;
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 128 << 10;
+/// Bytes asked of a bucket at once. Each answer is whole in memory before it goes to the peer, so that a slow peer never
+/// makes the bucket wait.
+const BUCKET_READ_BYTES: u64 = 1 << 20;
+/// How long a bucket may take for one request: a part within this is 280 kB/s.
+const BUCKET_REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often a request is repeated that a bucket did not answer, and until when. Who waits for a transfer is told soon; the
+/// client comes again by itself.
+const BUCKET_RETRIES_MAX: usize = 3;
+const BUCKET_RETRY_TIME_MAX: Duration = Duration::from_secs(15);
+/// Longest pause before such a repetition.
+const BUCKET_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The object that is written at each start, to learn whether the bucket takes any.
+const CHECK_NAME: &str = "check";
+/// What S3 calls the error of a bucket that is not there.
+const NO_SUCH_BUCKET: &str = "NoSuchBucket";
 /// Where finished files are in DATA/media.
 const FOLDER: &str = "objects";
 
@@ -76,6 +94,8 @@ pub struct Objects {
     base: Path,
     /// Whether files of DATA/media can be renamed into the store.
     is_folder: bool,
+    /// For the operator: which bucket; empty for a folder.
+    name: Arc<str>,
     imports: Arc<Semaphore>,
 }
 
@@ -89,7 +109,25 @@ pub enum Reading {
         left: u64,
     },
     /// From a bucket.
-    Stream(BoxStream<'static, object_store::Result<Bytes>>),
+    Bucket {
+        /// Where it is.
+        store: Arc<dyn ObjectStore>,
+        /// Its name there.
+        place: Path,
+        /// The first piece, which was fetched to learn whether the file is there.
+        ready: Option<Bytes>,
+        /// Bytes that are left to fetch.
+        left: Range<u64>,
+    },
+}
+
+/// What the check of a bucket found.
+#[derive(Debug)]
+pub enum Checked {
+    /// Files can be kept.
+    Usable,
+    /// It does not answer now, for this reason; it may later.
+    Silent(String),
 }
 
 impl Objects {
@@ -97,32 +135,93 @@ impl Objects {
     pub fn open(settings: &config::Media, root: &FilePath) -> Result<Self, MediaError> {
         if settings.bucket.is_empty() {
             let local = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
-            return Ok(Self::new(Arc::new(local), FOLDER, true));
+            return Ok(Self::new(Arc::new(local), FOLDER, true, ""));
         }
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                max_backoff: BUCKET_PAUSE_MAX,
+                ..BackoffConfig::default()
+            },
+            max_retries: BUCKET_RETRIES_MAX,
+            retry_timeout: BUCKET_RETRY_TIME_MAX,
+        };
+        let endpoint = &settings.endpoint;
+        let options = ClientOptions::new()
+            .with_timeout(BUCKET_REQUEST_TIME_MAX)
+            .with_allow_http(endpoint.starts_with("http://"));
         let mut builder = AmazonS3Builder::new()
+            .with_retry(retry)
+            .with_client_options(options)
             .with_bucket_name(&settings.bucket)
             .with_region(&settings.region)
             .with_access_key_id(&settings.access_key)
             .with_secret_access_key(&settings.secret_key.0);
-        if !settings.endpoint.is_empty() {
-            builder = builder
-                .with_endpoint(&settings.endpoint)
-                .with_allow_http(settings.endpoint.starts_with("http://"));
+        if !endpoint.is_empty() {
+            builder = builder.with_endpoint(endpoint);
         }
-        Ok(Self::on(Arc::new(builder.build()?), &settings.prefix))
+        let at = match endpoint.as_str() {
+            "" => format!("region {}", settings.region),
+            endpoint => endpoint.to_owned(),
+        };
+        let name = format!("{} ({at})", settings.bucket);
+        let store = Arc::new(builder.build()?);
+        Ok(Self::new(store, &settings.prefix, false, &name))
     }
 
     /// In any store, below `base`.
     pub fn on(store: Arc<dyn ObjectStore>, base: &str) -> Self {
-        Self::new(store, base, false)
+        Self::new(store, base, false, base)
     }
 
-    fn new(store: Arc<dyn ObjectStore>, base: &str, is_folder: bool) -> Self {
+    fn new(store: Arc<dyn ObjectStore>, base: &str, is_folder: bool, name: &str) -> Self {
         Self {
             store,
             base: Path::from(base),
             is_folder,
+            name: name.into(),
             imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
+        }
+    }
+
+    /// Tells at the start what would otherwise be learnt from the first file: whether the bucket is there and takes, gives
+    /// and lists objects. A folder always does. A bucket that does not answer is no error: text needs none.
+    pub async fn check(&self) -> Result<Checked, MediaError> {
+        if self.is_folder {
+            return Ok(Checked::Usable);
+        }
+        let place = self.base.clone().join(CHECK_NAME);
+        let refused = |what: &str, error| {
+            let why = format!("the bucket {} {what}", self.name);
+            Err(MediaError::Refused(why, error))
+        };
+        let missing = "is not there; make it, or correct media.bucket";
+        // Listed before anything is written: some services make a bucket for the first object.
+        let listed = self.store.list(Some(&self.base)).next().await.transpose();
+        let listed = match listed {
+            // The library has no other word for it here than the service's own.
+            Err(error) if error.to_string().contains(NO_SUCH_BUCKET) => {
+                return refused(missing, error);
+            }
+            listed => listed,
+        };
+        let asked = async {
+            let text = PutPayload::from_static(b"written by quipu-gateway at each start\n");
+            self.store.put(&place, text).await?;
+            self.store.get_range(&place, 0..1).await?;
+            listed
+        };
+        match asked.await {
+            Ok(_) => Ok(Checked::Usable),
+            Err(error @ object_store::Error::NotFound { .. }) => refused(missing, error),
+            Err(
+                error @ (object_store::Error::PermissionDenied { .. }
+                | object_store::Error::Unauthenticated { .. }),
+            ) => refused(
+                "refuses this gateway; check media.access_key, media.secret_key and media.region, and that the key may read, \
+                 write, list and delete below media.prefix",
+                error,
+            ),
+            Err(error) => Ok(Checked::Silent(format!("{}: {error}", self.name))),
         }
     }
 
@@ -170,7 +269,10 @@ impl Objects {
         } else {
             let file = root.join(name);
             self.send(&place, &file).await?;
+            // The staged bytes go last: a bucket that falls silent in between costs the client nothing.
+            self.touch(conversation, hash, size, media_type).await?;
             tokio::fs::remove_file(&file).await?;
+            return Ok(());
         }
         self.touch(conversation, hash, size, media_type).await
     }
@@ -245,11 +347,22 @@ impl Objects {
         offset: u64,
         length: u64,
     ) -> Result<Reading, MediaError> {
+        let place = self.place(conversation, hash);
+        if !self.is_folder {
+            let mut left = offset..offset + length;
+            let store = Arc::clone(&self.store);
+            let ready = Some(fetch(&*store, &place, &mut left).await?);
+            return Ok(Reading::Bucket {
+                store,
+                place,
+                ready,
+                left,
+            });
+        }
         let options = GetOptions {
             range: Some((offset..offset + length).into()),
             ..GetOptions::default()
         };
-        let place = self.place(conversation, hash);
         let found = self.store.get_opts(&place, options).await?;
         if found.range != (offset..offset + length) {
             return Err(MediaError::Damaged(format!(
@@ -264,7 +377,9 @@ impl Objects {
                 })
                 .await
             }
-            GetResultPayload::Stream(stream) => Ok(Reading::Stream(stream)),
+            GetResultPayload::Stream(_) => {
+                Err(MediaError::Damaged(format!("{hash} is not a file")))
+            }
         }
     }
 
@@ -332,12 +447,43 @@ impl Reading {
                 })
                 .await
             }
-            Self::Stream(mut stream) => match stream.next().await {
-                None => Ok(None),
-                Some(piece) => Ok(Some((piece?, Self::Stream(stream)))),
-            },
+            Self::Bucket {
+                store,
+                place,
+                ready,
+                mut left,
+            } => {
+                let piece = match ready {
+                    Some(piece) => piece,
+                    None if left.is_empty() => return Ok(None),
+                    None => fetch(&*store, &place, &mut left).await?,
+                };
+                let rest = Self::Bucket {
+                    store,
+                    place,
+                    ready: None,
+                    left,
+                };
+                Ok(Some((piece, rest)))
+            }
         }
     }
+}
+
+/// Takes the next piece of what is left of an object.
+async fn fetch(
+    store: &dyn ObjectStore,
+    place: &Path,
+    left: &mut Range<u64>,
+) -> Result<Bytes, MediaError> {
+    let end = left.end.min(left.start + BUCKET_READ_BYTES);
+    let piece = store.get_range(place, left.start..end).await?;
+    if piece.len() as u64 != end - left.start {
+        let what = format!("{place} is shorter than its label says");
+        return Err(MediaError::Damaged(what));
+    }
+    left.start = end;
+    Ok(piece)
 }
 
 /// Runs work that waits for a disk on a thread that may.

@@ -1,5 +1,8 @@
 //! Raw clients, well-behaved and hostile, against the edge of a gateway without disks.
 
+#[path = "../bucket/mod.rs"]
+mod bucket;
+mod buckets;
 mod changes;
 mod groups;
 mod hostile;

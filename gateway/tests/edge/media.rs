@@ -16,8 +16,8 @@ use quipu_protocol::wire;
 use crate::peer::{Gateway, Peer, soon};
 
 /// A blob stream of a client that says what a test tells it to.
-struct Transfer {
-    send: SendStream,
+pub(crate) struct Transfer {
+    pub(crate) send: SendStream,
     receive: RecvStream,
     decoder: FrameDecoder,
     input: Bytes,
@@ -36,7 +36,7 @@ impl Transfer {
         }
     }
 
-    async fn upload(peer: &Peer, upload: &Upload) -> Self {
+    pub(crate) async fn upload(peer: &Peer, upload: &Upload) -> Self {
         Self::open(
             peer,
             &encoded(FrameType::Upload, &wire::Upload::from(upload)),
@@ -44,7 +44,7 @@ impl Transfer {
         .await
     }
 
-    async fn download(peer: &Peer, download: Download) -> Self {
+    pub(crate) async fn download(peer: &Peer, download: Download) -> Self {
         let mut transfer = Self::open(
             peer,
             &encoded(FrameType::Download, &wire::Download::from(&download)),
@@ -54,7 +54,7 @@ impl Transfer {
         transfer
     }
 
-    async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let _ = soon(self.send.write_all(bytes)).await;
     }
 
@@ -73,19 +73,19 @@ impl Transfer {
         }
     }
 
-    async fn offset(&mut self) -> u64 {
+    pub(crate) async fn offset(&mut self) -> u64 {
         let frame = self.frame().await;
         assert_eq!(frame.kind, FrameType::UploadState, "{:?}", code(&frame));
         let state: wire::UploadState = frame.message().expect("UPLOAD_STATE");
         state.offset
     }
 
-    async fn uploaded(&mut self) {
+    pub(crate) async fn uploaded(&mut self) {
         let frame = self.frame().await;
         assert_eq!(frame.kind, FrameType::Uploaded, "{:?}", code(&frame));
     }
 
-    async fn refused(&mut self) -> RejectCode {
+    pub(crate) async fn refused(&mut self) -> RejectCode {
         let frame = self.frame().await;
         assert_eq!(frame.kind, FrameType::Failure);
         code(&frame).expect("a rejection")
@@ -102,7 +102,7 @@ impl Transfer {
     }
 
     /// BLOB and what follows it.
-    async fn blob(&mut self) -> (Blob, Vec<u8>) {
+    pub(crate) async fn blob(&mut self) -> (Blob, Vec<u8>) {
         let frame = self.frame().await;
         assert_eq!(frame.kind, FrameType::Blob, "{:?}", code(&frame));
         let blob = Blob::try_from(frame.message::<wire::Blob>().expect("BLOB")).expect("valid");
@@ -122,7 +122,7 @@ fn code(frame: &RawFrame) -> Option<RejectCode> {
     Some(RejectCode::from_code(u64::from(rejected.code)))
 }
 
-fn file(length: usize, seed: u32) -> Vec<u8> {
+pub(crate) fn file(length: usize, seed: u32) -> Vec<u8> {
     let mut state = seed;
     let byte = |_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -131,11 +131,11 @@ fn file(length: usize, seed: u32) -> Vec<u8> {
     (0..length).map(byte).collect()
 }
 
-fn hash(bytes: &[u8]) -> MediaHash {
+pub(crate) fn hash(bytes: &[u8]) -> MediaHash {
     MediaHash(*blake3::hash(bytes).as_bytes())
 }
 
-fn upload(conversation: ConversationId, bytes: &[u8]) -> Upload {
+pub(crate) fn upload(conversation: ConversationId, bytes: &[u8]) -> Upload {
     Upload {
         upload: UploadId([7; 16]),
         conversation,
@@ -146,7 +146,7 @@ fn upload(conversation: ConversationId, bytes: &[u8]) -> Upload {
     }
 }
 
-fn whole(conversation: ConversationId, hash: MediaHash) -> Download {
+pub(crate) fn whole(conversation: ConversationId, hash: MediaHash) -> Download {
     Download {
         conversation,
         hash,
@@ -156,7 +156,7 @@ fn whole(conversation: ConversationId, hash: MediaHash) -> Download {
 }
 
 /// Brings a file as one does who has read the specification.
-async fn bring(peer: &Peer, conversation: ConversationId, bytes: &[u8]) {
+pub(crate) async fn bring(peer: &Peer, conversation: ConversationId, bytes: &[u8]) {
     let mut transfer = Transfer::upload(peer, &upload(conversation, bytes)).await;
     let offset = transfer.offset().await as usize;
     transfer.write(&bytes[offset..]).await;
@@ -164,7 +164,7 @@ async fn bring(peer: &Peer, conversation: ConversationId, bytes: &[u8]) {
     transfer.uploaded().await;
 }
 
-async fn two(gateway: &Gateway) -> (Peer, Peer, ConversationId) {
+pub(crate) async fn two(gateway: &Gateway) -> (Peer, Peer, ConversationId) {
     let mut ana = gateway.register("ana").await;
     let ben = gateway.register("ben").await;
     let conversation = ana.open_direct("ben").await;
@@ -183,8 +183,12 @@ async fn received(gateway: &Gateway, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_fetch_what_one_of_them_brought_and_strangers_do_not() {
-    let gateway = Gateway::start();
-    let (ana, ben, conversation) = two(&gateway).await;
+    members_fetch(&Gateway::start()).await;
+}
+
+/// In a folder here, in a bucket in `bucket.rs`.
+pub(crate) async fn members_fetch(gateway: &Gateway) {
+    let (ana, ben, conversation) = two(gateway).await;
     let eve = gateway.register("eve").await;
     let bytes = file(700_001, 1);
     bring(&ana, conversation, &bytes).await;
@@ -236,8 +240,12 @@ async fn members_fetch_what_one_of_them_brought_and_strangers_do_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_goes_on_where_its_stream_broke() {
-    let gateway = Gateway::start();
-    let (ana, ben, conversation) = two(&gateway).await;
+    an_upload_goes_on(&Gateway::start()).await;
+}
+
+/// In a folder here, in a bucket in `bucket.rs`.
+pub(crate) async fn an_upload_goes_on(gateway: &Gateway) {
+    let (ana, ben, conversation) = two(gateway).await;
     let bytes = file(400_000, 2);
     let plan = upload(conversation, &bytes);
     let mut have = 0;
@@ -245,7 +253,7 @@ async fn an_upload_goes_on_where_its_stream_broke() {
         let mut transfer = Transfer::upload(&ana, &plan).await;
         assert_eq!(transfer.offset().await, have as u64);
         transfer.write(&bytes[have..stop]).await;
-        received(&gateway, stop as u64).await;
+        received(gateway, stop as u64).await;
         let _ = transfer.send.reset(VarInt::from_u32(0));
         have = stop;
     }
@@ -472,8 +480,12 @@ async fn rejected(peer: &mut Peer) -> RejectCode {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_refer_to_files_that_are_there_and_keep_them() {
-    let gateway = Gateway::start();
-    let (mut ana, mut ben, conversation) = two(&gateway).await;
+    messages_keep_files(&Gateway::start()).await;
+}
+
+/// In a folder here, in a bucket in `bucket.rs`.
+pub(crate) async fn messages_keep_files(gateway: &Gateway) {
+    let (mut ana, mut ben, conversation) = two(gateway).await;
     let mut eve = gateway.register("eve").await;
     let (sent, unsent) = (file(50_000, 7), file(50_000, 8));
 
@@ -531,8 +543,12 @@ async fn bring_as(peer: &Peer, conversation: ConversationId, bytes: &[u8], id: U
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forwarded_file_needs_no_bytes_and_outlives_the_first_one() {
-    let gateway = Gateway::start();
-    let (mut ana, _ben, first) = two(&gateway).await;
+    a_forwarded_file_stays(&Gateway::start()).await;
+}
+
+/// In a folder here, in a bucket in `bucket.rs`.
+pub(crate) async fn a_forwarded_file_stays(gateway: &Gateway) {
+    let (mut ana, _ben, first) = two(gateway).await;
     let mut eve = gateway.register("eve").await;
     let second = ana.open_direct("eve").await;
     let bytes = file(80_000, 10);
