@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quipu_protocol::event::{Change, Content, Invitation, NewGroup, Receipt, Rich};
 use quipu_protocol::history::HistoryPage;
@@ -13,7 +14,7 @@ use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
 
 use crate::cache::{Cache, Tables};
 use crate::config::Config;
-use crate::driver::{self, Command, Shared, SignIn};
+use crate::driver::{self, Asked, Command, Shared, SignIn};
 use crate::error::Error;
 use crate::events::{ConnectionState, EventStream, Tail};
 use crate::groups::{self, CatchUps, new_group_id};
@@ -23,6 +24,8 @@ use crate::request;
 
 /// Calls that wait for the driver at once. At the limit a caller waits for its turn.
 const COMMANDS_MAX: usize = 64;
+/// How long a change waits for its answer, over all connections.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A user's device. Clones share one connection, one cache and one driver; when the last clone is dropped the driver stops.
 #[derive(Debug, Clone)]
@@ -158,7 +161,8 @@ impl Client {
     }
 
     /// Changes a group, a message or the user's own account, and waits for the answer. Needs a connection. When the
-    /// connection breaks first, it may have happened or not: asking again is harmless.
+    /// connection breaks first, it is asked for again on the next one, and made once. Fails with [`Error::Offline`] when there is
+    /// no answer in half a minute: it may have happened or not, and what is asked for after it comes after it.
     pub async fn change(&self, change: Change) -> Result<(), Error> {
         let shown = matches!(change, Change::SetPrivacy(_) | Change::Block(..));
         let answered = match &change {
@@ -178,8 +182,7 @@ impl Client {
             | Change::Report { .. }
             | Change::SetPrivacy(_) => None,
         };
-        self.command(|answer| Command::Change(Box::new(change), answer))
-            .await?;
+        self.ask(change).await?;
         if let Some(group) = answered {
             let forget = move |cache: &mut Tables| cache.forget_invitation(group);
             self.shared.cache.run(forget).await?;
@@ -381,6 +384,30 @@ impl Client {
     /// Waits until one more blob stream may be opened.
     pub(crate) async fn blob_turn(&self) -> Result<SemaphorePermit<'_>, Error> {
         self.shared.blobs.acquire().await.map_err(|_| Error::Closed)
+    }
+
+    /// Asks for a change under the next client seq.
+    async fn ask(&self, change: Change) -> Result<(), Error> {
+        let commands = self.commands.clone();
+        let permit = commands.reserve_owned().await.map_err(|_| Error::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        // Handed over under the lock of the cache, so that the driver sees changes in the order of their numbers.
+        let take = move |cache: &mut Tables| {
+            let client_seq = cache.next_client_seq()?;
+            permit.send(Command::Change(Box::new(Asked {
+                client_seq,
+                change,
+                answer,
+            })));
+            Ok(())
+        };
+        self.shared.cache.run(take).await?;
+        match tokio::time::timeout(CHANGE_PATIENCE, answered).await {
+            Ok(answered) => answered.map_err(|_| Error::Closed)?,
+            Err(_) => Err(Error::Offline(
+                "no answer; the change may have been made or not: ask again".into(),
+            )),
+        }
     }
 
     async fn command<T>(

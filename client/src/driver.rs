@@ -1,5 +1,6 @@
 //! The one task that keeps a client connected: attempts, pauses, redirects, and what all its parts share.
 
+mod changes;
 mod link;
 mod liveness;
 mod route;
@@ -13,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::credentials::{Credentials, Hello};
 use quipu_protocol::error::{CloseCode, Retry};
-use quipu_protocol::event::{Change, Content};
+use quipu_protocol::event::Content;
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, TimestampMs, UserId};
 use quipu_protocol::limits::BLOB_STREAMS_MAX;
 use rand::SeedableRng;
@@ -32,6 +33,8 @@ use crate::model::{Account, LocalMessage, Target};
 use crate::net::Net;
 use crate::pin::Pins;
 use crate::token;
+pub(crate) use changes::Asked;
+use changes::Changes;
 use link::{Again, Ended};
 use route::Route;
 
@@ -75,7 +78,7 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) enum Command {
     SignIn(SignIn, Answer<Account>),
     OpenDirect(UserId, Answer<ConversationId>),
-    Change(Box<Change>, Answer<()>),
+    Change(Box<Asked>),
     Rebind(Answer<()>),
     Close(Answer<()>),
 }
@@ -149,6 +152,7 @@ pub(crate) async fn start(
         shared: Arc::clone(&shared),
         commands,
         sign_in: None,
+        changes: Changes::default(),
     };
     tokio::spawn(driver.run());
     Ok(shared)
@@ -272,6 +276,8 @@ struct Driver {
     rng: StdRng,
     keep_alive: Duration,
     sign_in: Option<(SignIn, Answer<Account>)>,
+    /// What was asked for and not answered.
+    changes: Changes,
 }
 
 /// Why the driver stops: somebody may wait for it.
@@ -286,6 +292,7 @@ enum Waited<T> {
 impl Driver {
     async fn run(mut self) {
         let stop = self.serve().await;
+        self.changes.give_up("the client was closed");
         self.shared.cache.outbound().stop();
         lock(&self.shared.news).take();
         self.shared.set_connection(None);
@@ -372,6 +379,13 @@ impl Driver {
             ConnectionState::Offline { retry_at, .. } => *retry_at,
             ConnectionState::Connecting | ConnectionState::Online { .. } => Some(Instant::now()),
         };
+        if let ConnectionState::Offline {
+            reason,
+            retry_at: None,
+        } = &state
+        {
+            self.changes.give_up(&reason.to_string());
+        }
         let reason = match &state {
             ConnectionState::Offline { reason, .. } => reason.clone(),
             ConnectionState::Connecting | ConnectionState::Online { .. } => OfflineReason::Closed,
@@ -392,8 +406,8 @@ impl Driver {
                 Some(Command::OpenDirect(_, answer)) => {
                     let _ = answer.send(Err(Error::Offline(reason.to_string())));
                 }
-                Some(Command::Change(_, answer)) => {
-                    let _ = answer.send(Err(Error::Offline(reason.to_string())));
+                Some(Command::Change(asked)) => {
+                    let _ = asked.answer.send(Err(Error::Offline(reason.to_string())));
                 }
                 Some(Command::Rebind(answer)) => {
                     let rebound = self.net.rebind().map(drop);
@@ -539,8 +553,8 @@ fn refuse(command: Command, signing_in: bool) {
         Command::OpenDirect(_, answer) => {
             let _ = answer.send(Err(connecting()));
         }
-        Command::Change(_, answer) => {
-            let _ = answer.send(Err(connecting()));
+        Command::Change(asked) => {
+            let _ = asked.answer.send(Err(connecting()));
         }
         // The attempt that is under way uses the newest route already, or fails and is repeated.
         Command::Rebind(answer) | Command::Close(answer) => {

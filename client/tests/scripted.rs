@@ -5,9 +5,12 @@ mod support;
 use std::time::Duration;
 
 use quipu_client::protocol::error::CloseCode;
-use quipu_client::protocol::event::{Content, DeviceCommand, Event, EventBody, Message};
+use quipu_client::protocol::event::{
+    Change, Content, DeviceCommand, Event, EventBody, Message, Outcome, Reply, ReplyTo,
+};
 use quipu_client::protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
+    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
+    UserId,
 };
 use quipu_client::{Client, ClientEvent, Config, ConnectionState, Page, Target};
 use support::path::Path;
@@ -105,6 +108,63 @@ async fn next_send(session: &mut Session) -> DeviceCommand {
             return command;
         }
     }
+}
+
+async fn next_change(session: &mut Session) -> (RequestId, ClientSeq, Change) {
+    loop {
+        if let DeviceCommand::Change {
+            request,
+            client_seq,
+            change,
+        } = session.command().await
+        {
+            return (request, client_seq, *change);
+        }
+    }
+}
+
+#[tokio::test]
+async fn changes_without_an_answer_are_asked_for_again_under_their_numbers() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let rename = |label: &str| {
+        let device = DeviceId::new(1).expect("not 0");
+        let change = Change::RenameDevice(device, label.to_owned());
+        let client = client.clone();
+        tokio::spawn(async move { client.change(change).await })
+    };
+    let mut waiting = Vec::new();
+    let mut asked = Vec::new();
+    for label in ["one", "two"] {
+        waiting.push(rename(label));
+        asked.push(next_change(&mut session).await);
+    }
+    session
+        .connection
+        .close(CloseCode::Unavailable.code().into(), b"");
+    let mut second = peer.hello().await;
+    second.welcome(false, true, 0, 5).await;
+    let mut requests = Vec::new();
+    for (_, client_seq, change) in &asked {
+        let (request, again, same) = next_change(&mut second).await;
+        assert_eq!((&again, &same), (client_seq, change));
+        requests.push(request);
+    }
+    for request in requests {
+        let to = ReplyTo::Request(request);
+        let outcome = Outcome::Done;
+        second.reply(&Reply { to, outcome }).await;
+    }
+    for end in waiting {
+        let end = within("the answer", end).await.expect("no panic");
+        assert!(end.is_ok(), "{end:?}");
+    }
+    let later = rename("three");
+    let (_, client_seq, _) = next_change(&mut second).await;
+    assert!(client_seq > asked[1].1, "numbers grow: {client_seq}");
+    within("closing", client.close()).await;
+    let end = within("the end", later).await.expect("no panic");
+    assert!(end.is_err(), "nobody has answered it");
 }
 
 #[tokio::test]

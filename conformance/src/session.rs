@@ -137,8 +137,13 @@ impl Session {
 
     /// A SEND with the next client seq and a name made of it.
     pub fn next_send(&mut self, conversation: &ConversationId, text: &str) -> wire::Send {
+        send_frame(self.next_client_seq(), conversation, text)
+    }
+
+    /// The next client seq of this session.
+    pub fn next_client_seq(&mut self) -> u64 {
         self.client_seq += 1;
-        send_frame(self.client_seq, conversation, text)
+        self.client_seq
     }
 
     /// Sends `text` and waits for its ack: the event that carries it. Other events on the way fail the case.

@@ -2,7 +2,7 @@
 
 use quipu_core::record::{Position, Record};
 use quipu_core::row::{
-    Account, Conversation, DeadLetters, HistoryRow, Inbox, InboxRow, IndexKey, OfflineRow,
+    Account, Answers, Conversation, DeadLetters, HistoryRow, Inbox, InboxRow, IndexKey, OfflineRow,
     Presence, Settings,
 };
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
@@ -28,6 +28,7 @@ pub fn every_row(bytes: &[u8]) {
     }
     round_trips! { bytes;
         Account;
+        Answers;
         Conversation;
         Inbox;
         Presence;

@@ -9,7 +9,7 @@ use quipu_core::record::{Command, CommandKind, Entry, EntryBody, NewDevice, Posi
 use quipu_core::row::{EntityKey, IndexKey, Row};
 use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_gateway::store::keys;
-use quipu_protocol::event::Content;
+use quipu_protocol::event::{Change, Content};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
 };
@@ -108,6 +108,7 @@ fn pairs_of_keys() -> Vec<(String, Vec<u8>)> {
         EntityKey::Settings(ana),
         EntityKey::Member(group, ana),
         EntityKey::Roster(group, ShardId(258)),
+        EntityKey::Answers(ana, ShardId(258)),
         EntityKey::Presence(ana),
         EntityKey::DeadLetters(ShardId(3)),
     ];
@@ -184,6 +185,18 @@ fn rows() -> Vec<(&'static str, Bytes)> {
             id: MessageId([3; 16]),
             content: Content::Text("hello".to_owned()),
         }),
+        command(CommandKind::Change {
+            request: RequestId(3),
+            client_seq: ClientSeq::new(2).ok(),
+            change: Box::new(Change::SetTimer(conversation, 3_600_000)),
+            fan_out_max: 256,
+        }),
+        command(CommandKind::Change {
+            request: RequestId(4),
+            client_seq: ClientSeq::new(300).ok(),
+            change: Box::new(Change::Delete(conversation, Seq::FIRST)),
+            fan_out_max: 256,
+        }),
     ];
     let record = Record {
         position: Position(1),
@@ -212,6 +225,7 @@ fn rows() -> Vec<(&'static str, Bytes)> {
             Row::Inbox(row) => ("inbox-entry", row.encode_value()),
             Row::Entity(EntityKey::Account(_), value) => ("account", value),
             Row::Entity(EntityKey::Conversation(_), value) => ("conversation", value),
+            Row::Entity(EntityKey::Answers(..), value) => ("answers", value),
             Row::Entity(_, value) => ("entity", value),
             Row::Shard(_, value) => ("shard", value),
             Row::Index(key, _) => ("index-key", key.encode().into()),

@@ -131,6 +131,8 @@ pub enum DeviceCommand {
     Change {
         /// Echoed in the reply.
         request: RequestId,
+        /// The device's number for it.
+        client_seq: ClientSeq,
         /// What.
         change: Box<Change>,
     },

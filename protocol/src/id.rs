@@ -248,7 +248,7 @@ nonzero! {
     InboxSeq, "an inbox seq"
 }
 nonzero! {
-    /// A device's own number for a message: grows with every message, in whatever conversation, and is never used twice.
+    /// A device's own number for a message or a change: grows with every one, whatever it is about, and is never used twice.
     ClientSeq, "a client seq"
 }
 

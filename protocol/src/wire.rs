@@ -114,7 +114,7 @@ pub struct Resume {
 /// SEND: one message to a conversation. Answered by the EVENT that carries it, or by a REPLY.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Send {
-    /// from 1, grows with every message of this device, never used for another message
+    /// from 1, grows with every message and change of this device, never used for another one
     #[prost(uint64, tag = "1")]
     pub client_seq: u64,
     /// 16 bytes
@@ -150,12 +150,15 @@ pub struct Receipt {
     pub read: u64,
 }
 /// COMMAND: a change to a group, a message, or the user's own account. Answered by a REPLY to `request`. Giving the same
-/// command twice has the effect of giving it once.
+/// command twice under one client seq has the effect of giving it once.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
     /// chosen by the client, echoed in the REPLY
     #[prost(uint64, tag = "1")]
     pub request: u64,
+    /// from 1, of the same count as in SEND; never used for another change or message
+    #[prost(uint64, tag = "18")]
+    pub client_seq: u64,
     #[prost(oneof = "command::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub kind: ::core::option::Option<command::Kind>,
 }

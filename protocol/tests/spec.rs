@@ -243,6 +243,7 @@ fn limits_are_those_of_the_code() {
         DATAGRAM_BYTES_MAX,
         STREAM_WINDOW_BYTES,
         SENDS_IN_FLIGHT_MAX,
+        CHANGES_IN_FLIGHT_MAX,
         DEDUP_WINDOW,
         DELIVERY_WINDOW_EVENTS,
         DELIVERY_WINDOW_BYTES,

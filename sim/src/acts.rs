@@ -1,7 +1,7 @@
 //! What people do beside writing and reading: groups, second thoughts about messages, and their own devices.
 
 use quipu_protocol::event::{Change, Content, NewGroup, Role};
-use quipu_protocol::id::{ConversationId, RequestId, Seq, UserId};
+use quipu_protocol::id::{ClientSeq, ConversationId, RequestId, Seq, UserId};
 use quipu_protocol::limits::KEEP_MS_MIN;
 
 use crate::checker::{AskNo, Kept, What, Wish};
@@ -17,6 +17,8 @@ const GROUPS_MAX: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) number: AskNo,
+    /// Under which it is asked for, again too.
+    pub(crate) client_seq: ClientSeq,
     pub(crate) change: Change,
 }
 
@@ -54,7 +56,13 @@ impl World {
         let number = self.checker.asked(number, wish);
         self.trace
             .say(|| format!("device {device} asks as {number} for {wish:?}: {change:?}"));
-        self.ask_as(device, Asked { number, change });
+        let client_seq = self.devices[device].disk.take_client_seq();
+        let asked = Asked {
+            number,
+            client_seq,
+            change,
+        };
+        self.ask_as(device, asked);
         self.client_turn(device);
     }
 
@@ -64,7 +72,12 @@ impl World {
             return;
         };
         let request = RequestId(link.requests);
-        if link.session.change(request, asked.change.clone()).is_ok() {
+        let change = asked.change.clone();
+        if link
+            .session
+            .change(request, asked.client_seq, change)
+            .is_ok()
+        {
             link.requests += 1;
             link.asked.insert(request, asked);
         }

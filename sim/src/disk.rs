@@ -232,7 +232,8 @@ impl Disk {
         }
     }
 
-    fn take_client_seq(&mut self) -> ClientSeq {
+    /// A number for a message or a change.
+    pub(crate) fn take_client_seq(&mut self) -> ClientSeq {
         if self.next_client_seq >= self.tables.client_seq_free {
             self.tables.client_seq_free = self.next_client_seq + 1 + CLIENT_SEQ_RESERVE;
             if self.sabotage != Some(Sabotage::ReuseClientSeq) {

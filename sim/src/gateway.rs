@@ -6,7 +6,6 @@ use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Record};
 use quipu_core::row::{IndexKey, IndexRange};
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::Change;
 use quipu_protocol::id::{DeviceId, RequestId, UserId};
 
 use crate::log::{Append, Appender, Batch};
@@ -157,15 +156,13 @@ impl World {
     }
 
     /// Queues a command for the log of its shard. False: there is no room, and the session waits for it.
-    pub(crate) fn submit(&mut self, gateway: usize, link: LinkNo, command: Command) -> bool {
+    pub(crate) fn submit(&mut self, gateway: usize, link: LinkNo, mut command: Command) -> bool {
         let room = self.plan.router_queue;
-        if self.sabotage == Some(Sabotage::RepeatEdit)
-            && let CommandKind::Change { change, .. } = &command.kind
-            && matches!(**change, Change::Edit { .. })
-        {
-            let after = self.rng.between(100 * MS, 5 * SECOND);
-            let again = AtGateway::Again(Box::new(command.clone()));
-            self.tell_gateway(gateway, after, again);
+        if let CommandKind::Change { client_seq, .. } = &mut command.kind {
+            if self.sabotage == Some(Sabotage::ForgetChanges) {
+                *client_seq = None;
+            }
+            self.come_late(gateway, &command);
         }
         let router = &mut self.gateways[gateway].router;
         if router.queue.len() >= room || !router.full.is_empty() {
@@ -175,6 +172,18 @@ impl World {
         router.queue.push_back(command);
         self.start_gathering(gateway);
         true
+    }
+
+    /// Now and then a change comes to the log once more, later: as from a gateway that stood still with it while its device
+    /// asked again elsewhere and went on.
+    fn come_late(&mut self, gateway: usize, command: &Command) {
+        let often = self.plan.late_changes;
+        if self.phase == Phase::Storm && self.rng.chance(often) {
+            let after = self.rng.between(100 * MS, 5 * SECOND);
+            self.note("change-late", &[("after", after)]);
+            let again = AtGateway::Again(Box::new(command.clone()));
+            self.tell_gateway(gateway, after, again);
+        }
     }
 
     fn start_gathering(&mut self, gateway: usize) {

@@ -210,6 +210,8 @@ pub(crate) struct Plan {
     pub(crate) acts: Vec<Act>,
     /// Messages in a page of history, and entries in one of the list.
     pub(crate) page_messages: usize,
+    /// How many in a thousand changes come to the log once more, when their devices have gone on.
+    pub(crate) late_changes: u64,
     /// How often in a thousand writes a client's database makes a checkpoint by itself.
     pub(crate) checkpoints: u64,
     /// What goes wrong, and how often: the average time between two.
@@ -280,6 +282,7 @@ impl Plan {
             duration,
             acts: Act::choose(lives),
             page_messages: lives.pick(&[1, 3, 50]),
+            late_changes: 0,
             checkpoints: 100,
             faults,
         }

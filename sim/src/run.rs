@@ -70,8 +70,11 @@ fn run_to_the_end(seed: u64, options: Options) -> Outcome {
     let mut plan = Plan::new(&mut rng, &mut lives);
     if plain {
         plan.acts = Vec::new();
-    } else if lives.chance(100) {
-        plan.forget_much();
+    } else {
+        if lives.chance(100) {
+            plan.forget_much();
+        }
+        plan.late_changes = lives.pick(&[0, 0, 100, 400]);
     }
     let trace = Trace::new(text);
     trace.say(|| format!("{plan:#?}"));

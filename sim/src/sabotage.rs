@@ -35,8 +35,8 @@ pub enum Sabotage {
     KeepInRoster,
     /// News of a group does not reach one of its shards, now and then.
     SkipSpread,
-    /// An edit comes to the log once more, a while later.
-    RepeatEdit,
+    /// A shard is not told which change of its device one is: a late copy of it is a new change.
+    ForgetChanges,
     /// A deletion does not reach the history.
     KeepDeleted,
     /// An edit that comes late says what the history says, whether or not it has come there.

@@ -94,7 +94,7 @@ sabotages! {
     a_misdelivery_is_seen = Misdeliver;
     a_stale_roster_is_seen = KeepInRoster;
     news_that_misses_a_shard_is_seen = SkipSpread;
-    an_older_edit_over_a_newer_one_is_seen = RepeatEdit;
+    a_late_change_over_a_newer_one_is_seen = ForgetChanges;
     words_that_outlive_their_deletion_are_seen = KeepDeleted;
     stale_words_of_an_edit_are_seen = StaleWords first 2153;
     changes_counted_ahead_are_seen = CountAhead;

@@ -210,6 +210,13 @@ impl Tables {
         Ok(())
     }
 
+    /// A number for a change of the account that is signed in.
+    pub(crate) fn next_client_seq(&mut self) -> Result<ClientSeq, Error> {
+        self.signed_in()?;
+        let taken = self.take_client_seqs(1)?;
+        taken.first().copied().ok_or(Error::NotSignedIn)
+    }
+
     /// The next `count` client seqs, ascending and without gaps.
     pub(super) fn take_client_seqs(&mut self, count: usize) -> Result<Vec<ClientSeq>, Error> {
         let first = self.client_seqs.next;

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use quipu_protocol::credentials::Hello;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::event::{Change, Event, EventBody, Notice, Outcome, Reply, ReplyTo};
+use quipu_protocol::event::{Event, EventBody, Notice, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, RequestId, UserId};
 use quipu_protocol::limits::REASON_BYTES_MAX;
 use quipu_protocol::retry_after;
@@ -41,8 +41,6 @@ use crate::token::{self, Token};
 const TURN_BYTES_MAX: usize = 128 * 1024;
 /// OPEN_DIRECTs of the application that wait for an answer at once. At the limit the call fails.
 const OPENS_MAX: usize = 256;
-/// Changes of the application that wait for an answer at once. At the limit the call fails.
-const CHANGES_MAX: usize = 256;
 /// How soon after a move to another socket the gateway must be heard, before the client connects anew.
 const REBIND_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -162,7 +160,6 @@ pub(super) struct Link<'a> {
     receipts: Receipts,
     requests: u64,
     opens: BTreeMap<RequestId, (UserId, Answer<ConversationId>)>,
-    changes: BTreeMap<RequestId, Answer<()>>,
     token: Option<ShownToken>,
     closing: Option<(CloseCode, String)>,
     go_away: Option<Leaving>,
@@ -246,7 +243,6 @@ impl<'a> Link<'a> {
             // A late answer to a request of an earlier connection (QP-REPLY-2) must not look like one to a request of this one.
             requests: u64::from(rand::random::<u32>()) << 16,
             opens: BTreeMap::new(),
-            changes: BTreeMap::new(),
             token: token.map(|(file, shown)| ShownToken::new(file, shown)),
             closing: None,
             go_away: None,
@@ -277,10 +273,7 @@ impl<'a> Link<'a> {
         for (_, (_, answer)) in std::mem::take(&mut self.opens) {
             let _ = answer.send(Err(Error::Offline("the connection broke".into())));
         }
-        for (_, answer) in std::mem::take(&mut self.changes) {
-            let why = "the connection broke before the answer came; ask again";
-            let _ = answer.send(Err(Error::Offline(why.into())));
-        }
+        self.driver.changes.interrupted();
         ended
     }
 
@@ -385,9 +378,12 @@ impl<'a> Link<'a> {
                     }
                     let _ = answer.send(Ok(conversation));
                 }
-                self.take_change(request, Ok(()));
+                let opened = Outcome::Opened { conversation, head };
+                self.driver.changes.answered(request, opened);
             }
-            (ReplyTo::Request(request), Outcome::Done) => self.take_change(request, Ok(())),
+            (ReplyTo::Request(request), Outcome::Done) => {
+                self.driver.changes.answered(request, Outcome::Done);
+            }
             (ReplyTo::Request(request), Outcome::Rejected(rejection)) => {
                 if let Some(conversation) = self.outbox.take_opening(request) {
                     self.turn
@@ -396,18 +392,12 @@ impl<'a> Link<'a> {
                 } else if let Some((_, answer)) = self.opens.remove(&request) {
                     let _ = answer.send(Err(Error::Refused(Refusal::from(rejection))));
                 } else {
-                    self.take_change(request, Err(Error::Refused(Refusal::from(rejection))));
+                    let rejected = Outcome::Rejected(rejection);
+                    self.driver.changes.answered(request, rejected);
                 }
             }
             // The protocol crate pairs replies and outcomes; what is left says nothing to a client.
             (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
-        }
-    }
-
-    fn take_change(&mut self, request: RequestId, end: Result<(), Error>) {
-        if let Some(answer) = self.changes.remove(&request) {
-            // Whoever asked may have given up.
-            let _ = answer.send(end);
         }
     }
 
@@ -569,6 +559,12 @@ impl<'a> Link<'a> {
             .go_away
             .as_ref()
             .is_none_or(|leaving| leaving.at.is_some());
+        if takes_more && self.streams.has_room() {
+            self.driver
+                .changes
+                .pump(&mut self.session, &mut self.requests);
+            self.drain_transmit();
+        }
         while takes_more && self.streams.has_room() {
             let pumped = self.outbox.pump(now, &mut self.session, &mut self.requests);
             if pumped.sync {
@@ -710,8 +706,8 @@ impl<'a> Link<'a> {
                 let _ = answer.send(Ok(()));
                 moved
             }
-            Some(Command::Change(change, answer)) if self.account.is_some() => {
-                self.change(*change, answer);
+            Some(Command::Change(asked)) if self.account.is_some() => {
+                self.driver.changes.add(*asked);
                 Ok(())
             }
             Some(
@@ -734,24 +730,6 @@ impl<'a> Link<'a> {
             Ok(()) => {
                 self.requests += 1;
                 self.opens.insert(request, (peer, answer));
-            }
-            Err(blocked) => {
-                let _ = answer.send(Err(Error::Offline(blocked.to_string())));
-            }
-        }
-    }
-
-    fn change(&mut self, change: Change, answer: Answer<()>) {
-        let request = RequestId(self.requests);
-        let asked = if self.changes.len() < CHANGES_MAX {
-            self.session.change(request, change)
-        } else {
-            Err(SendBlocked::OutputFull)
-        };
-        match asked {
-            Ok(()) => {
-                self.requests += 1;
-                self.changes.insert(request, answer);
             }
             Err(blocked) => {
                 let _ = answer.send(Err(Error::Offline(blocked.to_string())));
@@ -865,6 +843,7 @@ impl<'a> Link<'a> {
             .as_ref()
             .is_some_and(|leaving| leaving.at.is_none())
             && self.session.in_flight() == 0
+            && !self.driver.changes.is_waiting()
     }
 
     /// What the end of the connection means, given what the gateway announced.

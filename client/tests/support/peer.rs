@@ -9,7 +9,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use quipu_client::protocol::credentials::Hello;
 use quipu_client::protocol::error::CloseCode;
-use quipu_client::protocol::event::{DeviceCommand, Event};
+use quipu_client::protocol::event::{DeviceCommand, Event, Reply};
 use quipu_client::protocol::frame::{self, FrameType};
 use quipu_client::protocol::id::{Cursor, DeviceId, TimestampMs};
 use quipu_client::protocol::session::{ServerOutput, ServerSession};
@@ -119,6 +119,12 @@ impl Session {
             jitter_ms: 10,
         };
         self.machine.go_away(Instant::now(), go_away);
+        self.flush().await;
+    }
+
+    /// Answers a command. All that the device has said is to be read before.
+    pub(crate) async fn reply(&mut self, reply: &Reply) {
+        self.machine.reply(reply);
         self.flush().await;
     }
 

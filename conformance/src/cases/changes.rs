@@ -65,8 +65,15 @@ pub(super) fn block(user: &str, on: bool) -> Kind {
 impl Session {
     /// Gives a command and reads the REPLY to it.
     pub(super) async fn command(&mut self, kind: Kind) -> anyhow::Result<Outcome> {
+        let client_seq = self.next_client_seq();
+        self.command_as(client_seq, kind).await
+    }
+
+    /// The same under this client seq.
+    async fn command_as(&mut self, client_seq: u64, kind: Kind) -> anyhow::Result<Outcome> {
         let command = wire::Command {
             request: REQUEST,
+            client_seq,
             kind: Some(kind),
         };
         self.s0.send(FrameType::Command, &command).await?;
@@ -87,10 +94,29 @@ impl Session {
         Ok(())
     }
 
+    async fn done_as(&mut self, client_seq: u64, kind: Kind) -> anyhow::Result<()> {
+        let outcome = self.command_as(client_seq, kind).await?;
+        ensure!(
+            matches!(outcome, Outcome::Done(_)),
+            "expected done to {client_seq}, got {outcome:?}"
+        );
+        Ok(())
+    }
+
     async fn refused(&mut self, kind: Kind, code: RejectCode) -> anyhow::Result<()> {
-        match self.command(kind).await? {
+        let client_seq = self.next_client_seq();
+        self.refused_as(client_seq, kind, code).await
+    }
+
+    async fn refused_as(
+        &mut self,
+        client_seq: u64,
+        kind: Kind,
+        code: RejectCode,
+    ) -> anyhow::Result<()> {
+        match self.command_as(client_seq, kind).await? {
             Outcome::Rejected(rejected) if rejected.code == code.code() => Ok(()),
-            other => bail!("expected {code}, got {other:?}"),
+            other => bail!("expected {code} to {client_seq}, got {other:?}"),
         }
     }
 
@@ -145,6 +171,109 @@ async fn edits(context: Context) -> anyhow::Result<()> {
     }
     a.refused(edit(&conversation, 1, "once more"), RejectCode::TooMany)
         .await
+}
+
+/// A late copy of a change is answered and changes nothing, whatever was changed since.
+async fn repeated_commands(context: Context) -> anyhow::Result<()> {
+    let (mut a, mut b, conversation) = context.pair().await?;
+    a.say(&conversation, "one").await?;
+    b.message().await?;
+    let react = |on| react(&conversation, 1, "+", on);
+    a.done_as(10, edit(&conversation, 1, "two")).await?;
+    a.done_as(10, edit(&conversation, 1, "two")).await?;
+    a.done_as(12, edit(&conversation, 1, "three")).await?;
+    a.done_as(10, edit(&conversation, 1, "two")).await?;
+    a.done_as(13, react(true)).await?;
+    a.done_as(14, react(false)).await?;
+    a.done_as(13, react(true)).await?;
+    for version in 1..=4 {
+        for session in [&mut a, &mut b] {
+            let changed = session.changed().await?;
+            ensure!(changed.version == version, "a repeat was made: {changed:?}");
+        }
+    }
+    let page = b.page(&conversation).await?;
+    let state = page[0].state.clone().unwrap_or_default();
+    ensure!(
+        text(&page[0]) == "three" && state.version == 4 && state.reactions.is_empty(),
+        "{page:?}"
+    );
+    // Also on a later connection, and after a rejection.
+    let (identity, life) = (a.identity(), a.welcome.life);
+    a.refused_as(
+        15,
+        self::react(&conversation, 2, "+", true),
+        RejectCode::UnknownMessage,
+    )
+    .await?;
+    a.say(&conversation, "now there").await?;
+    a.peer.connection.close(0_u32.into(), b"");
+    let resume = wire::Resume { cursor: 0, life };
+    let mut a = Session::open(&context.dialer, &identity.hello(Some(resume))).await?;
+    a.done_as(10, edit(&conversation, 1, "two")).await?;
+    a.refused_as(
+        15,
+        self::react(&conversation, 2, "+", true),
+        RejectCode::UnknownMessage,
+    )
+    .await?;
+    let page = a.page(&conversation).await?;
+    let reacted = page[1].state.clone().unwrap_or_default().reactions;
+    ensure!(text(&page[0]) == "three" && reacted.is_empty(), "{page:?}");
+    a.done_as(16, self::react(&conversation, 2, "+", true))
+        .await
+}
+
+/// Numbers grow: what comes behind a later one and was not answered is not made.
+async fn numbers_of_commands(context: Context) -> anyhow::Result<()> {
+    let (mut a, mut b, conversation) = context.pair().await?;
+    a.say(&conversation, "one").await?;
+    a.refused_as(0, edit(&conversation, 1, "zero"), RejectCode::Invalid)
+        .await?;
+    a.done_as(20, edit(&conversation, 1, "two")).await?;
+    a.refused_as(
+        19,
+        edit(&conversation, 1, "late"),
+        RejectCode::StaleClientSeq,
+    )
+    .await?;
+    a.refused_as(
+        19,
+        edit(&conversation, 1, "late"),
+        RejectCode::StaleClientSeq,
+    )
+    .await?;
+    let page = a.page(&conversation).await?;
+    ensure!(text(&page[0]) == "two", "{page:?}");
+    // Numbers are a device's own.
+    b.done_as(3, react(&conversation, 1, "+", true)).await?;
+    // A block that was taken back does not come back.
+    let other = b.welcome.user.clone();
+    a.done_as(21, block(&other, true)).await?;
+    a.done_as(22, block(&other, false)).await?;
+    a.done_as(21, block(&other, true)).await?;
+    let (mut a_label, device) = (0, a.welcome.device);
+    let mut rename = |label: &str| {
+        a_label += 1;
+        Kind::RenameDevice(wire::RenameDevice {
+            device,
+            label: format!("{label} {a_label}"),
+        })
+    };
+    a.done_as(30, rename("first")).await?;
+    a.refused_as(29, rename("late"), RejectCode::StaleClientSeq)
+        .await?;
+    let send = b.next_send(&conversation, "am I heard?");
+    b.s0.send(FrameType::Send, &send).await?;
+    loop {
+        match b.event().await?.body {
+            Some(wire::event::Body::Message(message)) if text(&message) == "am I heard?" => {
+                return Ok(());
+            }
+            Some(_) => {}
+            None => bail!("an event without a body"),
+        }
+    }
 }
 
 /// Asks for what the first message said before.
@@ -487,6 +616,8 @@ cases! {
     "message/timers", ["QP-MSG-5"], timers;
     "message/replies", ["QP-SEND-8"], replies;
     "command/out-of-range", ["QP-CMD-2"], out_of_range;
+    "command/repeated", ["QP-CMD-1", "QP-CMD-4"], repeated_commands;
+    "command/numbers", ["QP-CMD-3", "QP-CMD-4"], numbers_of_commands;
     "self/devices", ["QP-SELF-1"], own_devices;
     "self/blocks", ["QP-SELF-2", "QP-SEND-7"], blocks;
     "self/complaints-and-privacy", ["QP-SELF-3", "QP-SELF-4"], complaints_and_privacy;

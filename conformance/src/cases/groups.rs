@@ -5,7 +5,7 @@ use prost::Message as _;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Change, NewGroup, Note, Role};
 use quipu_protocol::frame::FrameType;
-use quipu_protocol::id::{ConversationId, MessageId, RequestId, Seq, UserId};
+use quipu_protocol::id::{ClientSeq, ConversationId, MessageId, RequestId, Seq, UserId};
 use quipu_protocol::query::Query;
 use quipu_protocol::wire::{self, reply::Outcome};
 
@@ -36,7 +36,11 @@ pub(super) fn new_group(id: ConversationId, invite: Vec<UserId>) -> NewGroup {
 /// Gives a command and takes the outcome of the reply to it.
 async fn ask(session: &mut Session, change: &Change) -> anyhow::Result<Outcome> {
     let request = RequestId(rand::random());
-    let command = wire::Command::numbered(request, change);
+    let command = wire::Command::numbered(
+        request,
+        ClientSeq::new(session.next_client_seq()).ok(),
+        change,
+    );
     session.s0.send(FrameType::Command, &command).await?;
     let reply: wire::Reply = session.s0.expect(FrameType::Reply).await?;
     ensure!(

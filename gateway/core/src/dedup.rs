@@ -1,4 +1,4 @@
-//! Remembers a device's last accepted messages in a conversation, so that a retry gets its first answer again.
+//! Remembers a device's last accepted messages or answered changes, so that a retry gets its first answer again.
 
 use std::collections::VecDeque;
 
@@ -8,26 +8,35 @@ use quipu_protocol::limits::DEDUP_WINDOW;
 use crate::codec::{Fields, Writer, corrupt};
 use crate::row::CorruptRow;
 
-/// The last [`DEDUP_WINDOW`] accepted client seqs of one device and the seqs they got, both ascending.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct DedupWindow {
-    accepted: VecDeque<(ClientSeq, Seq)>,
+/// The last [`DEDUP_WINDOW`] accepted client seqs of one device, ascending, and what they got: a seq, ascending too, or the
+/// outcome of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DedupWindow<T = Seq> {
+    accepted: VecDeque<(ClientSeq, T)>,
+}
+
+impl<T> Default for DedupWindow<T> {
+    fn default() -> Self {
+        Self {
+            accepted: VecDeque::new(),
+        }
+    }
 }
 
 /// What a client seq is to a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum Known<T = Seq> {
     /// Above everything accepted: it may be accepted now.
     New,
-    /// Accepted before, as this seq.
-    Accepted(Seq),
-    /// Below the last accepted one and not remembered. As a device has at most `SENDS_IN_FLIGHT_MAX` sends unanswered, and
-    /// those are all remembered, one that it still asks about was never accepted.
+    /// Accepted before, and got this.
+    Accepted(T),
+    /// Below the last accepted one and not remembered. As a device has at most `SENDS_IN_FLIGHT_MAX` sends unanswered, or
+    /// `CHANGES_IN_FLIGHT_MAX` changes, and those are all remembered, one that it still asks about was never accepted.
     Stale,
 }
 
-impl DedupWindow {
-    pub(crate) fn look_up(&self, client_seq: ClientSeq) -> Known {
+impl<T: Copy> DedupWindow<T> {
+    pub(crate) fn look_up(&self, client_seq: ClientSeq) -> Known<T> {
         match self.accepted.back() {
             Some((last, _)) if client_seq <= *last => {}
             _ => return Known::New,
@@ -41,14 +50,21 @@ impl DedupWindow {
         }
     }
 
-    /// Remembers an acceptance; both numbers are above all that it holds.
-    pub(crate) fn accept(&mut self, client_seq: ClientSeq, seq: Seq) {
+    /// Remembers an acceptance; the client seq, and a seq, are above all that it holds.
+    pub(crate) fn accept(&mut self, client_seq: ClientSeq, got: T) {
         if self.accepted.len() >= DEDUP_WINDOW {
             self.accepted.pop_front();
         }
-        self.accepted.push_back((client_seq, seq));
+        self.accepted.push_back((client_seq, got));
     }
 
+    /// What it holds, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(ClientSeq, T)> {
+        self.accepted.iter()
+    }
+}
+
+impl DedupWindow {
     /// Seq of the last accepted message.
     pub(crate) fn last_seq(&self) -> Option<Seq> {
         self.accepted.back().map(|(_, seq)| *seq)

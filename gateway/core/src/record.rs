@@ -18,7 +18,7 @@ use crate::shard::{ShardCount, ShardId};
 /// Version of the rules by which [`ShardState::apply`](crate::shard::ShardState::apply) turns records into state. Raised by
 /// every change that gives the same records another outcome; a record names the version that it needs, and a gateway that
 /// only knows older ones stops in front of it.
-pub const STATE_MACHINE_VERSION: u32 = 3;
+pub const STATE_MACHINE_VERSION: u32 = 4;
 
 /// Where a record stands in its shard's log: 1 for the first, gap-free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -215,6 +215,8 @@ pub enum CommandKind {
     Change {
         /// Echoed in the answer.
         request: RequestId,
+        /// The device's number for it, by which a repeat is known; `None`: it was logged before changes had one.
+        client_seq: Option<ClientSeq>,
         /// What; the router has checked that users named in it exist.
         change: Box<Change>,
         /// For a new group: members up to which its messages go into every inbox. Fixed for the group's life, so that a
@@ -265,8 +267,13 @@ impl CommandKind {
                 read,
                 quiet: false,
             },
-            DeviceCommand::Change { request, change } => Self::Change {
+            DeviceCommand::Change {
                 request,
+                client_seq,
+                change,
+            } => Self::Change {
+                request,
+                client_seq: Some(client_seq),
                 change,
                 fan_out_max,
             },

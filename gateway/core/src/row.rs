@@ -1,6 +1,7 @@
 //! What the store holds: rows that never change, entities that do, and one row per shard.
 
 mod account;
+mod answers;
 mod conversation;
 mod dead_letters;
 mod group;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use quipu_protocol::event::{Changed, Invitation, Message, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, DeviceId, InboxSeq, Seq, TimestampMs, UserId};
 
+pub use self::answers::{AnsweredDevice, Answers, FirstAnswer};
 pub use self::conversation::{Conversation, Member};
 pub use self::dead_letters::{DeadLetter, DeadLetters};
 pub use self::group::{Group, Membership, Seat};
@@ -57,6 +59,8 @@ pub enum EntityKey {
     Member(ConversationId, UserId),
     /// The members of a group that live on this shard, in it: [`Roster`].
     Roster(ConversationId, ShardId),
+    /// What was answered to the changes that a user's devices asked for on this shard, in it: [`Answers`].
+    Answers(UserId, ShardId),
     /// Which devices of a user are here and how far they are: [`Presence`].
     Presence(UserId),
     /// Webhooks of a shard that were given up: [`DeadLetters`].
@@ -83,6 +87,7 @@ impl EntityKey {
             | Self::Settings(_)
             | Self::Member(..)
             | Self::Roster(..)
+            | Self::Answers(..)
             | Self::Presence(_)
             | Self::DeadLetters(_) => EntityPlace::Own,
         }

@@ -16,14 +16,13 @@ mod user;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
-use quipu_protocol::event::Change;
-use quipu_protocol::id::{ConversationId, RequestId, UserId};
+use quipu_protocol::id::{ConversationId, UserId};
 use siphasher::sip::SipHasher24;
 
 pub use self::effects::{Action, Dropped, Effects};
 use self::entities::Entities;
 use self::turn::Turn;
-use crate::record::{Command, CommandKind, EntryBody, Position, Record, Source};
+use crate::record::{CommandKind, EntryBody, Position, Record, Source};
 use crate::retention::Retention;
 use crate::row::{CorruptRow, EntityKey, Row, ShardRow};
 
@@ -158,11 +157,11 @@ impl ShardState {
                         need(EntityKey::Inbox(command.user));
                     }
                     CommandKind::AddDevice { .. } => need(EntityKey::Account(command.user)),
-                    CommandKind::Change {
-                        request,
-                        change,
-                        fan_out_max,
-                    } => change::needs(asked(command, *request, change, *fan_out_max), &mut need),
+                    CommandKind::Change { .. } => {
+                        if let Some(asked) = change::Asked::of(command) {
+                            change::needs(asked, self.shard, &mut need);
+                        }
+                    }
                 },
                 EntryBody::Deliver { to, event } => {
                     to.iter().for_each(|to| user::needs(*to, event, &mut need));
@@ -305,13 +304,10 @@ impl ShardState {
                     CommandKind::AddDevice { request, device } => {
                         user::add_device(entities, &mut turn, command, *request, device);
                     }
-                    CommandKind::Change {
-                        request,
-                        change,
-                        fan_out_max,
-                    } => {
-                        let asked = asked(command, *request, change, *fan_out_max);
-                        change::apply(entities, &mut turn, asked);
+                    CommandKind::Change { .. } => {
+                        if let Some(asked) = change::Asked::of(command) {
+                            change::apply(entities, &mut turn, asked);
+                        }
                     }
                 }
             }
@@ -401,19 +397,5 @@ impl ShardState {
     /// holds in memory.
     pub fn digest(&self) -> u64 {
         self.row.digest
-    }
-}
-
-fn asked<'a>(
-    command: &'a Command,
-    request: RequestId,
-    change: &'a Change,
-    fan_out_max: u32,
-) -> change::Asked<'a> {
-    change::Asked {
-        command,
-        request,
-        change,
-        fan_out_max,
     }
 }

@@ -10,6 +10,7 @@ const CONVERSATION: u8 = 3;
 const SETTINGS: u8 = 4;
 const MEMBER: u8 = 5;
 const ROSTER: u8 = 6;
+const ANSWERS: u8 = 7;
 const PRESENCE: u8 = 0x10;
 const DEAD_LETTERS: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
@@ -26,8 +27,8 @@ pub fn read_shard(key: &[u8]) -> Result<ShardId, CorruptRow> {
     Ok(ShardId(u16::from_be_bytes(bytes)))
 }
 
-/// A tag, then the 16 bytes of the conversation, the name, both, the two bytes of the shard, or conversation and shard. A message
-/// has no key of this kind: it is in the history.
+/// A tag, then the 16 bytes of the conversation, the name, both, the two bytes of the shard, conversation and shard, or name, a
+/// zero byte and shard. A message has no key of this kind: it is in the history.
 pub fn entity(key: &EntityKey) -> Vec<u8> {
     let parts = |tag: u8, first: &[u8], second: &[u8]| {
         let mut bytes = Vec::with_capacity(1 + first.len() + second.len());
@@ -48,6 +49,11 @@ pub fn entity(key: &EntityKey) -> Vec<u8> {
             parts(MEMBER, conversation.as_bytes(), user.as_str().as_bytes())
         }
         EntityKey::Roster(conversation, of) => parts(ROSTER, conversation.as_bytes(), &shard(*of)),
+        EntityKey::Answers(user, of) => {
+            let [high, low] = shard(*of);
+            let end = [NAME_END, high, low];
+            parts(ANSWERS, user.as_str().as_bytes(), &end)
+        }
     }
 }
 
@@ -68,6 +74,12 @@ pub fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
         Some((&ROSTER, rest)) => {
             let (id, of) = split_conversation(rest, key)?;
             Ok(EntityKey::Roster(id, read_shard(of)?))
+        }
+        Some((&ANSWERS, rest)) => {
+            let Some((name, [NAME_END, of @ ..])) = rest.split_last_chunk::<3>() else {
+                return Err(corrupt("a name that ends, and a shard", key));
+            };
+            Ok(EntityKey::Answers(read_user(name, key)?, read_shard(of)?))
         }
         Some((&PRESENCE, name)) => Ok(EntityKey::Presence(read_user(name, key)?)),
         Some((&DEAD_LETTERS, shard)) => Ok(EntityKey::DeadLetters(read_shard(shard)?)),
@@ -163,6 +175,7 @@ mod tests {
             EntityKey::Settings(user("ann")),
             EntityKey::Member(conversation, user("ann")),
             EntityKey::Roster(conversation, ShardId(258)),
+            EntityKey::Answers(user("ann"), ShardId(258)),
             EntityKey::Presence(user("ann")),
             EntityKey::DeadLetters(ShardId(259)),
         ] {
@@ -195,6 +208,9 @@ mod tests {
             entities.extend(names.map(|user| EntityKey::Member(id, user)));
             entities.extend([0, 255, 256].map(|shard| EntityKey::Roster(id, ShardId(shard))));
         }
+        for user in names {
+            entities.extend([0, 255, 256].map(|shard| EntityKey::Answers(user, ShardId(shard))));
+        }
         entities.extend(names.map(EntityKey::Presence));
         entities.extend([2, 1, 256].map(|shard| EntityKey::DeadLetters(ShardId(shard))));
         entities.sort_unstable();
@@ -212,6 +228,8 @@ mod tests {
             b"\x05short",
             b"\x050123456789abcdefUPPER",
             b"\x060123456789abcdef1",
+            b"\x07\0\x01",
+            b"\x07ann\x01\0\0",
         ] {
             assert!(read_entity(key).is_err(), "{key:?}");
         }

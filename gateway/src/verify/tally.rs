@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::row::{
-    Account, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey, Membership,
-    OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
+    Account, Answers, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey,
+    Membership, OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
 };
 use quipu_core::shard::ShardCount;
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
@@ -233,6 +233,7 @@ impl Tally {
             // A scan gives it as a history row.
             EntityKey::Message(..) => Ok(()),
             EntityKey::Settings(_) => Settings::decode(value).map(drop),
+            EntityKey::Answers(..) => Answers::decode(value).map(drop),
             EntityKey::Presence(user) => self.attendances.presence(user, value),
             EntityKey::DeadLetters(_) => DeadLetters::decode(value).map(drop),
         };

@@ -17,7 +17,7 @@ const CLIMBERS: ConversationId = ConversationId([0xcc; 16]);
 
 async fn ask(peer: &mut Peer, change: &Change) -> Reply {
     let mut bytes = BytesMut::new();
-    let command = wire::Command::numbered(RequestId(77), change);
+    let command = wire::Command::numbered(RequestId(77), peer.client_seq(), change);
     frame::encode(FrameType::Command, &command, &mut bytes);
     peer.write(&bytes).await;
     peer.reply().await

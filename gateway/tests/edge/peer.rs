@@ -31,7 +31,7 @@ use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Change, Event, EventBody, Message, Outcome, Reply};
 use quipu_protocol::frame::{self, FrameDecoder, FrameType, RawFrame, StreamKind};
 use quipu_protocol::history::HistoryPage;
-use quipu_protocol::id::{ConversationId, DeviceId, RequestId, UserId};
+use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, RequestId, UserId};
 use quipu_protocol::query::Query;
 use quipu_protocol::welcome::Welcome;
 use quipu_protocol::wire;
@@ -331,10 +331,17 @@ impl Peer {
         self.reply().await.outcome
     }
 
+    /// The next client seq of this device.
+    pub(crate) fn client_seq(&mut self) -> Option<ClientSeq> {
+        let client_seq = ClientSeq::new(self.next_client_seq).ok();
+        self.next_client_seq += 1;
+        client_seq
+    }
+
     /// Asks for a change.
     pub(crate) async fn ask(&mut self, change: Change) {
         let mut bytes = BytesMut::new();
-        let command = wire::Command::numbered(RequestId(77), &change);
+        let command = wire::Command::numbered(RequestId(77), self.client_seq(), &change);
         frame::encode(FrameType::Command, &command, &mut bytes);
         self.write(&bytes).await;
     }
@@ -357,8 +364,7 @@ impl Peer {
         conversation: ConversationId,
         content: wire::Content,
     ) {
-        let client_seq = self.next_client_seq;
-        self.next_client_seq += 1;
+        let client_seq = self.client_seq().expect("from 1").get();
         let send = wire::Send {
             client_seq,
             conversation: Bytes::copy_from_slice(conversation.as_bytes()),

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Change, Changed, Content, Message, Outcome, Rejection};
-use quipu_protocol::id::{RequestId, Seq};
+use quipu_protocol::id::{ClientSeq, RequestId, Seq};
+use quipu_protocol::limits::CHANGES_IN_FLIGHT_MAX;
 
 use super::opening::REQUESTS;
 use super::{Command, Engine, PutOff, is_throttled};
@@ -20,6 +22,8 @@ struct Edit {
     request: RequestId,
     label: Label,
     seq: Seq,
+    /// Under which number it was asked for first, and is asked for again; `None`: it needs one.
+    client_seq: Option<ClientSeq>,
     /// It was asked for on this connection, or waits for the time that the gateway named.
     asked: bool,
 }
@@ -57,30 +61,40 @@ impl Engine {
             request: RequestId(REQUESTS + self.edit_requests),
             label,
             seq,
+            client_seq: None,
             asked: false,
         });
         seat.wake();
     }
 
     /// The next edit that the device has to ask for.
-    pub(super) fn next_edit(&self, device: usize) -> Option<(RequestId, Change)> {
-        let edits = self.seats[device].edits.as_ref()?;
-        let edit = edits.0.iter().find(|edit| !edit.asked)?;
+    pub(super) fn next_edit(&mut self, device: usize) -> Option<(RequestId, ClientSeq, Change)> {
+        let edits = self.seats[device].edits.as_mut()?;
+        let in_flight = edits.0.iter().filter(|edit| edit.asked).count();
+        let waiting = edits.0.iter_mut().find(|edit| !edit.asked);
+        let edit = waiting.filter(|_| in_flight < CHANGES_IN_FLIGHT_MAX)?;
+        let client_seq = *edit.client_seq.get_or_insert_with(|| {
+            self.client_seq = self.client_seq.next();
+            self.client_seq
+        });
+        let edit = *edit;
         let text = edit.label.text(TEXT_BYTES_MIN, Tag::Edited);
         let change = Change::Edit {
             conversation: self.ledger.conversation(self.ledger.place(&edit.label)),
             seq: edit.seq,
             content: Content::Text(text),
         };
-        Some((edit.request, change))
+        Some((edit.request, client_seq, change))
     }
 
-    /// Notes that an edit was asked for, or (`false`) that it has to be asked for again.
+    /// Notes that an edit was asked for, or (`false`) that it has to be asked for again, under a new number: later ones may have
+    /// been answered meanwhile. To a message that says this already nothing happens.
     pub(super) fn set_asked(&mut self, device: usize, request: RequestId, asked: bool) {
         let edits = self.seats[device].edits.as_mut();
         let mut edits = edits.into_iter().flat_map(|edits| &mut edits.0);
         if let Some(edit) = edits.find(|edit| edit.request == request) {
             edit.asked = asked;
+            edit.client_seq = edit.client_seq.filter(|_| asked);
         }
         if !asked {
             self.seats[device].wake();
@@ -100,6 +114,10 @@ impl Engine {
         match outcome {
             Outcome::Rejected(rejection) if is_throttled(rejection) => {
                 return self.put_off(device, rejection, Command::Edit(request));
+            }
+            Outcome::Rejected(rejection) if rejection.code == RejectCode::StaleClientSeq => {
+                self.set_asked(device, request, false);
+                return None;
             }
             Outcome::Done => self.ledger.edit_acked(&label, seq.get()),
             Outcome::Rejected(Rejection { code, reason, .. }) => {

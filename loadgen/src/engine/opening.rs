@@ -117,9 +117,14 @@ impl Engine {
                     history_from_start: true,
                     invite: Vec::new(),
                 };
-                session.change(ask.request(), Change::CreateGroup(group))?;
+                let client_seq = self.new_client_seq();
+                session.change(ask.request(), client_seq, Change::CreateGroup(group))?;
             }
-            Ask::Join => session.change(ask.request(), Change::Join(conversation))?,
+            // Who is in it already is told so, under whatever number.
+            Ask::Join => {
+                let client_seq = self.new_client_seq();
+                session.change(ask.request(), client_seq, Change::Join(conversation))?;
+            }
             Ask::Describe => self.jobs.push(Job::Describe(device)),
         }
         self.seats[device].asked = true;

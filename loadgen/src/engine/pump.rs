@@ -262,8 +262,8 @@ fn give(
         session.receipt(conversation, positions.delivered, positions.read)?;
         engine.receipt_sent(device, conversation, positions);
     }
-    while let Some((request, change)) = engine.next_edit(device) {
-        session.change(request, change)?;
+    while let Some((request, client_seq, change)) = engine.next_edit(device) {
+        session.change(request, client_seq, change)?;
         engine.set_asked(device, request, true);
     }
     while let Some(order) = engine.next_order(device) {

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use super::content::{BadContent, Content, Role};
 use super::{Outcome, Refusal, Rejection, Reply, ReplyTo};
 use crate::error::RejectCode;
-use crate::id::{ConversationId, DeviceId, RequestId, Seq, UserId};
+use crate::id::{ClientSeq, ConversationId, DeviceId, RequestId, Seq, UserId};
 use crate::limits::{
     EMOJI_BYTES_MAX, INVITES_MAX, KEEP_MS_MAX, KEEP_MS_MIN, LABEL_BYTES_MAX, REPORT_BYTES_MAX,
     TITLE_BYTES_MAX, TOPIC_BYTES_MAX,
 };
 use crate::wire;
 
-/// A change that a device asks for. Asking for the same one twice has the effect of asking once.
+/// A change that a device asks for. Asking for it twice under one client seq has the effect of asking once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Make a group with the user as its owner.
@@ -191,22 +191,33 @@ fn sized(text: String, min: usize, max: usize) -> Result<String, BadContent> {
     Ok(text)
 }
 
-impl TryFrom<wire::Command> for (RequestId, Change) {
+impl TryFrom<wire::Command> for (RequestId, Option<ClientSeq>, Change) {
     type Error = Refusal;
 
     fn try_from(command: wire::Command) -> Result<Self, Refusal> {
         let request = RequestId(command.request);
+        let client_seq = ClientSeq::new(command.client_seq).ok();
         let change = match command.kind {
             Some(kind) => Change::try_from(kind),
             None => Err(bad("QP-CMD-2: a command of this version says what to do")),
         };
-        change.map(|change| (request, change)).map_err(|bad| {
-            Refusal::Rejected(Reply {
-                to: ReplyTo::Request(request),
-                outcome: Outcome::Rejected(Rejection::new(bad.code, bad.reason)),
-            })
-        })
+        change
+            .map(|change| (request, client_seq, change))
+            .map_err(|bad| refusal(request, bad))
     }
+}
+
+/// The answer to a change that cannot be asked for like this.
+fn refusal(request: RequestId, bad: BadContent) -> Refusal {
+    Refusal::Rejected(Reply {
+        to: ReplyTo::Request(request),
+        outcome: Outcome::Rejected(Rejection::new(bad.code, bad.reason)),
+    })
+}
+
+/// The answer to a change without a client seq.
+pub(super) fn unnumbered(request: RequestId) -> Refusal {
+    refusal(request, bad("QP-CMD-3: a change has a client seq from 1"))
 }
 
 impl TryFrom<wire::command::Kind> for Change {
@@ -313,10 +324,12 @@ fn reference(conversation: &ConversationId) -> wire::ConversationRef {
 }
 
 impl wire::Command {
-    /// The wire form of a change under the number that its REPLY will echo.
-    pub fn numbered(request: RequestId, change: &Change) -> Self {
+    /// The wire form of a change under the number that its REPLY will echo, and the device's own number for it; `None`: it
+    /// has none, which a gateway takes from an old log only.
+    pub fn numbered(request: RequestId, client_seq: Option<ClientSeq>, change: &Change) -> Self {
         Self {
             request: request.0,
+            client_seq: client_seq.map_or(0, ClientSeq::get),
             kind: Some(change.into()),
         }
     }

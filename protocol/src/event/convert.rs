@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::change::unnumbered;
 use super::{
     Content, DeviceCommand, Event, EventBody, Message, MessageState, Outcome, Receipt, Refusal,
     Rejection, Reply, ReplyTo,
@@ -91,9 +92,10 @@ impl TryFrom<wire::Command> for DeviceCommand {
     type Error = Refusal;
 
     fn try_from(command: wire::Command) -> Result<Self, Refusal> {
-        let (request, change) = command.try_into()?;
+        let (request, client_seq, change) = command.try_into()?;
         Ok(Self::Change {
             request,
+            client_seq: client_seq.ok_or_else(|| unnumbered(request))?,
             change: Box::new(change),
         })
     }
@@ -148,8 +150,12 @@ impl DeviceCommand {
                 };
                 encode(FrameType::Receipt, &receipt, out);
             }
-            Self::Change { request, change } => {
-                let command = wire::Command::numbered(request, &change);
+            Self::Change {
+                request,
+                client_seq,
+                change,
+            } => {
+                let command = wire::Command::numbered(request, Some(client_seq), &change);
                 encode(FrameType::Command, &command, out);
             }
         }

@@ -278,11 +278,20 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Asks for a change. The reply carries `request`; asking again after a reconnect is harmless.
-    pub fn change(&mut self, request: RequestId, change: Change) -> Result<(), SendBlocked> {
+    /// Asks for a change. The reply carries `request`; asking again under its client seq after a reconnect is harmless.
+    pub fn change(
+        &mut self,
+        request: RequestId,
+        client_seq: ClientSeq,
+        change: Change,
+    ) -> Result<(), SendBlocked> {
         let (_, outputs) = self.ready()?;
         let change = Box::new(change);
-        outputs.command(DeviceCommand::Change { request, change });
+        outputs.command(DeviceCommand::Change {
+            request,
+            client_seq,
+            change,
+        });
         Ok(())
     }
 

@@ -233,14 +233,14 @@ fn examples_from_client() -> Vec<Example> {
             "COMMAND: make a group and invite ben",
             frame(
                 FrameType::Command,
-                &wire::Command::numbered(RequestId(2), &create_group()),
+                &wire::Command::numbered(RequestId(2), ClientSeq::new(6).ok(), &create_group()),
             ),
         ),
         s0(
             "COMMAND: edit message 12",
             frame(
                 FrameType::Command,
-                &wire::Command::numbered(RequestId(3), &edit()),
+                &wire::Command::numbered(RequestId(3), ClientSeq::new(8).ok(), &edit()),
             ),
         ),
         s0(

@@ -175,6 +175,11 @@ impl Checker {
             let what = format!("note {note}, seq {seq} of talk {talk}");
             return self.condemn("altered", what);
         }
+        // A rejection is final (QP-CMD-4): no copy of it that comes later is made.
+        if original != Some(print) && winner.iter().all(|ask| ask.end == End::Refused) {
+            let what = format!("note {note}, seq {seq} of talk {talk}: {winner:?}");
+            return self.condemn("refused and there", what);
+        }
         if let Some(other) = self.overruled(&winner, others.into_iter()) {
             let what = format!(
                 "note {note}, seq {seq} of talk {talk}: {other:?} is lost, {winner:?} is there"

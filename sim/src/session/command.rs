@@ -41,7 +41,9 @@ impl World {
     fn missing_user(&self, command: &DeviceCommand) -> Option<(RequestId, UserId)> {
         let (request, named) = match command {
             DeviceCommand::OpenDirect { request, peer } => (*request, vec![*peer]),
-            DeviceCommand::Change { request, change } => match &**change {
+            DeviceCommand::Change {
+                request, change, ..
+            } => match &**change {
                 Change::CreateGroup(new) => (*request, new.invite.clone()),
                 Change::Invite { users, .. } => (*request, users.clone()),
                 Change::Block(user, true) => (*request, vec![*user]),

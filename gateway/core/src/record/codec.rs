@@ -217,10 +217,11 @@ fn write_command(out: &mut Writer, command: &Command) {
         }),
         CommandKind::Change {
             request,
+            client_seq,
             change,
             fan_out_max,
         } => out.nested(8, |out| {
-            out.wire(1, &wire::Command::numbered(*request, change));
+            out.wire(1, &wire::Command::numbered(*request, *client_seq, change));
             out.uint(2, u64::from(*fan_out_max));
         }),
         CommandKind::Register {
@@ -316,18 +317,22 @@ fn read_receipt_command(mut fields: Fields) -> Result<CommandKind, CorruptRow> {
     })
 }
 
+/// A change with its numbers.
+type Numbered = (RequestId, Option<ClientSeq>, Change);
+
 fn read_change(mut fields: Fields) -> Result<CommandKind, CorruptRow> {
     let (mut command, mut fan_out_max) = (None, 0);
     while let Some(field) = fields.next()? {
         match field.number {
-            1 => command = Some(field.wire::<wire::Command, (RequestId, Change)>()?),
+            1 => command = Some(field.wire::<wire::Command, Numbered>()?),
             2 => fan_out_max = field.narrow()?,
             _ => {}
         }
     }
-    let (request, change) = required(WHAT, "the command of a change", command)?;
+    let (request, client_seq, change) = required(WHAT, "the command of a change", command)?;
     Ok(CommandKind::Change {
         request,
+        client_seq,
         change: Box::new(change),
         fan_out_max,
     })

@@ -44,11 +44,13 @@ impl fmt::Debug for CommandKind {
                 .finish(),
             Self::Change {
                 request,
+                client_seq,
                 change,
                 fan_out_max,
             } => f
                 .debug_struct("Change")
                 .field("request", request)
+                .field("client_seq", client_seq)
                 .field("change", change)
                 .field("fan_out_max", fan_out_max)
                 .finish(),

@@ -10,8 +10,8 @@ use quipu_protocol::id::{ConversationId, Seq, UserId};
 use super::{ShardCount, ShardId};
 use crate::record::Position;
 use crate::row::{
-    Account, Conversation, CorruptRow, DeadLetters, EntityKey, HistoryRow, Inbox, Membership,
-    Place, Presence, Roster, Row, Settings,
+    Account, Answers, Conversation, CorruptRow, DeadLetters, EntityKey, HistoryRow, Inbox,
+    Membership, Place, Presence, Roster, Row, Settings,
 };
 
 /// A conversation in memory: its row, and whom its events go to.
@@ -106,6 +106,8 @@ pub(super) struct Entities {
     members: Table<(ConversationId, UserId), Membership>,
     /// All of this shard.
     rosters: Table<ConversationId, (ShardId, OpenRoster)>,
+    /// All of this shard.
+    answers: Table<UserId, (ShardId, Answers)>,
 }
 
 /// A conversation of a group, and what it keeps of one user.
@@ -179,6 +181,14 @@ impl Entities {
         self.rosters.entity(id, at)
     }
 
+    pub(super) fn answers(
+        &mut self,
+        user: UserId,
+        at: Position,
+    ) -> Entity<'_, UserId, (ShardId, Answers)> {
+        self.answers.entity(user, at)
+    }
+
     /// The members of a group that live here, if its roster is in memory.
     pub(super) fn spread_to(&self, id: &ConversationId) -> Option<&[UserId]> {
         let slot = self.rosters.slots.get(id)?;
@@ -213,6 +223,7 @@ impl Entities {
             EntityKey::DeadLetters(shard) => self.dead_letters.slots.contains_key(shard),
             EntityKey::Member(id, user) => self.members.slots.contains_key(&(*id, *user)),
             EntityKey::Roster(id, _) => self.rosters.slots.contains_key(id),
+            EntityKey::Answers(user, _) => self.answers.slots.contains_key(user),
         }
     }
 
@@ -226,6 +237,7 @@ impl Entities {
             + self.dead_letters.slots.len()
             + self.members.slots.len()
             + self.rosters.slots.len()
+            + self.answers.slots.len()
     }
 
     pub(super) fn load(
@@ -273,6 +285,10 @@ impl Entities {
                 let open = row.map(|row| (shard, OpenRoster::new(row)));
                 self.rosters.load(id, open);
             }
+            EntityKey::Answers(user, shard) => {
+                let row = row.map(Answers::decode).transpose()?;
+                self.answers.load(user, row.map(|row| (shard, row)));
+            }
         }
         Ok(())
     }
@@ -297,6 +313,9 @@ impl Entities {
         });
         self.rosters.drain(|id, (shard, open)| {
             rows.push(row(EntityKey::Roster(id, *shard), open.row.encode()));
+        });
+        self.answers.drain(|user, (shard, answers)| {
+            rows.push(row(EntityKey::Answers(user, *shard), answers.encode()));
         });
     }
 
@@ -325,6 +344,8 @@ impl Entities {
         // The shard does not matter: all of them are this one's.
         let rosters = self.rosters.clean();
         oldest_first.extend(rosters.map(|(at, id)| (at, EntityKey::Roster(id, ShardId(0)))));
+        let users = self.answers.clean();
+        oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Answers(user, ShardId(0)))));
         oldest_first.sort_unstable();
         for (_, key) in oldest_first.into_iter().take(len - keep) {
             match key {
@@ -337,6 +358,7 @@ impl Entities {
                 EntityKey::DeadLetters(shard) => drop(self.dead_letters.slots.remove(&shard)),
                 EntityKey::Member(id, user) => drop(self.members.slots.remove(&(id, user))),
                 EntityKey::Roster(id, _) => drop(self.rosters.slots.remove(&id)),
+                EntityKey::Answers(user, _) => drop(self.answers.slots.remove(&user)),
             }
         }
     }

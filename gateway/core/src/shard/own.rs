@@ -121,6 +121,16 @@ pub(super) fn block(
     None
 }
 
+/// Has the shard of the direct conversation answer a block that was made before, behind the one that holds now: the user may
+/// have taken it back since.
+pub(super) fn block_again(entities: &mut Entities, turn: &mut Turn, asked: Asked, user: UserId) {
+    let settings = entities.settings(asked.command.user, turn.position);
+    let on = settings
+        .get()
+        .is_some_and(|row| row.blocked.binary_search(&user).is_ok());
+    turn.blocked(asked.command, asked.request, (user, on));
+}
+
 /// Changes the settings of a user; `how` says whether it did. Who has to know is told.
 fn change_settings(
     entities: &mut Entities,

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use quipu_core::record::{Position, Record};
 use quipu_core::row::{
-    Account, Conversation, DeadLetters, EntityKey, HistoryRow, Inbox, InboxRow, OfflineRow,
-    Presence,
+    Account, Answers, Conversation, DeadLetters, EntityKey, HistoryRow, Inbox, InboxRow,
+    OfflineRow, Presence,
 };
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, TimestampMs};
@@ -26,6 +26,9 @@ fn read_as_everything(bytes: &[u8]) {
     }
     if let Ok(row) = Conversation::decode(bytes) {
         assert_eq!(Conversation::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = Answers::decode(bytes) {
+        assert_eq!(Answers::decode(&row.encode()), Ok(row));
     }
     if let Ok(inbox) = Inbox::decode(bytes) {
         assert_eq!(Inbox::decode(&inbox.encode()), Ok(inbox));
@@ -56,6 +59,7 @@ fn read_as_everything(bytes: &[u8]) {
             EntityKey::Inbox(user),
             EntityKey::Conversation(conversation),
             EntityKey::Settings(user),
+            EntityKey::Answers(user, ShardId(0)),
             EntityKey::Presence(user),
             EntityKey::DeadLetters(ShardId(0)),
         ] {

@@ -150,7 +150,7 @@ fn entries(steps: &[Step]) -> Vec<Entry> {
             }
         };
         // Every change comes twice, as from a device that heard no answer.
-        let entry = support::change(users()[by], device, number as u64, change);
+        let entry = support::change(users()[by], device, number as u64 + 1, change);
         entries.extend([entry.clone(), entry]);
     }
     entries

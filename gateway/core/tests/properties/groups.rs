@@ -8,7 +8,7 @@ use quipu_core::row::{
     Conversation, EntityKey, Group, InboxKind, IndexKey, Membership, Place, Roster, Seat,
 };
 use quipu_protocol::event::{Change, NewGroup, Role};
-use quipu_protocol::id::{ConversationId, RequestId, Seq, UserId};
+use quipu_protocol::id::{ClientSeq, ConversationId, RequestId, Seq, UserId};
 
 use crate::cluster::{Cluster, moves};
 use crate::support::{self, Store};
@@ -64,6 +64,7 @@ fn entries(deeds: &[(Deed, usize, usize)], open: bool, fan_out_max: u32) -> Vec<
     let change = |who: usize, change: Change, request: usize| {
         let kind = CommandKind::Change {
             request: RequestId(request as u64),
+            client_seq: ClientSeq::new(request as u64 + 1).ok(),
             change: Box::new(change),
             fan_out_max,
         };
@@ -184,6 +185,7 @@ fn judge(store: &Store) -> Result<(), TestCaseError> {
             | EntityKey::Conversation(_)
             | EntityKey::Message(..)
             | EntityKey::Settings(_)
+            | EntityKey::Answers(..)
             | EntityKey::Presence(_)
             | EntityKey::DeadLetters(_) => {}
         }

@@ -11,6 +11,7 @@ mod delivery;
 mod groups;
 mod large_group;
 mod offline;
+mod repeats;
 mod retention;
 mod shard;
 mod story;

@@ -6,6 +6,8 @@
 //! Entries: `alice/1 registers [secret N]` · `alice/2 joins [secret N]` · `alice/1 opens bob` · `alice/1 sends N to
 //! alice+bob [replying N] [with file N]: TEXT` · `alice/1 has alice+bob delivered N read N [quietly 1]` · those of changes.rs
 //!
+//! A change has the client seq N after `alice/1 as N`, and none without it, as in a log of before changes had one.
+//!
 //! Of gateways: `keep EVENTS for MS` (to every shard) · `bob/1 attaches BOOT.NUMBER [at N]` · `bob/1 stalls BOOT.NUMBER at N since MS` · `bob/1 leaves BOOT.NUMBER
 //! [at N]` · `bob/1 vanishes BOOT since MS` · `bob/1 is told through N` · `bob/1 is not told through N of alice+bob FIRST LAST:
 //! WHY` · `bob/1 is told again after N`
@@ -23,7 +25,7 @@ use quipu_core::record::{
 };
 use quipu_core::retention::Retention;
 use quipu_core::row::{
-    Account, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, Membership,
+    Account, Answers, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, Membership,
     OfflineRow, Presence, Roster, Row, Seat, Settings,
 };
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
@@ -32,7 +34,7 @@ use quipu_protocol::event::{
     Reply, ReplyTo, Role,
 };
 use quipu_protocol::id::{
-    ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
+    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
 };
 
 use super::changes;
@@ -188,6 +190,10 @@ impl Cluster {
         let (who, rest) = words.split_first().ok_or("who?")?;
         let (name, number) = who.split_once('/').ok_or("a device is NAME/NUMBER")?;
         let (user, device) = (support::user(name), support::device(parse(number)?));
+        let (client_seq, rest) = match rest {
+            ["as", n, rest @ ..] => (Some(support::client_seq(parse(n)?)), rest),
+            rest => (None, rest),
+        };
         self.requests += 1;
         let request = RequestId(self.requests);
         Ok(match rest {
@@ -244,7 +250,7 @@ impl Cluster {
                     None => changes::change(self, rest, message)?,
                 };
                 match change {
-                    Some(change) => self.change((user, device), change),
+                    Some(change) => self.change((user, device), client_seq, change),
                     None => self
                         .fact((user, device), rest, message)?
                         .ok_or_else(|| format!("`{text}` is no entry"))?,
@@ -388,9 +394,15 @@ impl Cluster {
         }))
     }
 
-    fn change(&self, (user, device): (UserId, DeviceId), change: Change) -> Entry {
+    fn change(
+        &self,
+        (user, device): (UserId, DeviceId),
+        client_seq: Option<ClientSeq>,
+        change: Change,
+    ) -> Entry {
         let kind = CommandKind::Change {
             request: RequestId(self.requests),
+            client_seq,
             change: Box::new(change),
             fan_out_max: self.fan_out_max,
         };
@@ -697,6 +709,7 @@ impl Cluster {
                     letters.join(", ")
                 )
             }
+            EntityKey::Answers(user, shard) => answers(user, *shard, value),
             EntityKey::Message(..) => {
                 panic!("a message is written as a history row")
             }
@@ -850,6 +863,20 @@ impl Cluster {
             .cloned()
             .unwrap_or_else(|| "a conversation".to_owned())
     }
+}
+
+fn answers(user: &UserId, shard: ShardId, value: &[u8]) -> String {
+    let row = Answers::decode(value).unwrap();
+    let devices = row.devices.iter();
+    let devices: Vec<String> = devices
+        .map(|one| format!("{} at {}", one.device.get(), one.last.0))
+        .collect();
+    format!(
+        "row answers to {user} on shard {}: {} ({} bytes)",
+        shard.0,
+        devices.join(", "),
+        value.len()
+    )
 }
 
 /// BOOT.NUMBER

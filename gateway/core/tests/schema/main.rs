@@ -12,15 +12,16 @@
 mod wire;
 
 use prost::Message as _;
+use quipu_core::limits::DEVICES_PER_ACCOUNT_MAX;
 use quipu_core::record::{
     Command, CommandKind, Entry, EntryBody, Fact, GivenUp, NewDevice, Position, Record,
     STATE_MACHINE_VERSION, SessionId, Source, Standing,
 };
 use quipu_core::retention::{Age, Retention};
 use quipu_core::row::{
-    Account, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind, InboxRow,
-    Membership, OfflineRow, OldContent, Place, Presence, PresentDevice, Report, Roster, Seat,
-    Settings, Waiting,
+    Account, Answers, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind,
+    InboxRow, Membership, OfflineRow, OldContent, Place, Presence, PresentDevice, Report, Roster,
+    Seat, Settings, Waiting,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
@@ -32,6 +33,7 @@ use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
     UserId,
 };
+use quipu_protocol::limits::DEDUP_WINDOW;
 
 #[test]
 fn records_are_what_the_schema_says() {
@@ -358,6 +360,43 @@ fn groups_are_what_the_schema_says() {
 }
 
 #[test]
+fn answers_are_what_the_schema_says() {
+    let device = |device, steps: Vec<u64>| wire::AnsweredDevice {
+        device,
+        last: 9,
+        steps,
+    };
+    // Number 3 done, 5 opened and empty, 305 opened with head 70, 306 refused.
+    let steps = vec![3, 0, 2, 1, 300, 141, 1, 22];
+    let answers = wire::Answers {
+        devices: vec![device(1, steps), device(2, Vec::new())],
+    };
+    let row = Answers::decode(&answers.encode_to_vec()).unwrap();
+    let devices: Vec<_> = row
+        .devices
+        .iter()
+        .map(|d| (d.device.get(), d.last.0))
+        .collect();
+    assert_eq!(devices, [(1, 9), (2, 9)]);
+    assert_eq!(row.encode(), answers.encode_to_vec());
+
+    let broken = [
+        vec![device(2, Vec::new()), device(1, Vec::new())],
+        vec![device(1, vec![3, 0, 0, 0])],
+        vec![device(1, vec![0, 0])],
+        vec![device(1, [1, 0].repeat(DEDUP_WINDOW + 1))],
+        vec![device(1, vec![u64::MAX, 0, 1, 0])],
+        (1..=DEVICES_PER_ACCOUNT_MAX as u64 + 1)
+            .map(|number| device(number, Vec::new()))
+            .collect(),
+    ];
+    for devices in broken {
+        let bytes = wire::Answers { devices }.encode_to_vec();
+        assert!(Answers::decode(&bytes).is_err());
+    }
+}
+
+#[test]
 fn groups_that_cannot_be_are_corrupt() {
     let group = |shards: Vec<u32>| wire::Conversation {
         group: Some(wire::Group {
@@ -473,6 +512,7 @@ fn commands() -> Vec<EntryBody> {
         },
         CommandKind::Change {
             request: RequestId(9),
+            client_seq: ClientSeq::new(300).ok(),
             change: Box::new(Change::Edit {
                 conversation: conversation(),
                 seq: seq(2),

@@ -102,7 +102,7 @@ pub struct Send {
 /// A change as the device asked for it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Change {
-    /// quipu.v1.Command, the request in it
+    /// quipu.v1.Command, the request in it; without a client seq up to version 3
     #[prost(bytes = "bytes", tag = "1")]
     pub command: ::prost::bytes::Bytes,
     /// for a new group: members up to which its messages go into every inbox
@@ -794,6 +794,26 @@ pub struct Sender {
     pub device: u64,
     /// pairs (client seq, seq), ascending, each less the pair before it
     #[prost(uint64, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<u64>,
+}
+/// What was answered to the changes that a user's devices asked for on one shard, in that shard.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Answers {
+    /// ascending by device
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<AnsweredDevice>,
+}
+/// A device's last changes and how they were answered, so that a repeat gets its first answer again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnsweredDevice {
+    /// not 0
+    #[prost(fixed64, tag = "1")]
+    pub device: u64,
+    /// position of the record with the last one
+    #[prost(uint64, tag = "2")]
+    pub last: u64,
+    /// pairs: client seq, ascending, less the one before; and the outcome: 0 done, 1 opened and empty,
+    #[prost(uint64, repeated, tag = "3")]
     pub steps: ::prost::alloc::vec::Vec<u64>,
 }
 // Value of an index row of an old content is a Content.

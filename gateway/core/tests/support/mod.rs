@@ -230,6 +230,7 @@ pub(crate) fn new_device(secret: u8) -> NewDevice {
 pub(crate) fn change(by: UserId, with: DeviceId, request: u64, change: Change) -> Entry {
     let kind = CommandKind::Change {
         request: RequestId(request),
+        client_seq: ClientSeq::new(request).ok(),
         change: Box::new(change),
         fan_out_max: FAN_OUT_MAX_DEFAULT,
     };

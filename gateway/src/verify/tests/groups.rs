@@ -16,9 +16,11 @@ const ENDS: u64 = 4;
 /// a sign, one has a file, one was edited and deleted, one ends in an hour; somebody has complained.
 fn world() -> World {
     let world = World::new();
+    let numbers = std::cell::Cell::new(1);
     let change = |name: &str, change| {
         let kind = CommandKind::Change {
             request: RequestId(1),
+            client_seq: ClientSeq::new(numbers.replace(numbers.get() + 1)).ok(),
             change: Box::new(change),
             fan_out_max: 256,
         };
