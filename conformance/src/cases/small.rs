@@ -116,7 +116,7 @@ async fn commands_above_the_rate(context: Context) -> anyhow::Result<()> {
             label: "another".to_owned(),
         })),
     };
-    for number in 1..=SENDS as u64 {
+    for number in 1..=SENDS {
         a.s0.send(FrameType::Command, &rename(number)).await?;
     }
     let (mut carried_out, mut rejected) = (0, 0);
