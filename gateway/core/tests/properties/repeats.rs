@@ -197,15 +197,15 @@ proptest! {
         prop_assert_eq!(said(plain), said(store));
 
         let (first, all) = (outcomes(&first), outcomes(&all));
-        for at in 0..wishes.len() {
-            let key = (user(wishes[at].0), number(at));
+        for (at, (by, wish)) in wishes.iter().enumerate() {
+            let key = (user(*by), number(at));
             let asked = order.iter().filter(|other| **other == at).count();
             let expected = match first.get(&key) {
                 Some(first) => first[0],
                 None => Err(RejectCode::StaleClientSeq),
             };
             let found = all.get(&key).map_or(&[][..], |found| found);
-            prop_assert_eq!(found, &vec![expected; asked][..], "{:?} as {}", wishes[at], number(at));
+            prop_assert_eq!(found, &vec![expected; asked][..], "{:?} as {}", wish, number(at));
         }
     }
 }
