@@ -3,6 +3,7 @@
 mod turns;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use quipu_protocol::event::Invitation;
 use quipu_protocol::id::{ConversationId, Seq};
@@ -10,6 +11,8 @@ use quipu_protocol::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use quipu_protocol::query::{Answer, ConversationEntry, Query};
 
 use self::turns::{Start, Turns};
+use crate::backoff::jitter;
+use crate::cache::Tables;
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::events::ClientEvent;
@@ -17,7 +20,10 @@ use crate::history;
 use crate::model::HistoryRange;
 use crate::request;
 
-pub use self::turns::{CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX};
+pub use self::turns::{
+    CATCH_UP_PAUSE_MAX, CATCH_UP_PAUSE_MIN, CATCH_UP_PAUSES_MAX, CATCH_UP_REFUSALS_MAX,
+    CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX,
+};
 
 /// Pages of [`HISTORY_PAGE_MESSAGES_MAX`] messages that are fetched to fill one gap, the newest first. What is older comes
 /// when somebody scrolls there.
@@ -34,6 +40,9 @@ pub struct CatchUps {
     pub pages: u64,
     /// Gaps that were longer than [`CATCH_UP_PAGES_MAX`] pages: their older part was left.
     pub cut: u64,
+    /// Times that a history did not have yet what devices were told of, so that it is asked again after a pause below
+    /// [`CATCH_UP_PAUSE_MAX`].
+    pub early: u64,
     /// Gaps that could not be filled now; they are tried again after the next WELCOME.
     pub failed: u64,
     /// Groups that found no room among [`CATCH_UPS_WAITING_MAX`]; a check of all groups finds them.
@@ -96,6 +105,24 @@ fn start(shared: &Arc<Shared>, start: Start) {
         Start::Nothing => {}
         Start::Worker => drop(tokio::spawn(work(shared))),
         Start::Check => drop(tokio::spawn(check(shared))),
+        Start::Pause(conversation, after, bound) => {
+            drop(tokio::spawn(pause(shared, (conversation, after), bound)));
+        }
+    }
+}
+
+/// Asks for a group again a while later. A client that is closed meanwhile is not kept open for it.
+async fn pause(shared: Arc<Shared>, group: (ConversationId, u64), bound: Duration) {
+    let (conversation, after) = group;
+    let weak = Arc::downgrade(&shared);
+    drop(shared);
+    let length = jitter(bound, &mut rand::rng());
+    tokio::time::sleep(length).await;
+    if let Some(shared) = weak.upgrade() {
+        let begin = shared
+            .groups
+            .with(|turns| turns.resume(conversation, after));
+        start(&shared, begin);
     }
 }
 
@@ -117,6 +144,8 @@ async fn check(shared: Arc<Shared>) {
                 Ok(_) => continue,
                 // Offline again: the next WELCOME asks anew.
                 Err(Error::Offline(_)) => break,
+                // It may know in a moment that the user is in it; if not, the inbox says so.
+                Err(Error::Refused(_)) => None,
                 Err(error) => {
                     tracing::warn!(%error, conversation = %group.conversation, "ask for a group's head");
                     continue;
@@ -138,9 +167,11 @@ async fn check(shared: Arc<Shared>) {
 async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
     let filled = fetch(shared, conversation, after).await;
     match &filled {
-        Ok(_) => {
+        Ok(filled) => {
             // Before the turn ends: a gap that opens from now on is remembered anew.
-            let close = shared.cache.run(move |cache| cache.close_gap(conversation));
+            let behind = filled.behind;
+            let close = move |cache: &mut Tables| cache.close_gap(conversation, behind);
+            let close = shared.cache.run(close);
             if let Err(error) = close.await {
                 // It is filled once more after the next WELCOME.
                 tracing::warn!(%error, %conversation, "forget a gap that is filled");
@@ -152,7 +183,7 @@ async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
     }
     let begin = shared
         .groups
-        .with(|turns| turns.finish(conversation, &filled));
+        .with(|turns| turns.finish((conversation, after), &filled));
     if filled.is_ok() {
         // After it is counted: whoever looks when told of it finds it.
         shared.announce(ClientEvent::CaughtUp(conversation));
@@ -166,6 +197,8 @@ pub(crate) struct Filled {
     pages: u64,
     /// Whether its older part was left.
     cut: bool,
+    /// The history ends here for now, and devices were told of more.
+    behind: Option<u64>,
 }
 
 /// Brings what is above `after` into the cache, the newest page first. Behind 0 it is that page alone: nothing older is in
@@ -180,7 +213,7 @@ async fn fetch(
         .run(move |cache| cache.open_gap(conversation, after))
         .await?;
     let first = Seq::new(after + 1).map_err(|error| Error::Invalid(error.to_string()))?;
-    let mut last = None;
+    let (mut last, mut behind) = (None, None);
     for page in 1..=CATCH_UP_PAGES_MAX as u64 {
         let range = HistoryRange {
             first: Some(first),
@@ -189,6 +222,12 @@ async fn fetch(
             newest_first: true,
         };
         let found = history::fetch(shared, conversation, range).await?;
+        if page == 1 {
+            let reached = found.messages.last().map_or(after, |last| last.seq.get());
+            let lacks =
+                move |cache: &mut Tables| cache.lacks_above(conversation, reached, found.head);
+            behind = shared.cache.run(lacks).await?;
+        }
         let oldest = found.messages.first().map(|message| message.seq);
         last = oldest.and_then(|oldest| Seq::new(oldest.get() - 1).ok());
         let is_whole = !found.more || last.is_none_or(|last| last < first);
@@ -196,6 +235,7 @@ async fn fetch(
             return Ok(Filled {
                 pages: page,
                 cut: false,
+                behind,
             });
         }
         if page == 1 {
@@ -206,6 +246,7 @@ async fn fetch(
     Ok(Filled {
         pages: CATCH_UP_PAGES_MAX as u64,
         cut: true,
+        behind,
     })
 }
 

@@ -39,7 +39,10 @@ pub use client::Client;
 pub use config::{CertificatePolicy, Config};
 pub use error::{Error, Refusal};
 pub use events::{ClientEvent, ConnectionState, EventStream, OfflineReason, Tail};
-pub use groups::{CATCH_UP_PAGES_MAX, CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX, CatchUps};
+pub use groups::{
+    CATCH_UP_PAGES_MAX, CATCH_UP_PAUSE_MAX, CATCH_UP_PAUSE_MIN, CATCH_UP_PAUSES_MAX,
+    CATCH_UP_REFUSALS_MAX, CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX, CatchUps,
+};
 pub use model::{
     Account, Arrival, ConversationSummary, HistoryRange, LocalMessage, LocalState, Page, Target,
 };

@@ -43,14 +43,18 @@ async fn fetch(shared: &Arc<Shared>, begun: Cursor) -> Result<(), Error> {
             .last()
             .map(|entry| (entry.activity, entry.conversation));
         let keep = move |cache: &mut Tables| {
-            let mut news = cache.keep_listed(&entries)?;
+            let (mut news, behind) = cache.keep_listed(&entries)?;
             let invitations = entries.iter().filter_map(groups::invitation).collect();
             let new = cache.take_invitations(&[], invitations)?;
             news.extend(new.into_iter().map(ClientEvent::Invited));
-            Ok(news)
+            Ok((news, behind))
         };
-        for event in shared.cache.run(keep).await? {
+        let (news, behind) = shared.cache.run(keep).await?;
+        for event in news {
             shared.announce(event);
+        }
+        for (conversation, after) in behind {
+            groups::catch_up(shared, conversation, after);
         }
         if !more || after.is_none() {
             break;

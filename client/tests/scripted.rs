@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use quipu_client::protocol::error::CloseCode;
 use quipu_client::protocol::event::{
-    Change, Content, DeviceCommand, Event, EventBody, Message, Outcome, Reply, ReplyTo,
+    Change, Content, DeviceCommand, Event, EventBody, Message, Notice, Outcome, Reply, ReplyTo,
 };
+use quipu_client::protocol::history::HistoryPage;
 use quipu_client::protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
     UserId,
@@ -271,4 +272,51 @@ async fn a_gap_in_the_inbox_is_never_kept() {
     let again = peer.hello().await;
     assert_eq!(again.hello.resume.expect("resumes").cursor, Cursor(1));
     assert_eq!(client.cursor(), Cursor(1));
+}
+
+/// Message `at` of a large group.
+fn of_group(at: u64) -> Message {
+    let EventBody::Message(message) = event(at).body else {
+        panic!("a message");
+    };
+    Message {
+        conversation: ConversationId([0x80; 16]),
+        to: None,
+        ..message
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_does_not_have_yet_what_was_told_is_asked_again() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let mut events = client.events();
+    session.notice(&Notice::Message(of_group(5))).await;
+    // The fourth was told to others as well, and the history has three.
+    let page = |seqs: &[u64]| HistoryPage {
+        messages: seqs.iter().copied().map(of_group).collect(),
+        more: false,
+        head: Seq::new(5).ok(),
+    };
+    session.answer_history(&page(&[1, 2, 3])).await;
+    let second = session.answer_history(&page(&[])).await;
+    assert_eq!(second.first, Seq::new(4).ok());
+    let third = session.answer_history(&page(&[4, 5])).await;
+    assert_eq!(third.first, Seq::new(4).ok());
+    let whole = async {
+        while client.catch_ups().filled == 0 {
+            events.next().await.expect("the client runs");
+        }
+    };
+    within("the gap to be filled", whole).await;
+    let counts = client.catch_ups();
+    assert_eq!((counts.early, counts.pages, counts.failed), (2, 3, 0));
+    let group = ConversationId([0x80; 16]);
+    let kept = client.messages(group, Page::Latest, 10).await;
+    let kept: Vec<u64> = kept
+        .expect("reads")
+        .iter()
+        .map(|message| message.seq.get())
+        .collect();
+    assert_eq!(kept, [1, 2, 3, 4, 5]);
 }

@@ -109,6 +109,7 @@ fn pairs_of_keys() -> Vec<(String, Vec<u8>)> {
         EntityKey::Member(group, ana),
         EntityKey::Roster(group, ShardId(258)),
         EntityKey::Answers(ana, ShardId(258)),
+        EntityKey::News(group, ShardId(258)),
         EntityKey::Presence(ana),
         EntityKey::DeadLetters(ShardId(3)),
     ];

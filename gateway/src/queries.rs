@@ -228,7 +228,8 @@ impl Queries {
         user: UserId,
         request: HistoryRequest,
     ) -> Result<Result<HistoryPage, Rejection>, QueryError> {
-        self.run(move |store| history_page(store, &user, &request))
+        let shards = self.shards;
+        self.run(move |store| history_page((store, shards), &user, &request))
             .await
     }
 
@@ -354,7 +355,7 @@ fn check(
 }
 
 fn history_page(
-    store: &dyn Store,
+    (store, shards): (&dyn Store, ShardCount),
     user: &UserId,
     request: &HistoryRequest,
 ) -> Result<Result<HistoryPage, Rejection>, StoreError> {
@@ -366,14 +367,15 @@ fn history_page(
         Ok(member) => member,
         Err(refused) => return Ok(Err(refused)),
     };
+    let head = groups::told_head(store, shards, user, &request.conversation, &conversation)?;
     let first = request.first.unwrap_or(visible).max(visible);
-    // Rows above the head that was read may be there already; a page does not show what its head denies.
+    // Rows above the head that was committed may be there already; they count when that head does.
     let last = request.last.or(conversation.head).min(conversation.head);
     let Some(last) = last.filter(|last| *last >= first) else {
         return Ok(Ok(HistoryPage {
             messages: Vec::new(),
             more: false,
-            head: conversation.head,
+            head,
         }));
     };
     let range = HistoryRange {
@@ -392,7 +394,7 @@ fn history_page(
     Ok(Ok(HistoryPage {
         messages,
         more,
-        head: conversation.head,
+        head,
     }))
 }
 

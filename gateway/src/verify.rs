@@ -99,7 +99,7 @@ pub fn run(data: &Path) -> Result<Report, DataError> {
 ///    contents, references to files and ends of messages are there for the messages that have them and for no others, and
 ///    every message of a conversation is in the inbox of each of its members exactly once: of a group, from the member's
 ///    joining until the member left or the group became pulled. Rosters, lists and counts agree with the members' rows, and
-///    each roster is on the shard of its users. No message is behind what inboxes say has happened to it; of what was deleted
+///    each roster is on the shard of its users. Of a pulled group each of these shards was told as much as the history has. No message is behind what inboxes say has happened to it; of what was deleted
 ///    nothing is left.
 /// 4. No device has events that its user's inbox has not; and, unless the log has more, who is said to be here and who is in
 ///    the offline topic are those who should be.

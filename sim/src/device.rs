@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Event, Notice};
-use quipu_protocol::id::RequestId;
+use quipu_protocol::id::{ConversationId, RequestId};
 use quipu_protocol::session::{ClientSession, Outbox, Receipts, Settled};
 use quipu_protocol::welcome::{GoAway, Welcome};
 
@@ -18,7 +18,7 @@ use crate::acts::Asked;
 use crate::checker::DeviceNo;
 use crate::disk::Disk;
 use crate::plan::Us;
-use crate::queries::Question;
+use crate::queries::{Again, Question};
 use crate::world::{AtDevice, LinkNo, Stream, World};
 
 /// One device.
@@ -62,6 +62,8 @@ pub(crate) struct Link {
     pub(crate) ended: Vec<(Asked, bool)>,
     pub(crate) questions: VecDeque<Question>,
     pub(crate) is_asking: bool,
+    /// Histories that did not reach what is known of them.
+    pub(crate) again: BTreeMap<ConversationId, Again>,
     notices: Vec<Notice>,
     pub(crate) welcomed: bool,
     welcome: Option<Welcome>,
@@ -122,6 +124,7 @@ impl World {
                 }
             }
             AtDevice::Answer(link, answer) => self.take_answer(device, link, *answer),
+            AtDevice::Again(link, conversation) => self.again(device, link, conversation),
             AtDevice::Closed(link, code) => self.link_closed(device, link, code),
         }
     }

@@ -572,6 +572,19 @@ impl Disk {
         row.is_some_and(|row| row.inside && !row.gone)
     }
 
+    /// The groups whose messages come as notices.
+    pub(crate) fn pulled(&self) -> Vec<ConversationId> {
+        let rows = self.tables.conversations.iter();
+        let pulled = rows.filter(|(_, row)| row.pulled && row.inside && !row.gone);
+        pulled.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a message is here.
+    pub(crate) fn has(&self, conversation: ConversationId, seq: u64) -> bool {
+        let seq = Seq::new(seq).ok();
+        seq.is_some_and(|seq| self.tables.messages.contains_key(&(conversation, seq)))
+    }
+
     /// The head of a conversation, as far as this device knows.
     pub(crate) fn head(&self, conversation: ConversationId) -> Option<Seq> {
         self.tables.conversations.get(&conversation)?.head

@@ -3,13 +3,17 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use quipu_core::row::{Conversation, EntityKey, IndexKey, IndexRange, Membership, Seat};
+use quipu_core::row::{Conversation, EntityKey, IndexKey, IndexRange, Membership, News, Seat};
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
 
+use crate::plan::{MS, SECOND, Us};
 use crate::sabotage::Sabotage;
-use crate::world::{LinkNo, World};
+use crate::world::{AtDevice, LinkNo, World};
+
+/// Longest pause before a history is asked again that did not reach what is known of it.
+const AGAIN_MAX: Us = 2 * SECOND;
 
 /// One question.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +37,11 @@ pub(crate) enum Answer {
         conversation: ConversationId,
         messages: Vec<Message>,
         more: bool,
+        /// Of the page by page kind: where this one begins, and the head that it should come to.
+        reach: Option<(u64, Option<Seq>)>,
     },
-    Refused(RejectCode),
+    /// Says to which question, too.
+    Refused(Question, RejectCode),
 }
 
 /// One entry of the list.
@@ -45,6 +52,24 @@ pub(crate) struct Listed {
     /// Of a group: whether the user is in it, and whether it is pulled.
     group: Option<(bool, bool)>,
     head: Option<Seq>,
+}
+
+/// What a member may see of a conversation.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    first: u64,
+    /// The last message that is in the history.
+    head: Option<Seq>,
+    /// The last one that devices were told of.
+    told: Option<Seq>,
+}
+
+/// A history that did not reach what is known of it.
+#[derive(Debug, Default)]
+pub(crate) struct Again {
+    tries: u32,
+    /// From where on it is asked again after a pause; `None`: it is being asked.
+    first: Option<u64>,
 }
 
 /// Puts a question behind the others, unless it will be answered with one of them.
@@ -78,7 +103,11 @@ impl World {
             Question::List(after) => self.list(user, after),
             Question::Page(conversation, first) | Question::Around(conversation, first) => {
                 match self.first_visible(user, &conversation) {
-                    Ok((visible, head)) => {
+                    Ok(Seen {
+                        first: visible,
+                        head,
+                        told,
+                    }) => {
                         let first = first.max(visible);
                         let limit = self.plan.page_messages;
                         let rows = self.store.history(conversation, first);
@@ -87,15 +116,17 @@ impl World {
                             .take(limit + 1)
                             .map(|row| self.readable(row.0))
                             .collect();
-                        let more = messages.len() > limit && matches!(question, Question::Page(..));
+                        let by_pages = matches!(question, Question::Page(..));
+                        let more = messages.len() > limit && by_pages;
                         messages.truncate(limit);
                         Answer::Page {
                             conversation,
                             messages,
                             more,
+                            reach: by_pages.then_some((first, told)),
                         }
                     }
-                    Err(code) => Answer::Refused(code),
+                    Err(code) => Answer::Refused(question, code),
                 }
             }
         }
@@ -132,7 +163,7 @@ impl World {
                     conversation,
                     activity: row.activity,
                     group,
-                    head: row.head,
+                    head: self.told_head(user, &conversation, &row),
                 })
             })
             .filter(|entry| {
@@ -152,27 +183,48 @@ impl World {
         Conversation::decode(self.store.entity(EntityKey::Conversation(*id))?).ok()
     }
 
-    /// The oldest message that a member may see, and the head; to anybody else there is no such conversation.
-    fn first_visible(
-        &self,
-        user: &UserId,
-        id: &ConversationId,
-    ) -> Result<(u64, Option<Seq>), RejectCode> {
+    /// The head for one of the members: of a pulled group what the user's shard was told of, if that is more.
+    fn told_head(&self, user: &UserId, id: &ConversationId, row: &Conversation) -> Option<Seq> {
+        let group = row.group.as_deref();
+        let is_pulled = group.is_some_and(|group| group.pulled.is_some());
+        if !is_pulled || self.sabotage == Some(Sabotage::IgnoreNews) {
+            return row.head;
+        }
+        let key = EntityKey::News(*id, self.store_shards().of_user(user));
+        let news = self.store.entity(key).map(|row| News::decode(row));
+        row.head
+            .max(news.and_then(Result::ok).unwrap_or_default().head)
+    }
+
+    /// What a member may see; to anybody else there is no such conversation.
+    fn first_visible(&self, user: &UserId, id: &ConversationId) -> Result<Seen, RejectCode> {
         let unknown = RejectCode::UnknownConversation;
         let row = self.conversation(id).ok_or(unknown)?;
         let Some(group) = row.group.as_deref() else {
             let member = row.member(user).filter(|_| !row.unopened);
-            return member.map(|_| (1, row.head)).ok_or(unknown);
+            let all = Seen {
+                first: 1,
+                head: row.head,
+                told: row.head,
+            };
+            return member.map(|_| all).ok_or(unknown);
         };
+        let told = self.told_head(user, id, &row);
         if self.sabotage == Some(Sabotage::OpenHistory) {
-            return Ok((1, row.head));
+            return Ok(Seen {
+                first: 1,
+                head: row.head,
+                told,
+            });
         }
         let member = self.store.entity(EntityKey::Member(*id, *user));
         let member = member.and_then(|member| Membership::decode(*user, member).ok());
         match member {
-            Some(member) if matches!(member.seat, Seat::In(_)) => {
-                Ok((member.first(group).get(), row.head))
-            }
+            Some(member) if matches!(member.seat, Seat::In(_)) => Ok(Seen {
+                first: member.first(group).get(),
+                head: row.head,
+                told,
+            }),
             Some(_) => Err(RejectCode::NotAMember),
             None => Err(unknown),
         }
@@ -212,6 +264,8 @@ impl World {
         link.is_asking = false;
         match answer {
             Answer::List { entries, more } => {
+                self.trace
+                    .say(|| format!("device {device} has listed {entries:?}, more {more}"));
                 let last = entries.last();
                 let last = last.map(|entry| (entry.activity, entry.conversation));
                 for entry in entries {
@@ -231,20 +285,90 @@ impl World {
                 conversation,
                 messages,
                 more,
+                reach,
             } => {
                 self.keep_page(device, &messages);
-                if let (Some(last), true) = (messages.last(), more) {
-                    let next = last.seq.get() + 1;
-                    self.wonder(device, Question::Page(conversation, next));
+                let last = messages.last().map(|last| last.seq.get());
+                self.trace.say(|| {
+                    format!(
+                        "device {device} reads {conversation} to {last:?}, more {more}, {reach:?}"
+                    )
+                });
+                if let (Some(last), true) = (last, more) {
+                    self.wonder(device, Question::Page(conversation, last + 1));
+                } else if let Some((first, head)) = reach {
+                    let next = last.map_or(first, |last| last + 1);
+                    self.reached(device, conversation, next, head);
                 }
             }
-            // Not a member any more, which the inbox says too.
-            Answer::Refused(code) => {
+            Answer::Refused(question, code) => {
                 self.trace
                     .say(|| format!("device {device} is answered {code}"));
+                // Not a member any more, which the inbox says too; or not yet, as the group's shard is behind the user's.
+                if let Question::Page(conversation, first) = question {
+                    match self.devices[device].disk.is_inside(&conversation) {
+                        true => self.ask_again_later(device, conversation, first),
+                        false => self.has_all(device, conversation),
+                    }
+                }
             }
         }
         self.ask_next(device);
+    }
+
+    /// A history was read to its end, which is before `next`. What the device knows to be there and has not is on its way.
+    fn reached(
+        &mut self,
+        device: usize,
+        conversation: ConversationId,
+        next: u64,
+        head: Option<Seq>,
+    ) {
+        let disk = &self.devices[device].disk;
+        let head = head.max(disk.head(conversation)).map_or(0, Seq::get);
+        let lacks = (next..=head).find(|seq| !disk.has(conversation, *seq));
+        if let Some(first) = lacks {
+            return self.ask_again_later(device, conversation, first);
+        }
+        self.has_all(device, conversation);
+    }
+
+    fn has_all(&mut self, device: usize, conversation: ConversationId) {
+        if let Some(link) = &mut self.devices[device].link {
+            link.again.remove(&conversation);
+        }
+    }
+
+    fn ask_again_later(&mut self, device: usize, conversation: ConversationId, first: u64) {
+        let Some(link) = &mut self.devices[device].link else {
+            return;
+        };
+        let again = link.again.entry(conversation).or_default();
+        again.tries += 1;
+        // One pause at a time, for the lowest of them.
+        if let Some(earlier) = &mut again.first {
+            *earlier = first.min(*earlier);
+            return;
+        }
+        again.first = Some(first);
+        let (number, tries) = (link.number, again.tries.min(10));
+        let most = ((50 * MS) << tries).min(AGAIN_MAX);
+        let after = self.rng.between(MS, most);
+        self.tell_device(device, after, AtDevice::Again(number, conversation));
+    }
+
+    /// The pause before a history is asked again is over.
+    pub(crate) fn again(&mut self, device: usize, number: LinkNo, conversation: ConversationId) {
+        let Some(link) = &mut self.devices[device].link else {
+            return;
+        };
+        if link.number != number {
+            return;
+        }
+        let again = link.again.get_mut(&conversation);
+        if let Some(first) = again.and_then(|again| again.first.take()) {
+            self.wonder(device, Question::Page(conversation, first));
+        }
     }
 
     /// Keeps what a page says, and shows it.

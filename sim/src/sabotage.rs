@@ -53,4 +53,6 @@ pub enum Sabotage {
     ReuseRequests,
     /// Who is let in is not checked against who has joined: anybody reads the history of a group.
     OpenHistory,
+    /// Who asks for the head of a pulled group is not told what the user's own shard has told others of.
+    IgnoreNews,
 }

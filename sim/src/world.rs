@@ -112,6 +112,7 @@ pub(crate) enum AtDevice {
     Credit(LinkNo),
     Due,
     Answer(LinkNo, Box<Answer>),
+    Again(LinkNo, ConversationId),
     /// The connection is closed: by the gateway with a code, or broken.
     Closed(LinkNo, Option<CloseCode>),
 }

@@ -1,7 +1,7 @@
 //! Which groups of notices lack messages, remembered until they have come.
 
 use quipu_protocol::id::{ConversationId, Seq};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Tables, row};
 use crate::error::Error;
@@ -48,13 +48,55 @@ impl Tables {
         Ok(gap.flatten().map_or(after, i64::cast_unsigned))
     }
 
-    /// The gap is closed as far as it is going to be.
-    pub(crate) fn close_gap(&self, id: ConversationId) -> Result<(), Error> {
+    /// The gap is closed as far as it is going to be; or as far as there is history now, when messages are missing `behind` a later
+    /// one.
+    pub(crate) fn close_gap(&self, id: ConversationId, behind: Option<u64>) -> Result<(), Error> {
         self.db
-            .prepare_cached("UPDATE conversation SET gap_after = NULL WHERE id = ?1")?
-            .execute([id.as_bytes()])?;
+            .prepare_cached("UPDATE conversation SET gap_after = ?2 WHERE id = ?1")?
+            .execute(params![id.as_bytes(), behind.map(u64::cast_signed)])?;
         Ok(())
     }
+
+    /// A history that was read up to here should come to `head`, or to a later one that the cache knows of: says behind which seq
+    /// something is missing.
+    pub(crate) fn lacks_above(
+        &self,
+        id: ConversationId,
+        reached: u64,
+        head: Option<Seq>,
+    ) -> Result<Option<u64>, Error> {
+        let known: Option<i64> = self
+            .db
+            .prepare_cached("SELECT head FROM conversation WHERE id = ?1")?
+            .query_row([id.as_bytes()], |row| row.get(0))
+            .optional()?;
+        let head = known
+            .map_or(0, i64::cast_unsigned)
+            .max(row::store(head).cast_unsigned());
+        first_gap(&self.db, id.as_bytes(), (reached, head))
+    }
+}
+
+/// Behind which seq the first message is missing of those above `reached` up to `head`.
+pub(super) fn first_gap(
+    db: &Connection,
+    id: &[u8; 16],
+    (reached, head): (u64, u64),
+) -> Result<Option<u64>, Error> {
+    let sql =
+        "SELECT seq FROM message WHERE conversation = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq";
+    let mut statement = db.prepare_cached(sql)?;
+    let range = params![id, reached.cast_signed(), head.cast_signed()];
+    let mut rows = statement.query(range)?;
+    let mut last = reached;
+    while let Some(row) = rows.next()? {
+        let seq: i64 = row.get(0)?;
+        if seq.cast_unsigned() != last + 1 {
+            break;
+        }
+        last += 1;
+    }
+    Ok((last < head).then_some(last))
 }
 
 /// Remembers the lower of two gaps.

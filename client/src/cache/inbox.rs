@@ -5,12 +5,12 @@ mod changes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quipu_protocol::event::{Event, EventBody, Message, Notice, Receipt};
+use quipu_protocol::event::{Content, Event, EventBody, Message, Note, Notice, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
 use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Tables, invitations, outbox, row};
+use super::{Tables, gaps, invitations, outbox, row};
 use crate::error::{Error, Refusal};
 use crate::events::ClientEvent;
 use crate::model::Account;
@@ -167,6 +167,7 @@ impl Tables {
                 last_at,
                 positions: Positions::default(),
             };
+            note_gap(&tx, first, head.head)?;
             raise_head(&tx, &first.conversation, &head, false)?;
         }
         // Not pruned here, or a page of old history would be gone before it is read: the next event makes room.
@@ -281,6 +282,10 @@ fn keep_message(
     }
     answered(tx, account, &message, changes)?;
     changes::note(tx, account, &message)?;
+    if message.content == Content::Note(Box::new(Note::Pulled)) {
+        // What came after it was told to those who were connected, and this may be an old story.
+        changes::missing(tx, (&message.conversation, message.seq.get()), changes)?;
+    }
     changes.events.push(ClientEvent::Message {
         inbox_seq,
         message: Arc::new(message),
@@ -390,6 +395,31 @@ fn insert(
     } else {
         Inserted::No
     })
+}
+
+/// A page raises the head of a pulled group over messages that it does not bring: they are missing from then on.
+fn note_gap(tx: &Transaction<'_>, first: &Message, head: Option<Seq>) -> Result<(), Error> {
+    let id = first.conversation.as_bytes();
+    let known: Option<i64> = tx
+        .prepare_cached("SELECT head FROM conversation WHERE id = ?1 AND pulled = 1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    let (Some(known), Some(head)) = (known.map(i64::cast_unsigned), head) else {
+        return Ok(());
+    };
+    if head.get() <= known {
+        return Ok(());
+    }
+    // Of a group of which nothing is here, nothing is missing in front of what somebody looks at.
+    let from = if known == 0 {
+        first.seq.get() - 1
+    } else {
+        known
+    };
+    if let Some(after) = gaps::first_gap(tx, id, (from, head.get()))? {
+        gaps::remember(tx, id, if known == 0 { 0 } else { after })?;
+    }
+    Ok(())
 }
 
 /// Whether this very device sent it.

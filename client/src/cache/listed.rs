@@ -1,25 +1,31 @@
 //! Keeps the gateway's list of conversations, when events begin in the middle of the inbox and do not bring them all.
 
-use quipu_protocol::id::{Cursor, UserId};
+use quipu_protocol::id::{ConversationId, Cursor, Seq, UserId};
 use quipu_protocol::query::ConversationEntry;
 use rusqlite::{Transaction, params};
 
-use super::{Tables, row};
+use super::{Tables, gaps, row};
 use crate::error::Error;
 use crate::events::ClientEvent;
 
 impl Tables {
     /// Keeps a page of the list: what each conversation is, where it ends, what is unread, and the last message. Those that the
     /// user is only invited to are no conversations of the user yet.
-    /// What the last messages ack is given back, to be announced.
+    /// What the last messages ack is given back, to be announced; and of which groups messages are missing, behind which seq: devices
+    /// were told of them, and the history had them not yet.
     pub(crate) fn keep_listed(
         &mut self,
         entries: &[ConversationEntry],
-    ) -> Result<Vec<ClientEvent>, Error> {
+    ) -> Result<(Vec<ClientEvent>, Vec<(ConversationId, u64)>), Error> {
         let me = self.signed_in()?.account.user;
         let tx = self.db.transaction()?;
+        let mut behind = Vec::new();
         for entry in entries.iter().filter(|entry| is_in(entry)) {
             keep(&tx, &me, entry)?;
+            if let Some(after) = falls_short(entry) {
+                gaps::remember(&tx, entry.conversation.as_bytes(), after)?;
+                behind.push((entry.conversation, after));
+            }
         }
         tx.commit()?;
         let mut acked = Vec::new();
@@ -28,7 +34,7 @@ impl Tables {
                 acked.extend(self.keep_history(std::slice::from_ref(last), entry.head)?);
             }
         }
-        Ok(acked)
+        Ok((acked, behind))
     }
 
     /// The whole list is here; `begun`: for events that began at this cursor.
@@ -39,6 +45,13 @@ impl Tables {
         )?;
         Ok(())
     }
+}
+
+/// The last message of a pulled group that is there, if it is not the last that devices were told of.
+fn falls_short(entry: &ConversationEntry) -> Option<u64> {
+    let is_pulled = entry.group.as_ref().is_some_and(|group| group.pulled);
+    let last = entry.last.as_ref().map(|last| last.seq);
+    (is_pulled && entry.head > last).then(|| last.map_or(0, Seq::get))
 }
 
 fn is_in(entry: &ConversationEntry) -> bool {

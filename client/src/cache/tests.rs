@@ -606,7 +606,7 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
     // A later gap is part of this one, until it is closed.
     assert_eq!(tables.open_gap(group, 4).expect("remembers"), 1);
     assert_eq!(known(&tables), [pulled]);
-    tables.close_gap(group).expect("forgets");
+    tables.close_gap(group, None).expect("forgets");
     pulled.gap_after = None;
     assert_eq!(known(&tables), [pulled]);
     assert_eq!(tables.open_gap(group, 4).expect("remembers"), 4);

@@ -9,8 +9,9 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use quipu_client::protocol::credentials::Hello;
 use quipu_client::protocol::error::CloseCode;
-use quipu_client::protocol::event::{DeviceCommand, Event, Reply};
-use quipu_client::protocol::frame::{self, FrameType};
+use quipu_client::protocol::event::{DeviceCommand, Event, Notice, Reply};
+use quipu_client::protocol::frame::{self, FrameDecoder, FrameType, StreamKind};
+use quipu_client::protocol::history::{HistoryPage, HistoryRequest};
 use quipu_client::protocol::id::{Cursor, DeviceId, TimestampMs};
 use quipu_client::protocol::session::{ServerOutput, ServerSession};
 use quipu_client::protocol::welcome::{GoAway, Limits, Welcome};
@@ -130,6 +131,34 @@ impl Session {
 
     /// Sends an event on the lane.
     pub(crate) async fn event(&mut self, event: &Event) {
+        self.lane(FrameType::Event, &wire::Event::from(event)).await;
+    }
+
+    /// Sends news of a large group on the lane.
+    pub(crate) async fn notice(&mut self, notice: &Notice) {
+        self.lane(FrameType::Notice, &wire::Notice::from(notice))
+            .await;
+    }
+
+    /// Answers the next request for history, and says what was asked.
+    pub(crate) async fn answer_history(&self, page: &HistoryPage) -> HistoryRequest {
+        super::within("a request for history", async {
+            let (mut send, mut receive) = self.connection.accept_bi().await.expect("a request");
+            let mut bytes = Bytes::from(receive.read_to_end(4096).await.expect("a frame"));
+            let frame = FrameDecoder::new(StreamKind::RequestFromClient).decode(&mut bytes);
+            let frame = frame.expect("sound").expect("whole");
+            let asked = frame.message::<wire::HistoryRequest>().expect("HISTORY");
+            let mut answer = BytesMut::new();
+            let page = wire::HistoryPage::from(page);
+            frame::encode(FrameType::HistoryPage, &page, &mut answer);
+            send.write_all(&answer).await.expect("writes");
+            send.finish().expect("is open");
+            HistoryRequest::try_from(asked).expect("in range")
+        })
+        .await
+    }
+
+    async fn lane(&mut self, kind: FrameType, message: &impl prost::Message) {
         let mut bytes = BytesMut::new();
         if self.lane.is_none() {
             frame::encode(
@@ -139,7 +168,7 @@ impl Session {
             );
             self.lane = Some(self.connection.open_uni().await.expect("a lane"));
         }
-        frame::encode(FrameType::Event, &wire::Event::from(event), &mut bytes);
+        frame::encode(kind, message, &mut bytes);
         let lane = self.lane.as_mut().expect("opened above");
         lane.write_all(&bytes).await.expect("writes");
     }

@@ -8,6 +8,7 @@ mod group;
 mod history;
 mod inbox;
 mod index;
+mod news;
 mod presence;
 mod report;
 mod roster;
@@ -23,6 +24,7 @@ pub use self::conversation::{Conversation, Member};
 pub use self::dead_letters::{DeadLetter, DeadLetters};
 pub use self::group::{Group, Membership, Seat};
 pub use self::index::{IndexKey, IndexRange};
+pub use self::news::News;
 pub use self::presence::{OfflineRow, Presence, PresentDevice, Waiting};
 pub use self::report::{OldContent, Report};
 pub use self::roster::{Place, Roster, RosterEntry};
@@ -61,6 +63,8 @@ pub enum EntityKey {
     Roster(ConversationId, ShardId),
     /// What was answered to the changes that a user's devices asked for on this shard, in it: [`Answers`].
     Answers(UserId, ShardId),
+    /// What the members of a pulled group that live on this shard were told of, in it: [`News`].
+    News(ConversationId, ShardId),
     /// Which devices of a user are here and how far they are: [`Presence`].
     Presence(UserId),
     /// Webhooks of a shard that were given up: [`DeadLetters`].
@@ -88,6 +92,7 @@ impl EntityKey {
             | Self::Member(..)
             | Self::Roster(..)
             | Self::Answers(..)
+            | Self::News(..)
             | Self::Presence(_)
             | Self::DeadLetters(_) => EntityPlace::Own,
         }

@@ -1,6 +1,6 @@
 //! What a member sees of a group: its entry in the list of conversations, and who is in it.
 
-use quipu_core::row::{Conversation, EntityKey, Group, Place, Roster, RosterEntry};
+use quipu_core::row::{Conversation, EntityKey, Group, News, Place, Roster, RosterEntry};
 use quipu_core::shard::ShardCount;
 use quipu_protocol::event::{Rejection, Role};
 use quipu_protocol::id::{ConversationId, Seq, UserId};
@@ -12,7 +12,7 @@ use crate::store::{Store, StoreError};
 
 /// What a user sees of a group; `None`: it is none of theirs. Who is invited sees who asks and the title.
 pub(super) fn entry(
-    store: &dyn Store,
+    (store, shards): (&dyn Store, ShardCount),
     user: &UserId,
     id: ConversationId,
 ) -> Result<Option<ConversationEntry>, StoreError> {
@@ -44,18 +44,38 @@ pub(super) fn entry(
                 return Ok(None);
             };
             let unseen = Seq::new(first.get() - 1).ok();
+            let head = told_head(store, shards, user, &id, &row)?;
             Ok(Some(ConversationEntry {
-                head: row.head,
+                head,
                 first,
                 delivered,
                 read,
-                unread: unread(store, user, &id, read.max(unseen), row.head)?,
+                unread: unread(store, user, &id, read.max(unseen), head)?,
                 last: last(store, &id, row.head)?,
                 keep_ms: row.keep_ms,
                 ..bare(id, &row, info(group, role))
             }))
         }
     }
+}
+
+/// The head of a conversation for one of its members: the last message that is in the history, or of a pulled group one above
+/// it that devices of the user's shard were told of, which comes there in moments (QP-HISTORY-5).
+pub(super) fn told_head(
+    store: &dyn Store,
+    shards: ShardCount,
+    user: &UserId,
+    id: &ConversationId,
+    row: &Conversation,
+) -> Result<Option<Seq>, StoreError> {
+    let group = row.group.as_deref();
+    if group.is_none_or(|group| group.pulled.is_none()) {
+        return Ok(row.head);
+    }
+    let key = EntityKey::News(*id, shards.of_user(user));
+    let news = store.entities(&[key])?.pop().flatten();
+    let news = news.map(|value| News::decode(&value)).transpose()?;
+    Ok(row.head.max(news.unwrap_or_default().head))
 }
 
 fn info(group: &Group, role: Role) -> GroupInfo {

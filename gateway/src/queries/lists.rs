@@ -30,13 +30,13 @@ pub(super) fn answer(
     let user = &asking.user;
     match query {
         Query::Conversations { limit, after } => {
-            conversations(store, user, *limit as usize, *after).map(Ok)
+            conversations((store, shards), user, *limit as usize, *after).map(Ok)
         }
         Query::Conversation(conversation) => {
             let Some((id, row)) = read(store, &[*conversation])?.pop() else {
                 return Ok(Err(unknown()));
             };
-            let entry = entry(store, user, id, &row)?;
+            let entry = entry((store, shards), user, id, &row)?;
             Ok(entry
                 .map(|entry| Answer::Conversation(Box::new(entry)))
                 .ok_or_else(unknown))
@@ -68,7 +68,7 @@ fn unknown() -> Rejection {
 
 /// A page of the user's conversations. Their order changes with every message, so each page is cut out of all of them.
 fn conversations(
-    store: &dyn Store,
+    (store, shards): (&dyn Store, ShardCount),
     user: &UserId,
     limit: usize,
     after: Option<(TimestampMs, ConversationId)>,
@@ -95,7 +95,7 @@ fn conversations(
         .filter(|(id, row)| behind.is_none_or(|behind| place(row.activity, *id) > behind));
     let mut entries = Vec::new();
     for (id, row) in rest.by_ref() {
-        entries.extend(entry(store, user, *id, row)?);
+        entries.extend(entry((store, shards), user, *id, row)?);
         if entries.len() >= limit {
             break;
         }
@@ -121,13 +121,13 @@ fn read(
 
 /// What one user sees of a conversation; `None`: it is none of theirs.
 fn entry(
-    store: &dyn Store,
+    (store, shards): (&dyn Store, ShardCount),
     user: &UserId,
     id: ConversationId,
     row: &Conversation,
 ) -> Result<Option<ConversationEntry>, StoreError> {
     if id.is_group() {
-        return groups::entry(store, user, id);
+        return groups::entry((store, shards), user, id);
     }
     let Some(me) = row.member(user).filter(|_| !row.unopened) else {
         return Ok(None);

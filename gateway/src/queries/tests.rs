@@ -1,6 +1,6 @@
 //! Pages of an inbox whose conversation's shard is behind, or ahead.
 
-use quipu_core::row::{HistoryRow, InboxKind, InboxRow, Row};
+use quipu_core::row::{Conversation, Group, HistoryRow, InboxKind, InboxRow, News, Row};
 use quipu_protocol::event::{ChangedKind, Gone, MessageState, Reaction};
 use quipu_protocol::id::{ClientSeq, DeviceId, MessageId, TimestampMs};
 
@@ -131,4 +131,71 @@ async fn at_the_head_there_is_no_page_to_read() {
     assert_eq!(page(&queries, 1).await, (vec![2], true));
     assert_eq!(queries.account(user()).await.expect("memory"), None);
     assert_eq!(metrics.queries_in_place.get(), 2);
+}
+
+const GROUP: ConversationId = ConversationId([0xcc; 16]);
+const SHARDS: ShardCount = ShardCount(4);
+
+/// A pulled group of alice with one message, while her shard was told of a second one that the group's shard has not committed.
+fn told_ahead(membership: &[u8]) -> MemoryStore {
+    let seq = |number| Seq::new(number).expect("not 0");
+    let mut row = Conversation::of_group(
+        Group {
+            title: "Crew".to_owned(),
+            topic: String::new(),
+            open: true,
+            history_from_start: true,
+            pulled: Some(Seq::FIRST),
+            fan_out_max: 1,
+            creator: user(),
+            owner: user(),
+            invited: 0,
+            shards: vec![(SHARDS.of_user(&user()), 1)],
+        },
+        TimestampMs(1),
+    );
+    row.head = Some(Seq::FIRST);
+    let mut first = message(0, "first");
+    first.conversation = GROUP;
+    let news = News { head: Some(seq(2)) };
+    let home = SHARDS.of_user(&user());
+    let store = MemoryStore::default();
+    let rows = vec![
+        Row::Entity(EntityKey::Conversation(GROUP), row.encode()),
+        Row::Entity(
+            EntityKey::Member(GROUP, user()),
+            Bytes::copy_from_slice(membership),
+        ),
+        Row::Entity(EntityKey::News(GROUP, home), news.encode()),
+        Row::History(HistoryRow(first)),
+    ];
+    store.commit(rows).expect("memory");
+    store
+}
+
+#[test]
+fn a_head_is_what_devices_were_told_of_and_a_page_says_that_it_is_short() {
+    let request = HistoryRequest {
+        conversation: GROUP,
+        first: None,
+        last: None,
+        limit: 10,
+        newest_first: true,
+    };
+    // A member (field 7) who joined with the first message (field 9).
+    let store = told_ahead(&[0x38, 1, 0x48, 1]);
+    let page = history_page((&store, SHARDS), &user(), &request).expect("memory");
+    let page = page.expect("a member");
+    assert_eq!((page.messages.len(), page.more), (1, false));
+    assert_eq!(page.head.map(Seq::get), Some(2));
+    let entry = groups::entry((&store, SHARDS), &user(), GROUP).expect("memory");
+    let entry = entry.expect("a member");
+    assert_eq!(entry.head.map(Seq::get), Some(2));
+    assert_eq!(entry.last.map(|last| last.seq), Some(Seq::FIRST));
+    // Nothing of this is for who has left (field 10).
+    let store = told_ahead(&[0x48, 1, 0x50, 1]);
+    let refused = history_page((&store, SHARDS), &user(), &request).expect("memory");
+    assert!(refused.is_err());
+    let entry = groups::entry((&store, SHARDS), &user(), GROUP).expect("memory");
+    assert_eq!(entry, None);
 }

@@ -11,6 +11,7 @@ const SETTINGS: u8 = 4;
 const MEMBER: u8 = 5;
 const ROSTER: u8 = 6;
 const ANSWERS: u8 = 7;
+const NEWS: u8 = 8;
 const PRESENCE: u8 = 0x10;
 const DEAD_LETTERS: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
@@ -54,6 +55,7 @@ pub fn entity(key: &EntityKey) -> Vec<u8> {
             let end = [NAME_END, high, low];
             parts(ANSWERS, user.as_str().as_bytes(), &end)
         }
+        EntityKey::News(conversation, of) => parts(NEWS, conversation.as_bytes(), &shard(*of)),
     }
 }
 
@@ -80,6 +82,10 @@ pub fn read_entity(key: &[u8]) -> Result<EntityKey, CorruptRow> {
                 return Err(corrupt("a name that ends, and a shard", key));
             };
             Ok(EntityKey::Answers(read_user(name, key)?, read_shard(of)?))
+        }
+        Some((&NEWS, rest)) => {
+            let (id, of) = split_conversation(rest, key)?;
+            Ok(EntityKey::News(id, read_shard(of)?))
         }
         Some((&PRESENCE, name)) => Ok(EntityKey::Presence(read_user(name, key)?)),
         Some((&DEAD_LETTERS, shard)) => Ok(EntityKey::DeadLetters(read_shard(shard)?)),
@@ -176,6 +182,7 @@ mod tests {
             EntityKey::Member(conversation, user("ann")),
             EntityKey::Roster(conversation, ShardId(258)),
             EntityKey::Answers(user("ann"), ShardId(258)),
+            EntityKey::News(conversation, ShardId(258)),
             EntityKey::Presence(user("ann")),
             EntityKey::DeadLetters(ShardId(259)),
         ] {
@@ -207,6 +214,7 @@ mod tests {
         for id in [[0; 16], [0xff; 16]].map(ConversationId) {
             entities.extend(names.map(|user| EntityKey::Member(id, user)));
             entities.extend([0, 255, 256].map(|shard| EntityKey::Roster(id, ShardId(shard))));
+            entities.extend([0, 255, 256].map(|shard| EntityKey::News(id, ShardId(shard))));
         }
         for user in names {
             entities.extend([0, 255, 256].map(|shard| EntityKey::Answers(user, ShardId(shard))));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quipu_core::row::{Group, Membership, Place, Seat};
+use quipu_core::row::{Group, Membership, News, Place, Seat};
 use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::event::Role;
 use quipu_protocol::id::{ConversationId, Seq, UserId};
@@ -197,6 +197,38 @@ pub(super) fn check_rosters(
     {
         report.problem(format!(
             "{user} is in a roster of {id} without being a member"
+        ));
+    }
+}
+
+/// Compares what the shards of a pulled group's members were told of with what the history has: all of it since it is pulled, and
+/// nothing beyond. Devices ask for the head where it was told.
+pub(super) fn check_news(
+    id: &ConversationId,
+    (head, group): (u64, &Group),
+    news: &BTreeMap<ShardId, News>,
+    report: &mut Report,
+) {
+    let told = |shard: &ShardId| {
+        news.get(shard)
+            .and_then(|news| news.head)
+            .map_or(0, Seq::get)
+    };
+    for shard in news.keys().filter(|shard| told(shard) > head) {
+        report.problem(format!(
+            "shard {} was told of message {} of group {id}, which ends with {head}",
+            shard.0,
+            told(shard)
+        ));
+    }
+    if group.pulled.is_none_or(|pulled| pulled.get() >= head) {
+        return;
+    }
+    for (shard, _) in group.shards.iter().filter(|(shard, _)| told(shard) < head) {
+        report.problem(format!(
+            "shard {} was told of group {id} up to message {} where {head} is due",
+            shard.0,
+            told(shard)
         ));
     }
 }

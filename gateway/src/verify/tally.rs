@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::row::{
     Account, Answers, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey,
-    Membership, OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
+    Membership, News, OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
 };
-use quipu_core::shard::ShardCount;
+use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
 
 use super::Report;
@@ -82,6 +82,8 @@ struct ConversationTally {
     memberships: BTreeMap<UserId, Standing>,
     /// Of a group, in the users' shards.
     rosters: BTreeMap<UserId, Place>,
+    /// Of a pulled group: what each of those shards was told of.
+    news: BTreeMap<ShardId, News>,
     extras: Extras,
     changes: Changes,
 }
@@ -230,6 +232,10 @@ impl Tally {
                     }
                 }
             }),
+            EntityKey::News(id, shard) => News::decode(value).map(|news| {
+                let tally = self.conversations.entry(*id).or_default();
+                tally.news.insert(*shard, news);
+            }),
             // A scan gives it as a history row.
             EntityKey::Message(..) => Ok(()),
             EntityKey::Settings(_) => Settings::decode(value).map(drop),
@@ -366,6 +372,7 @@ impl Tally {
         group::check_counts(id, group, &tally.memberships, report);
         group::check_shards(id, group, (&tally.memberships, self.shards), report);
         group::check_rosters(id, &tally.memberships, &tally.rosters, report);
+        group::check_news(id, (head, group), &tally.news, report);
         for (user, standing) in &tally.memberships {
             if !self.has_inbox(user) {
                 continue;

@@ -13,6 +13,7 @@ macro_rules! any_row {
 }
 
 mod groups;
+mod pulled;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

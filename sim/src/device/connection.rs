@@ -75,6 +75,7 @@ impl World {
             ended: Vec::new(),
             questions: VecDeque::new(),
             is_asking: false,
+            again: BTreeMap::new(),
             notices: Vec::new(),
             welcomed: false,
             welcome: None,

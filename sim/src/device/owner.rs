@@ -130,8 +130,10 @@ impl World {
         let Some(session) = it.disk.session() else {
             return false;
         };
-        let is_quiet =
-            |link: &Link| link.questions.is_empty() && !link.is_asking && link.asked.is_empty();
+        let is_quiet = |link: &Link| {
+            let asks = link.is_asking || !link.questions.is_empty() || !link.again.is_empty();
+            !asks && link.asked.is_empty()
+        };
         it.link.as_ref().is_some_and(is_quiet) && it.link.as_ref().is_some_and(|link| link.welcomed)
             && it.disk.waiting().is_empty()
             // A report that came while its user was not in the group is made again on the next connection only.

@@ -47,6 +47,11 @@ impl World {
         link.welcomed = true;
         if !self.plan.acts.is_empty() {
             link.questions.push_front(Question::List(None));
+            // Groups that are known are asked about by themselves: one that moves to the front while the list is read by pages is
+            // not on it.
+            for group in it.disk.pulled() {
+                queue(&mut link.questions, Question::Page(group, 1));
+            }
         }
         let began = link.began;
         link.outbox.add(it.disk.waiting());
@@ -64,6 +69,8 @@ impl World {
             return;
         };
         for notice in std::mem::take(&mut link.notices) {
+            self.trace
+                .say(|| format!("device {device} takes {notice:?}"));
             if let Notice::Message(message) = &notice {
                 let (what, _) = self.names.what(message);
                 let talk = self.names.talk(&message.conversation);

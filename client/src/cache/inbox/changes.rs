@@ -158,16 +158,24 @@ fn noticed_change(tx: &Transaction<'_>, news: Changed, changes: &mut Changes) ->
     let known = find(tx, &news.conversation, news.seq)?;
     let version = known.map(|message| message.state.map_or(0, |state| state.version));
     if version.is_some_and(|version| news.version > version.saturating_add(1)) {
-        let before = news.seq.get() - 1;
-        gaps::remember(tx, news.conversation.as_bytes(), before)?;
-        let mut known = changes.behind.iter_mut();
-        match known.find(|(conversation, _)| *conversation == news.conversation) {
-            Some((_, after)) => *after = before.min(*after),
-            None => changes.behind.push((news.conversation, before)),
-        }
-        return Ok(());
+        return missing(tx, (&news.conversation, news.seq.get() - 1), changes);
     }
     changed(tx, news, changes)
+}
+
+/// Messages of a group are missing behind `after`, or not as they are now: they are to be fetched.
+pub(super) fn missing(
+    tx: &Transaction<'_>,
+    (id, after): (&ConversationId, u64),
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    gaps::remember(tx, id.as_bytes(), after)?;
+    let mut known = changes.behind.iter_mut();
+    match known.find(|(conversation, _)| conversation == id) {
+        Some((_, before)) => *before = after.min(*before),
+        None => changes.behind.push((*id, after)),
+    }
+    Ok(())
 }
 
 /// Keeps a notice of a large group. A message that does not follow the last one shows that others are missing.
@@ -189,20 +197,16 @@ pub(super) fn notice(
     set_pulled(tx, message.conversation.as_bytes())?;
     if insert(tx, account, &message, None)? == Inserted::Yes {
         changes.inserted += 1;
+        let known = changes.conversations.get(&message.conversation);
+        let before = known.and_then(|known| known.head).map_or(0, Seq::get);
+        let before = before.max(head.unwrap_or(0).cast_unsigned());
+        if before + 1 < message.seq.get() {
+            missing(tx, (&message.conversation, before), changes)?;
+        }
         let known = changes
             .conversations
             .entry(message.conversation)
             .or_default();
-        let before = known.head.map_or(0, Seq::get);
-        let before = before.max(head.unwrap_or(0).cast_unsigned());
-        if before + 1 < message.seq.get() {
-            gaps::remember(tx, message.conversation.as_bytes(), before)?;
-            let mut known = changes.behind.iter();
-            // The first gap of a turn is the lowest.
-            if !known.any(|(conversation, _)| *conversation == message.conversation) {
-                changes.behind.push((message.conversation, before));
-            }
-        }
         known.head = known.head.max(Some(message.seq));
         known.last_at = known.last_at.max(message.sent_at.0);
         answered(tx, account, &message, changes)?;

@@ -11,7 +11,7 @@ use super::{ShardCount, ShardId};
 use crate::record::Position;
 use crate::row::{
     Account, Answers, Conversation, CorruptRow, DeadLetters, EntityKey, HistoryRow, Inbox,
-    Membership, Place, Presence, Roster, Row, Settings,
+    Membership, News, Place, Presence, Roster, Row, Settings,
 };
 
 /// A conversation in memory: its row, and whom its events go to.
@@ -108,6 +108,8 @@ pub(super) struct Entities {
     rosters: Table<ConversationId, (ShardId, OpenRoster)>,
     /// All of this shard.
     answers: Table<UserId, (ShardId, Answers)>,
+    /// As well.
+    news: Table<ConversationId, (ShardId, News)>,
 }
 
 /// A conversation of a group, and what it keeps of one user.
@@ -189,6 +191,14 @@ impl Entities {
         self.answers.entity(user, at)
     }
 
+    pub(super) fn news(
+        &mut self,
+        id: ConversationId,
+        at: Position,
+    ) -> Entity<'_, ConversationId, (ShardId, News)> {
+        self.news.entity(id, at)
+    }
+
     /// The members of a group that live here, if its roster is in memory.
     pub(super) fn spread_to(&self, id: &ConversationId) -> Option<&[UserId]> {
         let slot = self.rosters.slots.get(id)?;
@@ -224,6 +234,7 @@ impl Entities {
             EntityKey::Member(id, user) => self.members.slots.contains_key(&(*id, *user)),
             EntityKey::Roster(id, _) => self.rosters.slots.contains_key(id),
             EntityKey::Answers(user, _) => self.answers.slots.contains_key(user),
+            EntityKey::News(id, _) => self.news.slots.contains_key(id),
         }
     }
 
@@ -238,6 +249,7 @@ impl Entities {
             + self.members.slots.len()
             + self.rosters.slots.len()
             + self.answers.slots.len()
+            + self.news.slots.len()
     }
 
     pub(super) fn load(
@@ -289,6 +301,10 @@ impl Entities {
                 let row = row.map(Answers::decode).transpose()?;
                 self.answers.load(user, row.map(|row| (shard, row)));
             }
+            EntityKey::News(id, shard) => {
+                let row = row.map(News::decode).transpose()?;
+                self.news.load(id, row.map(|news| (shard, news)));
+            }
         }
         Ok(())
     }
@@ -316,6 +332,9 @@ impl Entities {
         });
         self.answers.drain(|user, (shard, answers)| {
             rows.push(row(EntityKey::Answers(user, *shard), answers.encode()));
+        });
+        self.news.drain(|id, (shard, news)| {
+            rows.push(row(EntityKey::News(id, *shard), news.encode()));
         });
     }
 
@@ -346,6 +365,8 @@ impl Entities {
         oldest_first.extend(rosters.map(|(at, id)| (at, EntityKey::Roster(id, ShardId(0)))));
         let users = self.answers.clean();
         oldest_first.extend(users.map(|(at, user)| (at, EntityKey::Answers(user, ShardId(0)))));
+        let news = self.news.clean();
+        oldest_first.extend(news.map(|(at, id)| (at, EntityKey::News(id, ShardId(0)))));
         oldest_first.sort_unstable();
         for (_, key) in oldest_first.into_iter().take(len - keep) {
             match key {
@@ -359,6 +380,7 @@ impl Entities {
                 EntityKey::Member(id, user) => drop(self.members.slots.remove(&(id, user))),
                 EntityKey::Roster(id, _) => drop(self.rosters.slots.remove(&id)),
                 EntityKey::Answers(user, _) => drop(self.answers.slots.remove(&user)),
+                EntityKey::News(id, _) => drop(self.news.slots.remove(&id)),
             }
         }
     }

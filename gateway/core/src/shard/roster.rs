@@ -1,6 +1,6 @@
 //! Decisions of a user's shard about conversations: which of them a user is in, and whom a group's news goes to here.
 
-use quipu_protocol::event::{EventBody, Invitation, Notice};
+use quipu_protocol::event::{EventBody, Invitation, Message, Notice};
 use quipu_protocol::id::{ConversationId, UserId};
 use quipu_protocol::limits::CONVERSATIONS_MAX;
 
@@ -8,7 +8,7 @@ use super::entities::{Entities, OpenRoster};
 use super::turn::Turn;
 use super::{ShardId, user};
 use crate::record::Standing;
-use crate::row::{EntityKey, Place};
+use crate::row::{EntityKey, News, Place};
 
 /// Names the entities that a standing needs. Inbox and presence are among them in any case: whoever enters a roster in one record may
 /// get a message in the next, before anybody could look for the members of the new roster.
@@ -26,7 +26,8 @@ pub(super) fn standing_needs(
     }
 }
 
-/// Names the entities that a spread needs: the roster first, and when it is here, the inboxes of those in it.
+/// Names the entities that a spread needs: the roster first, and when it is here, the inboxes of those in it; of a pulled group
+/// the news that they get instead.
 pub(super) fn spread_needs(
     entities: &Entities,
     shard: ShardId,
@@ -34,6 +35,9 @@ pub(super) fn spread_needs(
     event: &EventBody,
     need: &mut impl FnMut(EntityKey),
 ) {
+    if pulled {
+        need(EntityKey::News(group, shard));
+    }
     match entities.spread_to(&group) {
         None => need(EntityKey::Roster(group, shard)),
         Some(_) if pulled => {}
@@ -142,5 +146,20 @@ pub(super) fn spread(
         // Nobody sends these to a pulled group.
         EventBody::Receipt(_) | EventBody::Invitation(_) => return,
     };
+    if let Notice::Message(message) = &notice {
+        tell(entities, turn, message);
+    }
     turn.notice(group, members, notice);
+}
+
+/// Keeps how much of a group its members here were told of, with the commit that comes before they are: the group's own shard
+/// may still have to commit the message, or die before it does.
+fn tell(entities: &mut Entities, turn: &Turn, message: &Message) {
+    let mut entity = entities.news(message.conversation, turn.position);
+    if entity.get().is_none() {
+        entity.put((turn.shard, News::default()));
+    }
+    if let Some((_, news)) = entity.change() {
+        news.head = news.head.max(Some(message.seq));
+    }
 }

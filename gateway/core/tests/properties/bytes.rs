@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use quipu_core::record::{Position, Record};
 use quipu_core::row::{
-    Account, Answers, Conversation, DeadLetters, EntityKey, HistoryRow, Inbox, InboxRow,
+    Account, Answers, Conversation, DeadLetters, EntityKey, HistoryRow, Inbox, InboxRow, News,
     OfflineRow, Presence,
 };
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
@@ -42,6 +42,9 @@ fn read_as_everything(bytes: &[u8]) {
     if let Ok(row) = OfflineRow::decode(bytes) {
         assert_eq!(OfflineRow::decode(&row.encode()), Ok(row));
     }
+    if let Ok(news) = News::decode(bytes) {
+        assert_eq!(News::decode(&news.encode()), Ok(news));
+    }
     let conversation = ConversationId([0; 16]);
     if let Ok(row) = HistoryRow::decode_value(conversation, Seq::FIRST, bytes) {
         let again = HistoryRow::decode_value(conversation, Seq::FIRST, &row.encode_value());
@@ -61,6 +64,8 @@ fn read_as_everything(bytes: &[u8]) {
             EntityKey::Settings(user),
             EntityKey::Answers(user, ShardId(0)),
             EntityKey::Presence(user),
+            EntityKey::Roster(conversation, ShardId(0)),
+            EntityKey::News(conversation, ShardId(0)),
             EntityKey::DeadLetters(ShardId(0)),
         ] {
             let _ = state.load(key, Some(bytes));

@@ -187,6 +187,7 @@ fn judge(store: &Store) -> Result<(), TestCaseError> {
             | EntityKey::Settings(_)
             | EntityKey::Answers(..)
             | EntityKey::Presence(_)
+            | EntityKey::News(..)
             | EntityKey::DeadLetters(_) => {}
         }
     }

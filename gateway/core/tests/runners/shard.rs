@@ -26,7 +26,7 @@ use quipu_core::record::{
 use quipu_core::retention::Retention;
 use quipu_core::row::{
     Account, Answers, Conversation, DeadLetters, EntityKey, Inbox, InboxKind, IndexKey, Membership,
-    OfflineRow, Presence, Roster, Row, Seat, Settings,
+    News, OfflineRow, Presence, Roster, Row, Seat, Settings,
 };
 use quipu_core::shard::{Action, Dropped, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::{
@@ -689,6 +689,7 @@ impl Cluster {
                 let (name, entries) = (self.name(id), entries.join(", "));
                 format!("row roster of {name} on shard {}: {entries}", shard.0)
             }
+            EntityKey::News(id, shard) => self.news((id, *shard), value),
             EntityKey::DeadLetters(shard) => {
                 let dead = DeadLetters::decode(value).unwrap();
                 let letters = dead.letters.iter().map(|letter| {
@@ -787,6 +788,12 @@ impl Cluster {
             declined.unwrap_or_default(),
             positions(row.member.delivered, row.member.read)
         )
+    }
+
+    fn news(&self, (id, shard): (&ConversationId, ShardId), value: &[u8]) -> String {
+        let news = News::decode(value).unwrap();
+        let (name, head) = (self.name(id), or_none(news.head));
+        format!("row news of {name} on shard {}: head {head}", shard.0)
     }
 
     fn conversation_row(&self, id: &ConversationId, row: &Conversation, bytes: usize) -> String {

@@ -20,8 +20,8 @@ use quipu_core::record::{
 use quipu_core::retention::{Age, Retention};
 use quipu_core::row::{
     Account, Answers, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind,
-    InboxRow, Membership, OfflineRow, OldContent, Place, Presence, PresentDevice, Report, Roster,
-    Seat, Settings, Waiting,
+    InboxRow, Membership, News, OfflineRow, OldContent, Place, Presence, PresentDevice, Report,
+    Roster, Seat, Settings, Waiting,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
@@ -357,6 +357,11 @@ fn groups_are_what_the_schema_says() {
     );
     assert_eq!(row.members().collect::<Vec<_>>(), [user("alice")]);
     assert_eq!(row.encode(), roster.encode_to_vec());
+
+    let news = wire::News { head: 300 };
+    let row = News::decode(&news.encode_to_vec()).unwrap();
+    assert_eq!(row.head, Some(seq(300)));
+    assert_eq!(row.encode(), news.encode_to_vec());
 }
 
 #[test]

@@ -750,6 +750,13 @@ pub struct Roster {
     #[prost(message, repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<RosterEntry>,
 }
+/// What the members of a pulled group that live on one shard were told of, in that shard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct News {
+    /// seq of the last message; 0: none
+    #[prost(uint64, tag = "1")]
+    pub head: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RosterEntry {
     /// user id

@@ -1,0 +1,107 @@
+//! Damage to what the shards of a pulled group's members were told of.
+
+use quipu_core::row::News;
+use quipu_protocol::event::{Change, NewGroup};
+
+use super::*;
+
+const CREW: ConversationId = ConversationId([0xcd; 16]);
+
+/// Beside the direct conversation a group that is pulled with its second member, and two messages in it.
+fn world() -> World {
+    let world = World::new();
+    let change = |name: &str, change| {
+        let kind = CommandKind::Change {
+            request: RequestId(1),
+            client_seq: ClientSeq::new(1).ok(),
+            change: Box::new(change),
+            fan_out_max: 1,
+        };
+        world.command(name, kind);
+        world.process();
+    };
+    let group = NewGroup {
+        conversation: CREW,
+        title: "Crew".into(),
+        topic: String::new(),
+        open: true,
+        history_from_start: false,
+        invite: Vec::new(),
+    };
+    change("ann", Change::CreateGroup(group));
+    change("bob", Change::Join(CREW));
+    for number in [1, 2] {
+        let send = CommandKind::Send {
+            conversation: CREW,
+            client_seq: ClientSeq::new(number).unwrap(),
+            id: MessageId([number as u8; 16]),
+            content: Content::Text(format!("message {number}")),
+        };
+        world.command("ann", send);
+        world.process();
+    }
+    world
+}
+
+/// Changes what the shard of bob was told of; `None` takes the row away.
+fn told(change: impl Fn(News) -> Option<News>) -> Vec<String> {
+    let key = EntityKey::News(CREW, SHARDS.of_user(&user("bob")));
+    let damaged = world().with_rows(|row| match row {
+        Row::Entity(at, value) if at == key => {
+            let news = change(News::decode(&value).unwrap())?;
+            Some(Row::Entity(key, news.encode()))
+        }
+        row => Some(row),
+    });
+    damaged.report().problems
+}
+
+#[test]
+fn what_shards_were_told_of_a_pulled_group_is_what_it_has() {
+    assert_ne!(
+        SHARDS.of_user(&user("ann")),
+        SHARDS.of_user(&user("bob")),
+        "two shards are told"
+    );
+    let report = world().report();
+    assert!(report.is_sound(), "{report}");
+    // Created, joined, pulled, and the messages.
+    assert!(told(Some).is_empty());
+    let seq = |number| Seq::new(number).ok();
+    let ahead = told(|_| Some(News { head: seq(6) })).join("; ");
+    assert!(
+        ahead.contains("was told of message 6") && ahead.contains("which ends with 5"),
+        "{ahead}"
+    );
+    for behind in [told(|_| Some(News { head: seq(4) })), told(|_| None)] {
+        let behind = behind.join("; ");
+        assert!(behind.contains("where 5 is due"), "{behind}");
+    }
+}
+
+#[test]
+fn what_a_shard_was_told_before_the_group_committed_it_is_sound() {
+    let world = world();
+    let send = CommandKind::Send {
+        conversation: CREW,
+        client_seq: ClientSeq::new(3).unwrap(),
+        id: MessageId([3; 16]),
+        content: Content::Text("message 3".into()),
+    };
+    world.command("ann", send);
+    // The group's shard has sent it out and dies before it commits: its log has the command still.
+    let of_group = SHARDS.of_conversation(&CREW);
+    let before = world.store.shard(of_group).unwrap();
+    let rows = scan_all(&world.store);
+    assert!(world.turn(of_group));
+    let store = MemoryStore::new();
+    store.commit(rows).unwrap();
+    let world = World { store, ..world };
+    assert_eq!(world.store.shard(of_group).unwrap(), before);
+    for shard in SHARDS.iter().filter(|shard| *shard != of_group) {
+        while world.turn(shard) {}
+    }
+    let report = world.report();
+    assert!(report.is_sound(), "{report}");
+    assert!(report.replayed_records > 0);
+}
