@@ -1,6 +1,6 @@
 //! What people do beside writing and reading: groups, second thoughts about messages, and their own devices.
 
-use quipu_protocol::event::{Change, Content, NewGroup, Role};
+use quipu_protocol::event::{Change, Content, NewGroup, Privacy, Role};
 use quipu_protocol::id::{ClientSeq, ConversationId, RequestId, Seq, UserId};
 use quipu_protocol::limits::KEEP_MS_MIN;
 
@@ -45,6 +45,7 @@ impl World {
                 self.look(device);
                 None
             }
+            Act::Hide => self.want_hidden(device),
         };
         if let Some((change, wish)) = wanted {
             self.ask(device, change, wish);
@@ -260,6 +261,20 @@ impl World {
             on,
         };
         Some((change, Wish::React(talk, seq.get(), sign as u8, on)))
+    }
+
+    fn want_hidden(&mut self, device: usize) -> Option<(Change, Wish)> {
+        if self.rng.chance(300) {
+            self.wonder(device, Question::Presence);
+            return None;
+        }
+        let privacy = Privacy {
+            hide_presence: self.rng.chance(500),
+            hide_last_seen: self.rng.chance(300),
+            ..Privacy::default()
+        };
+        let wish = Wish::Hide(privacy.hide_presence, privacy.hide_last_seen);
+        Some((Change::SetPrivacy(privacy), wish))
     }
 
     fn want_silence(&mut self, device: usize) -> Option<(Change, Wish)> {

@@ -5,7 +5,9 @@
 
 mod change;
 mod group;
+mod presence;
 mod rest;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +16,7 @@ use self::change::Ask;
 pub(crate) use self::change::{AskNo, Wish};
 pub(crate) use self::group::{ADMIN, MEMBER, OWNER};
 use self::group::{Group, Stand};
+use self::retention::Kept as KeptInInboxes;
 
 /// A person, by number.
 pub(crate) type Person = usize;
@@ -180,8 +183,19 @@ struct Device {
     /// It was thrown out: nothing is owed to it.
     is_gone: bool,
     person: Person,
+    /// The inbox seq after which its timeline begins.
+    begun: u64,
     /// What it shows, with inbox seqs, oldest first.
     shown: Vec<(u64, Shown)>,
+    /// Timelines that it dropped to begin anew, with where they began: a loss of power may bring them back.
+    dropped: Vec<(u64, Vec<(u64, Shown)>)>,
+}
+
+impl Device {
+    /// Whether its timeline begins in the middle of the inbox: what was before it has from histories.
+    fn begins_late(&self) -> bool {
+        self.begun > 0
+    }
 }
 
 /// Positions of a person in a conversation.
@@ -209,6 +223,8 @@ pub(crate) struct Checker {
     /// Counts what happens, so that two things can be told to have followed each other.
     clock: u64,
 
+    /// What inboxes have to keep.
+    kept: KeptInInboxes,
     /// What each entry of a person's inbox is, for all devices.
     inboxes: BTreeMap<(Person, u64), Shown>,
     /// How far a device of a person has ever come in a conversation.
@@ -372,16 +388,22 @@ impl Checker {
         self.members[talk].iter().all(known)
     }
 
-    /// A device lost power: its timeline is this long again, and it knows only these of its waiting messages and of what
+    /// A device lost power: it has this one of its timelines, which is this long again, and it knows only these of its waiting messages and of what
     /// was read.
     pub(crate) fn lost_power(
         &mut self,
         device: DeviceNo,
-        shown: usize,
+        (timeline, shown): (usize, usize),
         waiting: &[Note],
         read: &[(Talk, u64)],
     ) {
-        self.devices[device].shown.truncate(shown);
+        let it = &mut self.devices[device];
+        while it.dropped.len() > timeline
+            && let Some((begun, shown)) = it.dropped.pop()
+        {
+            (it.begun, it.shown) = (begun, shown);
+        }
+        it.shown.truncate(shown);
         self.marked_on.retain(|(of, _), _| *of != device);
         for (talk, seq) in read {
             self.marked_on.insert((device, *talk), *seq);
@@ -407,19 +429,10 @@ impl Checker {
         }
     }
 
-    /// A device had to drop its timeline and begin anew. In this world nothing is ever too old, so nobody may be asked to.
-    pub(crate) fn resynced(&mut self, device: DeviceNo) {
-        let shown = std::mem::take(&mut self.devices[device].shown);
-        if !shown.is_empty() {
-            let what = format!("device {device} had to drop {} entries", shown.len());
-            self.condemn("needless resync", what);
-        }
-    }
-
     /// A device showed its owner something new.
     pub(crate) fn shown(&mut self, device: DeviceNo, inbox_seq: u64, shown: Shown, says: Says) {
         let person = self.devices[device].person;
-        let last = self.devices[device].shown.last().map_or(0, |(seq, _)| *seq);
+        let last = self.last_shown(device);
         if inbox_seq != last + 1 {
             let what = format!("device {device} showed inbox entry {inbox_seq} after {last}");
             self.condemn("gap in an inbox", what);
@@ -476,7 +489,10 @@ impl Checker {
             let what = format!("person {person} was shown {what:?} of talk {talk}");
             self.condemn("misdelivery", what);
         } else {
-            let last = self.last_seq(device, talk);
+            let last = match self.last_seq(device, talk) {
+                0 if self.devices[device].begins_late() => seq - 1,
+                last => last,
+            };
             if seq <= last {
                 let what = format!("device {device} showed seq {seq} of talk {talk} after {last}");
                 self.condemn("shown twice", what);
@@ -568,6 +584,9 @@ impl Checker {
             | Shown::Changed { .. }
             | Shown::Invited { .. } => None,
         });
+        if before.is_none() && self.has_from_history(device, talk, seq) {
+            return;
+        }
         let before = before.unwrap_or(0);
         if version != before + 1 {
             let what = format!(

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Event, Notice};
-use quipu_protocol::id::{ConversationId, RequestId};
+use quipu_protocol::id::{ConversationId, RequestId, UserId};
+use quipu_protocol::query::PresenceEntry;
 use quipu_protocol::session::{ClientSession, Outbox, Receipts, Settled};
 use quipu_protocol::welcome::{GoAway, Welcome};
 
@@ -65,7 +66,11 @@ pub(crate) struct Link {
     /// Histories that did not reach what is known of them.
     pub(crate) again: BTreeMap<ConversationId, Again>,
     notices: Vec<Notice>,
+    /// What it was told of who is here.
+    pub(crate) presence: BTreeMap<UserId, PresenceEntry>,
     pub(crate) welcomed: bool,
+    /// Its HELLO came from another life, or from behind the end of the inbox.
+    strange: bool,
     welcome: Option<Welcome>,
     events: Vec<Event>,
     settled: Vec<Settled>,
@@ -125,6 +130,11 @@ impl World {
             }
             AtDevice::Answer(link, answer) => self.take_answer(device, link, *answer),
             AtDevice::Again(link, conversation) => self.again(device, link, conversation),
+            AtDevice::Presence(link, entry) => {
+                if self.link(device, link).is_some_and(|link| link.welcomed) {
+                    self.take_presence(device, vec![entry]);
+                }
+            }
             AtDevice::Closed(link, code) => self.link_closed(device, link, code),
         }
     }

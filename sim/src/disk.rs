@@ -48,6 +48,10 @@ struct Conversation {
     gone: bool,
     /// Its messages come as notices.
     pulled: bool,
+    /// Its history has not been read to the end since the events began anew.
+    unread: bool,
+    /// It was in the list that was taken then, or its history is read for another reason.
+    listed: bool,
 }
 
 /// Who the device is, and where it stopped.
@@ -67,8 +71,13 @@ struct Tables {
     outbox: Vec<Outgoing>,
     conversations: BTreeMap<ConversationId, Conversation>,
     messages: BTreeMap<(ConversationId, Seq), Kept>,
-    /// Entries of the timeline.
+    /// How often the timeline was dropped, and its entries since.
+    dropped: usize,
     shown: usize,
+    /// Events began in the middle of the inbox, and the list of conversations has not been taken since.
+    list_due: bool,
+    /// Events began in the middle of the inbox.
+    begins_late: bool,
 }
 
 /// The folder.
@@ -80,6 +89,8 @@ pub(crate) struct Disk {
     /// In memory only: the next client seq to give out.
     next_client_seq: u64,
     sabotage: Option<Sabotage>,
+    /// In memory only: conversations that turned out to have a history that is to be read.
+    found: Vec<ConversationId>,
 }
 
 /// What a device tells its owner after a transaction.
@@ -131,6 +142,7 @@ impl Disk {
             synced: Tables::default(),
             next_client_seq: 1,
             sabotage,
+            found: Vec::new(),
         }
     }
 
@@ -143,9 +155,9 @@ impl Disk {
         self.next_client_seq = self.tables.client_seq_free.max(1);
     }
 
-    /// The machine lost power: only what was synced is there. Says how long the timeline is now, what still
+    /// The machine lost power: only what was synced is there. Says which timeline it has now and how long it is, what still
     /// waits, and what is known to be read.
-    pub(crate) fn lose_power(&mut self) -> (usize, Vec<Note>, Vec<(ConversationId, u64)>) {
+    pub(crate) fn lose_power(&mut self) -> ((usize, usize), Vec<Note>, Vec<(ConversationId, u64)>) {
         self.tables = self.synced.clone();
         self.reopen();
         let tables = &self.tables;
@@ -157,7 +169,7 @@ impl Disk {
             .conversations
             .iter()
             .map(|(id, row)| (*id, read(row)));
-        (tables.shown, waiting, read.collect())
+        ((tables.dropped, tables.shown), waiting, read.collect())
     }
 
     /// Everything so far is on the disk: a synced write, or a checkpoint that the database makes now and then.
@@ -182,7 +194,9 @@ impl Disk {
                 self.tables
                     .outbox
                     .retain(|out| out.state != OutgoingState::Acked);
+                self.tables.dropped += 1;
                 self.tables.shown = 0;
+                self.begin_at(resume.cursor);
                 true
             }
             (session, Some(token)) => {
@@ -193,12 +207,23 @@ impl Disk {
                     resume,
                 });
                 self.tables.client_seq_free = 1;
+                self.begin_at(resume.cursor);
                 self.next_client_seq = 1;
                 self.sync();
                 false
             }
             (None, None) => false,
         }
+    }
+
+    fn begin_at(&mut self, cursor: Cursor) {
+        self.tables.begins_late = cursor > Cursor::START;
+        self.tables.list_due = self.tables.begins_late;
+    }
+
+    /// Conversations whose history is to be read since the last transaction.
+    pub(crate) fn take_found(&mut self) -> Vec<ConversationId> {
+        std::mem::take(&mut self.found)
     }
 
     /// Puts a message into the outbox.
@@ -443,6 +468,13 @@ impl Disk {
             .conversations
             .entry(message.conversation)
             .or_default();
+        // One that moved within the list while it was taken may have been missed there.
+        let is_new = self.tables.begins_late && !row.listed;
+        if is_new && self.sabotage != Some(Sabotage::HalfResync) {
+            row.listed = true;
+            row.unread = true;
+            self.found.push(message.conversation);
+        }
         row.opened = true;
         row.head = row.head.max(Some(message.seq));
         row.note(session, message);
@@ -527,19 +559,48 @@ impl Disk {
         before.is_some_and(|before| !self.tables.messages.contains_key(&(conversation, before)))
     }
 
-    /// Takes what the list says of a group. Whether its history has to be read.
+    /// Takes what the list says of a conversation. Whether its history has to be read.
     pub(crate) fn listed(
         &mut self,
         conversation: ConversationId,
         pulled: bool,
-        head: Option<Seq>,
+        (head, own): (Option<Seq>, Positions),
     ) -> bool {
         let row = self.tables.conversations.entry(conversation).or_default();
         row.inside = true;
+        row.opened = true;
         row.pulled |= pulled;
         row.head = row.head.max(head);
+        row.own.raise(own);
+        row.listed = true;
+        let anew = self.tables.list_due && self.sabotage != Some(Sabotage::HalfResync);
+        row.unread |= anew;
         // What became of its messages came as notices too, so that all of it is read again.
-        pulled
+        pulled || anew
+    }
+
+    /// Whether the list of conversations has to be taken, because events began in the middle of the inbox.
+    pub(crate) fn list_due(&self) -> bool {
+        self.tables.list_due
+    }
+
+    /// The whole list is here.
+    pub(crate) fn list_is_taken(&mut self) {
+        self.tables.list_due = false;
+    }
+
+    /// Conversations whose history is still to be read.
+    pub(crate) fn unread(&self) -> Vec<ConversationId> {
+        let rows = self.tables.conversations.iter();
+        rows.filter_map(|(id, row)| row.unread.then_some(*id))
+            .collect()
+    }
+
+    /// The history was read to its end, or may not be read.
+    pub(crate) fn is_read(&mut self, conversation: ConversationId) {
+        if let Some(row) = self.tables.conversations.get_mut(&conversation) {
+            row.unread = false;
+        }
     }
 
     /// Keeps a page of history.

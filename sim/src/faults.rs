@@ -16,6 +16,10 @@ impl World {
         }
         self.schedule(self.plan.flush, Event::Flush);
         self.schedule(self.plan.flush, Event::Checkpoint);
+        if self.plan.keeps.len() > 1 {
+            let part = self.plan.duration / self.plan.keeps.len() as u64;
+            self.schedule(part, Event::Settings);
+        }
         if !self.plan.acts.is_empty() {
             self.schedule(self.plan.flush, Event::Sweep);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Record};
+use quipu_core::retention::Retention;
 use quipu_core::row::{IndexKey, IndexRange};
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::CloseCode;
@@ -13,6 +14,7 @@ use crate::plan::{MS, SECOND, Us};
 use crate::processor::Processor;
 use crate::sabotage::Sabotage;
 use crate::session::Session;
+use crate::watch::Watch;
 use crate::world::{AtGateway, Event, LinkNo, Phase, View, World};
 
 /// Appends of a router that are under way at once.
@@ -39,6 +41,11 @@ pub(crate) struct Gateway {
     pub(crate) revoked: BTreeSet<(UserId, DeviceId)>,
     /// Connections whose account command waits for its answer.
     pub(crate) expected: BTreeMap<(UserId, DeviceId, RequestId), LinkNo>,
+    /// What inboxes keep by its settings, and which of its shards do not know yet.
+    pub(crate) keeps: Option<Retention>,
+    pub(crate) untold: BTreeSet<ShardId>,
+    /// Who is here and who wants to know.
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +71,9 @@ impl Gateway {
             registry: BTreeMap::new(),
             revoked: BTreeSet::new(),
             expected: BTreeMap::new(),
+            keeps: None,
+            untold: BTreeSet::new(),
+            watch: Watch::new(0),
         }
     }
 
@@ -74,7 +84,8 @@ impl Gateway {
     /// Whether nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
         let processors = self.processors.iter();
-        self.router.queue.is_empty()
+        self.untold.is_empty()
+            && self.router.queue.is_empty()
             && self.router.full.is_empty()
             && self.router.in_flight == 0
             && processors.into_iter().all(|processor| processor.is_idle())
@@ -86,7 +97,9 @@ impl World {
     pub(crate) fn start(&mut self) {
         for _ in 0..self.plan.gateways {
             let view = self.view.clone();
-            let gateway = Gateway::new(0, view, self.plan.processors);
+            let mut gateway = Gateway::new(0, view, self.plan.processors);
+            gateway.keeps = self.plan.keeps.first().copied();
+            gateway.watch = self.new_watch();
             self.gateways.push(gateway);
         }
         for gateway in 0..self.plan.gateways {
@@ -141,7 +154,13 @@ impl World {
                 self.start_gathering(gateway);
             }
             AtGateway::Gather => self.gather(gateway),
-            AtGateway::Appended(Appender::Sweeper) => {}
+            AtGateway::Appended(Appender::Sweeper | Appender::Keeper) => {}
+            AtGateway::ReadFacts(link, id, answers) => self.read_facts(gateway, link, id, answers),
+            AtGateway::Learn(link, id, answers, facts) => {
+                self.learn(gateway, (link, id, answers), &facts);
+            }
+            AtGateway::BoardDue => self.board_due(gateway),
+            AtGateway::TellKeeps => self.tell_keeps(gateway),
             AtGateway::Appended(Appender::Router) => self.router_appended(gateway),
             AtGateway::Appended(Appender::Processor(processor)) => {
                 self.sent(gateway, processor);
@@ -285,6 +304,7 @@ impl World {
     fn make_durable(&mut self, batch: &Batch) {
         let clock = self.wall_clock();
         self.log.store(batch, clock);
+        self.keeps_are_durable(batch);
         for (shard, payload) in batch {
             self.trace.bytes(payload);
             self.note(
@@ -418,6 +438,8 @@ impl World {
         self.note("gateway-started", &[("gateway", gateway as u64)]);
         let life = self.gateways[gateway].life + 1;
         self.gateways[gateway] = Gateway::new(life, self.view.clone(), self.plan.processors);
+        self.gateways[gateway].keeps = self.plan.keeps.get(self.setting).copied();
+        self.gateways[gateway].watch = self.new_watch();
         self.take_over(gateway);
     }
 
@@ -515,6 +537,7 @@ impl World {
                 self.restore_shard(gateway, ShardId(shard as u16));
             }
         }
+        self.find_untold(gateway);
     }
 
     pub(crate) fn owns(&self, gateway: usize, shard: ShardId) -> bool {

@@ -57,6 +57,16 @@ impl Link {
             .all(|pipe| pipe.waiting.is_empty() && pipe.unread == 0)
     }
 
+    /// Whether nothing arrives at the device any more.
+    pub(crate) fn is_dead_to_device(&self) -> bool {
+        self.dead.1 || !self.held.0
+    }
+
+    /// Its device, and in which life.
+    pub(crate) fn device(&self) -> (usize, u32) {
+        (self.device, self.device_life)
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         !self.dead.0 && !self.dead.1 && self.held == (true, true)
     }

@@ -17,6 +17,8 @@ pub(crate) enum Appender {
     Processor(usize),
     /// Whoever looks for messages whose time is over.
     Sweeper,
+    /// Whoever tells the shards what their inboxes keep.
+    Keeper,
 }
 
 /// An append that is not durable yet.

@@ -28,6 +28,9 @@ struct Arguments {
     /// People only write and read.
     #[arg(long)]
     plain: bool,
+    /// Inboxes keep everything, and nobody watches who is here.
+    #[arg(long)]
+    keep_all: bool,
     /// Threads; the default is one a core.
     #[arg(long)]
     threads: Option<usize>,
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         sabotage: arguments.sabotage,
         text: false,
         plain: arguments.plain,
+        keep_all: arguments.keep_all,
     };
     let first = arguments.seed.unwrap_or(1);
     let count = if alone { 1 } else { arguments.seeds };
@@ -142,6 +146,9 @@ fn report(failed: &[Outcome], seeds: u64, events: u64, options: Options) -> Exit
                 .unwrap_or_default();
             if options.plain {
                 with.push_str(" --plain");
+            }
+            if options.keep_all {
+                with.push_str(" --keep-all");
             }
             println!(
                 "seed {}: replay it with `cargo xtask simulate --seed {} --trace{with}`",

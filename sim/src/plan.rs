@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use quipu_core::retention::Retention;
+
 use crate::rng::Rng;
 
 /// Virtual microseconds.
@@ -123,6 +125,8 @@ pub(crate) enum Act {
     Revoke,
     /// Look at the list and at the history.
     Look,
+    /// Hide that one is here, or no longer; or look anew who is.
+    Hide,
 }
 
 impl Act {
@@ -145,7 +149,7 @@ impl Act {
         match self {
             Self::Create | Self::Groups | Self::Edit | Self::React => 6,
             Self::Delete | Self::Roles | Self::Look => 3,
-            Self::Timer | Self::Block | Self::Rename | Self::Revoke => 1,
+            Self::Timer | Self::Block | Self::Rename | Self::Revoke | Self::Hide => 1,
         }
     }
 
@@ -216,6 +220,12 @@ pub(crate) struct Plan {
     pub(crate) checkpoints: u64,
     /// What goes wrong, and how often: the average time between two.
     pub(crate) faults: BTreeMap<Fault, Us>,
+    /// What gateways are set to keep in inboxes, one after the other in equal parts of the time. None: all, and no shard is told.
+    pub(crate) keeps: Vec<Retention>,
+    /// How long somebody is taken to be here after the last connection. `None`: nobody watches anybody.
+    pub(crate) grace: Option<Us>,
+    /// How many in a thousand HELLOs that resume come from another life, or from behind the end of their inbox.
+    pub(crate) strange_hellos: u64,
 }
 
 impl Plan {
@@ -227,6 +237,37 @@ impl Plan {
         self.checkpoints = 1;
         self.burst = 150;
         self.text_bytes = 40;
+    }
+
+    /// People who want to know who is here, and some who hide it. A gateway knows that only of its own users, so that it is
+    /// about gateways that are alone.
+    pub(crate) fn watch(&mut self, rng: &mut Rng) {
+        if self.standalone && rng.chance(500) {
+            self.grace = Some(rng.pick(&[200 * MS, SECOND, 5 * SECOND]));
+            self.acts.extend([Act::Hide; 4]);
+            self.acts.push(Act::Block);
+        }
+    }
+
+    /// Inboxes that keep little, so that who was away for a while has to begin anew, and devices that come from elsewhere.
+    pub(crate) fn keep_little(&mut self, rng: &mut Rng) {
+        if rng.chance(100) {
+            self.strange_hellos = rng.pick(&[50, 300]);
+        }
+        if !rng.chance(300) {
+            return;
+        }
+        for _ in 0..rng.between(1, 3) {
+            let events = rng.pick(&[1, 2, 5, 20, 100]);
+            let ms = rng.pick(&[100, 1_000, 5_000]);
+            self.keeps.push(match rng.below(3) {
+                0 => Retention::new(events, u64::MAX),
+                1 => Retention::new(u64::MAX, ms),
+                _ => Retention::new(events, ms),
+            });
+        }
+        let often = (self.duration / 10).max(10 * MS);
+        self.faults.entry(Fault::DeviceAway).or_insert(often);
     }
 
     /// `lives`: where the choice of what people do beside writing comes from. It is a source of its own, so that seeds whose
@@ -285,6 +326,9 @@ impl Plan {
             late_changes: 0,
             checkpoints: 100,
             faults,
+            keeps: Vec::new(),
+            grace: None,
+            strange_hellos: 0,
         }
     }
 }

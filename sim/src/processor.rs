@@ -9,6 +9,7 @@ use quipu_protocol::error::CloseCode;
 
 use crate::gateway::records;
 use crate::log::Appender;
+use crate::retention::Came;
 use crate::sabotage::Sabotage;
 use crate::spoil;
 use crate::world::{AtGateway, World};
@@ -37,6 +38,8 @@ struct Turn {
     /// Where each of its shards stood when it began.
     shards: Vec<(ShardId, Position)>,
     effects: Effects,
+    /// Events that it puts into inboxes, with the time of their records, and what the shard keeps then.
+    came: Vec<Came>,
 }
 
 impl Processor {
@@ -157,9 +160,10 @@ impl World {
         let mut turn = Turn {
             shards: Vec::new(),
             effects: Effects::default(),
+            came: Vec::new(),
         };
         for shard in ready {
-            if let Some(began) = self.apply(gateway, number, shard, &mut turn.effects) {
+            if let Some(began) = self.apply(gateway, number, shard, &mut turn) {
                 turn.shards.push((shard, began));
             }
         }
@@ -224,8 +228,9 @@ impl World {
         gateway: usize,
         number: usize,
         shard: ShardId,
-        effects: &mut Effects,
+        turn: &mut Turn,
     ) -> Option<Position> {
+        let judges_inboxes = !self.plan.keeps.is_empty();
         let processor = &mut self.gateways[gateway].processors[number];
         let owned = processor.shards.get_mut(&shard)?;
         let records_max = self.plan.turn_records;
@@ -277,7 +282,13 @@ impl World {
             }
         }
         for record in &records {
-            owned.state.apply(record, effects);
+            let rows = turn.effects.rows.len();
+            owned.state.apply(record, &mut turn.effects);
+            if judges_inboxes {
+                let keeps = owned.state.keeps();
+                let new = &turn.effects.rows[rows..];
+                turn.came.extend(Came::of(record.time, keeps, new));
+            }
         }
         Some(applied)
     }
@@ -307,6 +318,7 @@ impl World {
             return false;
         };
         let mut rows: Vec<Row> = std::mem::take(&mut turn.effects.rows);
+        let came = std::mem::take(&mut turn.came);
         for (shard, _) in &turn.shards {
             if let Some(owned) = processor.shards.get_mut(shard) {
                 owned.state.drain_dirty(&mut rows);
@@ -325,6 +337,7 @@ impl World {
                 owned.state.evict(keep);
             }
         }
+        self.judge_came(came);
         true
     }
 
@@ -383,8 +396,9 @@ impl World {
                 } => self.answer(gateway, user, device, reply),
                 Action::Notice { users, notice } => self.offer_notice(gateway, &users, &notice),
                 Action::Revoked { user, device } => self.revoked(gateway, user, device),
-                // Nobody listens to the offline topic in this world, and nobody hides anything.
-                Action::Offline { .. } | Action::Settings { .. } => {}
+                Action::Settings { user, settings } => self.decides(gateway, user, &settings),
+                // Nobody listens to the offline topic in this world.
+                Action::Offline { .. } => {}
             }
         }
     }

@@ -7,6 +7,8 @@ use quipu_core::row::{Conversation, EntityKey, IndexKey, IndexRange, Membership,
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
+use quipu_protocol::query::PresenceEntry;
+use quipu_protocol::session::Positions;
 
 use crate::plan::{MS, SECOND, Us};
 use crate::sabotage::Sabotage;
@@ -24,6 +26,8 @@ pub(crate) enum Question {
     Page(ConversationId, u64),
     /// One page of history, from a seq on.
     Around(ConversationId, u64),
+    /// Who of all people is here, now and from now on.
+    Presence,
 }
 
 /// What comes back.
@@ -42,6 +46,7 @@ pub(crate) enum Answer {
     },
     /// Says to which question, too.
     Refused(Question, RejectCode),
+    Presence(Vec<PresenceEntry>),
 }
 
 /// One entry of the list.
@@ -52,6 +57,8 @@ pub(crate) struct Listed {
     /// Of a group: whether the user is in it, and whether it is pulled.
     group: Option<(bool, bool)>,
     head: Option<Seq>,
+    /// How far the user is known to have come in it, if it is a direct one.
+    own: Positions,
 }
 
 /// What a member may see of a conversation.
@@ -79,7 +86,10 @@ pub(crate) fn queue(questions: &mut VecDeque<Question>, question: Question) {
         (Question::Page(of, from), Question::Page(conversation, first)) => {
             of == conversation && from <= first
         }
-        (Question::List(_) | Question::Page(..) | Question::Around(..), _) => false,
+        (Question::Presence, Question::Presence) => true,
+        (Question::List(_) | Question::Page(..) | Question::Around(..) | Question::Presence, _) => {
+            false
+        }
     };
     if !questions.iter().any(covers) {
         questions.push_back(question);
@@ -93,6 +103,9 @@ impl World {
         let Some(user) = session.and_then(|session| session.user()) else {
             return;
         };
+        if matches!(question, Question::Presence) {
+            return self.watch_all(gateway, link);
+        }
         let answer = self.answer_to(&user, question);
         self.carry_answer(link, answer);
     }
@@ -100,6 +113,8 @@ impl World {
     /// What a user gets of the store.
     pub(crate) fn answer_to(&self, user: &UserId, question: Question) -> Answer {
         match question {
+            // Answered by the board: see `watch_all`.
+            Question::Presence => Answer::Presence(Vec::new()),
             Question::List(after) => self.list(user, after),
             Question::Page(conversation, first) | Question::Around(conversation, first) => {
                 match self.first_visible(user, &conversation) {
@@ -159,7 +174,12 @@ impl World {
                     let is_in = self.first_visible(user, &conversation).is_ok();
                     (is_in, group.pulled.is_some())
                 });
+                let own = row.member(user).map(|member| Positions {
+                    delivered: member.delivered,
+                    read: member.read,
+                });
                 Some(Listed {
+                    own: own.unwrap_or_default(),
                     conversation,
                     activity: row.activity,
                     group,
@@ -269,16 +289,20 @@ impl World {
                 let last = entries.last();
                 let last = last.map(|entry| (entry.activity, entry.conversation));
                 for entry in entries {
-                    let Some((true, pulled)) = entry.group else {
-                        continue;
-                    };
                     let disk = &mut self.devices[device].disk;
-                    if disk.listed(entry.conversation, pulled, entry.head) {
+                    let pulled = match entry.group {
+                        Some((true, pulled)) => pulled,
+                        None if disk.list_due() => false,
+                        Some((false, _)) | None => continue,
+                    };
+                    if disk.listed(entry.conversation, pulled, (entry.head, entry.own)) {
                         self.wonder(device, Question::Page(entry.conversation, 1));
                     }
                 }
                 if more {
                     self.wonder(device, Question::List(last));
+                } else {
+                    self.devices[device].disk.list_is_taken();
                 }
             }
             Answer::Page {
@@ -312,6 +336,9 @@ impl World {
                     }
                 }
             }
+            Answer::Presence(entries) => {
+                self.take_presence(device, entries);
+            }
         }
         self.ask_next(device);
     }
@@ -334,6 +361,7 @@ impl World {
     }
 
     fn has_all(&mut self, device: usize, conversation: ConversationId) {
+        self.devices[device].disk.is_read(conversation);
         if let Some(link) = &mut self.devices[device].link {
             link.again.remove(&conversation);
         }

@@ -16,6 +16,10 @@ use crate::world::World;
 
 /// Makes the seed of what people do beside writing out of the seed of the run.
 const LIVES: u64 = 0x6c69_7665_7300_0000;
+/// Makes the seed of what inboxes keep out of it.
+const KEEPS: u64 = 0x6b65_6570_7300_0000;
+/// Makes the seed of who watches whom out of it.
+const WATCHES: u64 = 0x7761_7463_6800_0000;
 
 /// What came of a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Options {
     pub text: bool,
     /// People only write and read, as they do in a part of the seeds anyway.
     pub plain: bool,
+    /// Inboxes keep everything and nobody watches, as in a part of the seeds anyway.
+    pub keep_all: bool,
 }
 
 /// Runs a seed. A machine that panics has broken a promise too.
@@ -64,6 +70,7 @@ fn run_to_the_end(seed: u64, options: Options) -> Outcome {
         sabotage,
         text,
         plain,
+        keep_all,
     } = options;
     let mut rng = Rng::new(seed);
     let mut lives = Rng::new(seed ^ LIVES);
@@ -75,6 +82,10 @@ fn run_to_the_end(seed: u64, options: Options) -> Outcome {
             plan.forget_much();
         }
         plan.late_changes = lives.pick(&[0, 0, 100, 400]);
+    }
+    if !plain && !keep_all {
+        plan.keep_little(&mut Rng::new(seed ^ KEEPS));
+        plan.watch(&mut Rng::new(seed ^ WATCHES));
     }
     let trace = Trace::new(text);
     trace.say(|| format!("{plan:#?}"));
@@ -108,7 +119,8 @@ impl World {
                 return;
             }
             if self.is_at_rest() {
-                return self.judge();
+                self.judge();
+                return self.judge_presence();
             }
         }
         let stuck = self.what_is_stuck();
@@ -191,6 +203,7 @@ impl World {
         }
         self.checker.at_rest(&rest);
         self.judge_labels();
+        self.judge_retention();
     }
 
     fn judge_labels(&mut self) {

@@ -55,4 +55,18 @@ pub enum Sabotage {
     OpenHistory,
     /// Who asks for the head of a pulled group is not told what the user's own shard has told others of.
     IgnoreNews,
+    /// Shards are told to keep half of what the settings say.
+    KeepLess,
+    /// What a shard is told to keep does not reach its row.
+    ForgetKeep,
+    /// A cursor is taken as it comes: of another life, ahead of the inbox, below what is kept.
+    TrustCursors,
+    /// A client that is told to begin anew takes the list and reads no history.
+    HalfResync,
+    /// What a user decides about others does not reach those who watch.
+    IgnorePrivacy,
+    /// Who leaves is gone at once.
+    NoGrace,
+    /// Nobody who watches hears that somebody has come back.
+    MissReturns,
 }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use quipu_core::delivery::DeliveryWindow;
 use quipu_protocol::credentials::Token;
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::id::{DeviceId, UserId};
+use quipu_protocol::id::{Cursor, DeviceId, UserId};
 use quipu_protocol::session::{ServerOutput, ServerSession};
 
 use self::mailbox::Mailbox;
@@ -36,6 +36,9 @@ pub(crate) struct Session {
     member: Option<Member>,
     mailbox: Mailbox,
     due: Option<Us>,
+    /// Whom it watches, and how often it has begun to.
+    pub(crate) watching: Vec<UserId>,
+    pub(crate) watches: u64,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,8 @@ enum Working {
         user: UserId,
         device: DeviceId,
         token: Token,
+        /// Where its events begin.
+        start: Cursor,
     },
     Submitting,
 }
@@ -84,6 +89,8 @@ impl World {
             member: None,
             mailbox: Mailbox::default(),
             due: None,
+            watching: Vec::new(),
+            watches: 0,
         };
         self.gateways[gateway].sessions.insert(link, session);
         self.settle(gateway, link);
@@ -191,11 +198,12 @@ impl World {
 
     /// The session leaves the registry.
     pub(crate) fn end_session(&mut self, gateway: usize, link: LinkNo) {
+        self.watch_nobody(gateway, link);
         let it = &mut self.gateways[gateway];
         let Some(session) = it.sessions.remove(&link) else {
             return;
         };
-        if let Some(member) = session.member
+        if let Some(member) = &session.member
             && let Some(attached) = it.registry.get_mut(&member.user)
         {
             attached.retain(|(_, other)| *other != link);
@@ -203,7 +211,11 @@ impl World {
                 it.registry.remove(&member.user);
             }
         }
+        let user = session.member.map(|member| member.user);
         it.expected.retain(|_, waits| *waits != link);
+        if let Some(user) = user {
+            self.attends(gateway, user);
+        }
     }
 
     fn arm(&mut self, gateway: usize, link: LinkNo) {

@@ -9,6 +9,8 @@ use crate::sabotage::Sabotage;
 
 /// The field of a shard's row that holds the highest source of another shard.
 const SHARD_MARKS: u64 = 3;
+/// The field of a shard's row that holds what its inboxes keep.
+const SHARD_KEEP: u64 = 4;
 /// The field of a conversation's row that holds a member, and the field of a member that holds a sending device.
 const CONVERSATION_MEMBER: u64 = 2;
 const MEMBER_SENDER: u64 = 4;
@@ -46,6 +48,9 @@ pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) -> bool {
         }
         (Some(Sabotage::ForgetMarks), Row::Shard(_, value)) => {
             *value = without(value, &[SHARD_MARKS]);
+        }
+        (Some(Sabotage::ForgetKeep), Row::Shard(_, value)) => {
+            *value = without(value, &[SHARD_KEEP]);
         }
         (Some(Sabotage::ForgetDedup), Row::Entity(EntityKey::Conversation(_), value)) => {
             *value = without(value, &[CONVERSATION_MEMBER, MEMBER_SENDER]);

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quipu_core::record::Command;
+use quipu_core::retention::Retention;
 use quipu_core::shard::ShardId;
+use quipu_core::watch::{Facts, WatcherId};
 use quipu_protocol::error::CloseCode;
-use quipu_protocol::id::{ConversationId, TimestampMs};
+use quipu_protocol::id::{ConversationId, TimestampMs, UserId};
+use quipu_protocol::query::PresenceEntry;
 use quipu_protocol::welcome::Welcome;
 
 use crate::checker::{Checker, Talk};
@@ -73,6 +76,10 @@ pub(crate) enum Event {
     SignIn(usize),
     /// A gateway looks for messages whose time is over.
     Sweep,
+    /// An operator changes what inboxes keep, and starts the gateways anew.
+    Settings,
+    /// A gateway is started anew in good order, as an operator does.
+    Restart(usize),
     /// Something goes wrong.
     Fault(Fault),
     /// One end of a connection notices that it is dead.
@@ -91,6 +98,13 @@ pub(crate) enum AtGateway {
     Page(LinkNo, Box<crate::session::Page>),
     Admit(LinkNo, Box<Result<Welcome, (CloseCode, &'static str)>>),
     AnswerTimeout(LinkNo),
+    /// What the store says of the users whom a session watches is read, and what was read comes back. Whether it is for an answer.
+    ReadFacts(LinkNo, WatcherId, bool),
+    Learn(LinkNo, WatcherId, bool, Vec<(UserId, Facts)>),
+    /// Somebody's grace may be over.
+    BoardDue,
+    /// The shards are told what their inboxes keep, if that is another thing than they know.
+    TellKeeps,
     Question(LinkNo, Question),
     /// Sabotage: a command comes to the router once more.
     Again(Box<Command>),
@@ -113,6 +127,8 @@ pub(crate) enum AtDevice {
     Due,
     Answer(LinkNo, Box<Answer>),
     Again(LinkNo, ConversationId),
+    /// A datagram about who is here.
+    Presence(LinkNo, PresenceEntry),
     /// The connection is closed: by the gateway with a code, or broken.
     Closed(LinkNo, Option<CloseCode>),
 }
@@ -188,6 +204,10 @@ pub(crate) struct World {
     pub(crate) packets_lost_until: Us,
     /// When the last append of each gateway becomes durable.
     pub(crate) durable_after: Vec<Us>,
+    /// Which of the plan's settings for inboxes holds for gateways that start now.
+    pub(crate) setting: usize,
+    /// What each shard was told last.
+    pub(crate) keeps_told: BTreeMap<ShardId, Retention>,
 }
 
 impl World {
@@ -220,6 +240,8 @@ impl World {
             store_stalled_until: 0,
             packets_lost_until: 0,
             durable_after: vec![0; plan.gateways],
+            setting: 0,
+            keeps_told: BTreeMap::new(),
             checker: Checker::default(),
             phase: Phase::Storm,
             now: 0,
@@ -315,6 +337,8 @@ impl World {
             Event::Story => self.story(),
             Event::SignIn(device) => self.sign_in_again(device),
             Event::Sweep => self.sweep(),
+            Event::Settings => self.change_settings(),
+            Event::Restart(gateway) => self.kill_gateway(gateway, "restarted"),
             Event::Fault(fault) => self.fault(fault),
             Event::Notice(link, at_device) => self.notice(link, at_device),
         }

@@ -43,7 +43,11 @@ fn seeds_that_found_something_stay_clean() {
         is_clean(seed, Options::default());
     }
     // A message whose time was over before its deletion came to the log: the simulated device kept it as expired.
-    is_clean(2797, Options::default());
+    let keep_all = Options {
+        keep_all: true,
+        ..Options::default()
+    };
+    is_clean(2797, keep_all);
 }
 
 #[test]
@@ -109,4 +113,11 @@ sabotages! {
     a_history_open_to_strangers_is_seen = OpenHistory;
     reused_request_numbers_are_seen = ReuseRequests;
     news_that_nobody_asks_for_are_seen = IgnoreNews first 4387;
+    inboxes_that_keep_too_little_are_seen = KeepLess;
+    forgotten_settings_are_seen = ForgetKeep;
+    trusted_cursors_are_seen = TrustCursors;
+    a_beginning_without_histories_is_seen = HalfResync;
+    presence_that_ignores_privacy_is_seen = IgnorePrivacy;
+    presence_without_a_grace_is_seen = NoGrace;
+    a_return_that_nobody_hears_of_is_seen = MissReturns;
 }

@@ -20,6 +20,8 @@ pub(crate) enum Wish {
     React(Talk, u64, u8, bool),
     /// Not to hear from somebody, or to hear from them again.
     Block(Person, bool),
+    /// That nobody learns whether they are here, and when they were here last; or that people do.
+    Hide(bool, bool),
     /// That a device of theirs has no access any more.
     Revoke(DeviceNo),
     /// That a device of theirs has this name.
@@ -29,7 +31,7 @@ pub(crate) enum Wish {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// Nobody knows whether it happened, or when.
     Open,
     Done(u64),
@@ -42,12 +44,12 @@ pub(super) struct Ask {
     wish: Wish,
     /// When it was asked for the first time.
     asked: u64,
-    end: End,
+    pub(super) end: End,
 }
 
 impl Ask {
     /// Whether it was done before the other was asked for.
-    fn precedes(&self, other: &Self) -> bool {
+    pub(super) fn precedes(&self, other: &Self) -> bool {
         matches!(self.end, End::Done(at) if at < other.asked)
     }
 
@@ -104,7 +106,7 @@ impl Checker {
         self.asks.iter().any(|ask| ask.wish == wish)
     }
 
-    fn asks_of(&self, person: Person) -> impl Iterator<Item = &Ask> {
+    pub(super) fn asks_of(&self, person: Person) -> impl Iterator<Item = &Ask> {
         let of = move |ask: &&Ask| self.devices[ask.device].person == person;
         self.asks.iter().filter(of)
     }

@@ -187,9 +187,13 @@ impl Checker {
         message: (u64, Person, What),
     ) {
         let person = self.devices[device].person;
+        let begins_late = self.devices[device].begins_late();
         let stand = self.stands.entry((device, talk)).or_default();
         let before = *stand;
-        if !stand.take(person, message) {
+        let follows = stand.take(person, message);
+        // How it was in the group before its events began, the histories say.
+        let follows = follows || (begins_late && before.last < message.0);
+        if !follows {
             let (seq, from, what) = message;
             let what = format!(
                 "device {device} of {person} showed seq {seq} of group {talk} ({what:?} of {from}) after {before:?}"
@@ -265,7 +269,10 @@ impl Checker {
             let messages = device.shown.iter().filter_map(|(_, shown)| shown.message());
             let has = messages.filter(|(of, _)| *of == talk);
             let has: BTreeSet<u64> = has.map(|(_, (seq, ..))| seq).collect();
-            for seq in due.difference(&has) {
+            // What came before its events began it has from the history: see `judge_devices`.
+            let first = has.first().copied().unwrap_or(u64::MAX);
+            let late = device.begins_late();
+            for seq in due.difference(&has).filter(|seq| !late || **seq > first) {
                 wrong.push((
                     "a member is behind",
                     format!("device {number} lacks seq {seq} of group {talk}"),

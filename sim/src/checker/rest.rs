@@ -139,7 +139,7 @@ impl Checker {
             }
             let entries = self
                 .inboxes
-                .range((device.person, 0)..(device.person + 1, 0));
+                .range((device.person, device.begun + 1)..(device.person + 1, 0));
             let entries = entries.count();
             if entries != device.shown.len() {
                 let what = format!(
@@ -154,17 +154,19 @@ impl Checker {
                 }
                 let head = rest.history.get(talk).map_or(0, Vec::len) as u64;
                 let has = self.last_seq(number, talk);
-                if has != head {
+                let from_history = has == 0 && device.begins_late();
+                if has != head && !from_history {
                     let what = format!("device {number} has {has} of {head} of talk {talk}");
                     wrong.push(("a member is behind", what));
                 }
-                for whose in members {
-                    let reached = self.still_reached(*whose, talk);
+                // Of receipts before its events began the list has told it.
+                for whose in members.iter().filter(|_| !device.begins_late()) {
+                    let due = self.due(*whose, talk);
                     let marked = self.known_as_read(*whose, talk);
                     let has = self.positions(number, talk, *whose);
-                    if has.read < marked || has.delivered < self.due(*whose, talk, reached) {
+                    if has.read < marked || has.delivered < due {
                         let what = format!(
-                            "device {number} knows {has:?} of {whose} in talk {talk}; true are {reached} and {marked}"
+                            "device {number} knows {has:?} of {whose} in talk {talk}; true are {due} and {marked}"
                         );
                         wrong.push(("a receipt is behind", what));
                     }
@@ -174,14 +176,6 @@ impl Checker {
         for (rule, what) in wrong {
             self.condemn(rule, what);
         }
-    }
-
-    /// How far a person has come, by what their devices have that were not thrown out before they could say so.
-    fn still_reached(&self, whose: Person, talk: Talk) -> u64 {
-        let devices = self.devices.iter().enumerate();
-        let theirs = devices.filter(|(_, device)| device.person == whose && !device.is_gone);
-        let reached = theirs.map(|(number, _)| self.last_seq(number, talk));
-        reached.max().unwrap_or(0)
     }
 
     /// How far a person must be known to have read: what a device of theirs still knows.
@@ -194,18 +188,26 @@ impl Checker {
             .unwrap_or(0)
     }
 
-    /// How far a person must be known to have received: up to the last message of somebody else.
-    fn due(&self, whose: Person, talk: Talk, reached: u64) -> u64 {
-        let mut newest_first = self.order.range((talk, 0)..=(talk, reached)).rev();
-        newest_first
-            .find(|(_, what)| match what {
-                What::Words(note) => {
-                    let writer = self.written.get(note).map(|written| written.device);
-                    writer.is_some_and(|device| self.devices[device].person != whose)
-                }
-                // Who did it is not kept here; that much less is due.
-                What::Note(_) => false,
+    /// How far a person must be known to have received: up to the last message of somebody else that a device of theirs was
+    /// shown, unless it was thrown out before it could say so. What is read from histories is not reported.
+    fn due(&self, whose: Person, talk: Talk) -> u64 {
+        let is_from_other = |what| match what {
+            What::Words(note) => {
+                let writer = self.written.get(&note).map(|written| written.device);
+                writer.is_some_and(|device| self.devices[device].person != whose)
+            }
+            // Who did it is not kept here; that much less is due.
+            What::Note(_) => false,
+        };
+        let devices = self.devices.iter();
+        let theirs = devices.filter(|device| device.person == whose && !device.is_gone);
+        let last = theirs.filter_map(|device| {
+            let mut newest_first = device.shown.iter().rev();
+            newest_first.find_map(|(_, shown)| {
+                let (of, (seq, _, what)) = shown.message()?;
+                (of == talk && is_from_other(what)).then_some(seq)
             })
-            .map_or(0, |((_, seq), _)| *seq)
+        });
+        last.max().unwrap_or(0)
     }
 }

@@ -47,7 +47,8 @@ impl World {
         if !self.gateways[gateway].alive {
             return self.back_off(device);
         }
-        let hello = self.hello(device);
+        let mut hello = self.hello(device);
+        let strange = self.make_strange(&mut hello);
         let number = self.open_link(device, gateway);
         let session = ClientSession::new(self.instant(), hello);
         let began = self.checker.begins();
@@ -77,7 +78,9 @@ impl World {
             is_asking: false,
             again: BTreeMap::new(),
             notices: Vec::new(),
+            presence: BTreeMap::new(),
             welcomed: false,
+            strange,
             welcome: None,
             events: Vec::new(),
             settled: Vec::new(),

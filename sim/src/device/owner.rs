@@ -73,12 +73,12 @@ impl World {
         let link = it.link.take();
         it.unanswered = Vec::new();
         if power {
-            let (shown, waiting, read) = it.disk.lose_power();
+            let (timeline, waiting, read) = it.disk.lose_power();
             let read: Vec<_> = read
                 .into_iter()
                 .map(|(conversation, seq)| (self.talk(conversation), seq))
                 .collect();
-            self.checker.lost_power(number, shown, &waiting, &read);
+            self.checker.lost_power(number, timeline, &waiting, &read);
         } else {
             it.disk.reopen();
         }

@@ -37,21 +37,37 @@ impl World {
         let it = &mut self.devices[device];
         it.failures = 0;
         let number = it.number;
-        if it.disk.welcome(welcome) {
-            self.checker.resynced(number);
+        let is_new = it.disk.session().is_none();
+        let strange = it.link.as_ref().is_some_and(|link| link.strange);
+        let begins_anew = it.disk.welcome(welcome);
+        let cursor = welcome.cursor.0;
+        if is_new {
+            self.checker.begins_at(number, cursor);
+        } else if begins_anew {
+            self.checker.resynced(number, cursor, strange);
+        } else if strange {
+            let what = format!("device {number} goes on from {cursor}");
+            self.checker.condemn("resumed from elsewhere", what);
         }
         let it = &mut self.devices[device];
         let Some(link) = &mut it.link else {
             return;
         };
         link.welcomed = true;
-        if !self.plan.acts.is_empty() {
+        let unread = it.disk.unread();
+        if !self.plan.acts.is_empty() || it.disk.list_due() {
             link.questions.push_front(Question::List(None));
             // Groups that are known are asked about by themselves: one that moves to the front while the list is read by pages is
             // not on it.
             for group in it.disk.pulled() {
                 queue(&mut link.questions, Question::Page(group, 1));
             }
+        }
+        if self.plan.grace.is_some() {
+            queue(&mut link.questions, Question::Presence);
+        }
+        for conversation in unread {
+            queue(&mut link.questions, Question::Page(conversation, 1));
         }
         let began = link.began;
         link.outbox.add(it.disk.waiting());
@@ -108,6 +124,9 @@ impl World {
             link.receipts.want(instant, conversation, positions);
         }
         link.session.kept(instant, cursor);
+        for conversation in it.disk.take_found() {
+            queue(&mut link.questions, Question::Page(conversation, 1));
+        }
         for told in told {
             self.tell(device, told);
         }

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use quipu_core::delivery::DeliveryWindow;
 use quipu_core::record::{Command, CommandKind, NewDevice};
 use quipu_core::row::{Account, EntityKey, Inbox};
-use quipu_protocol::credentials::{Credentials, Hello, Token};
+use quipu_protocol::credentials::{Credentials, Hello, Resume, Token};
 use quipu_protocol::error::{CloseCode, RejectCode};
 use quipu_protocol::event::Outcome;
 use quipu_protocol::frame::{self, FrameType};
@@ -79,25 +79,40 @@ impl World {
                 name,
                 device,
                 token,
-            } => {
-                let known = self
-                    .account(&name)
-                    .and_then(|account| account.device(device).map(|known| known.token_hash));
-                if known != Some(token) && self.sabotage != Some(Sabotage::AdmitRevoked) {
-                    return self.admit_later(gateway, link, Err(WRONG));
-                }
-                let inbox = self.store.entity(EntityKey::Inbox(name));
-                let head = inbox
-                    .and_then(|row| Inbox::decode(row).ok()?.head)
-                    .map_or(Cursor::START, InboxSeq::cursor);
-                let cursor = hello
-                    .resume
-                    .filter(|resume| resume.life == LIFE && resume.cursor <= head)
-                    .map(|resume| resume.cursor);
-                let welcome = self.welcome(name, device, None, cursor);
-                self.admit_later(gateway, link, Ok(welcome));
-            }
+            } => self.let_back_in(gateway, link, (name, device, token), hello.resume),
         }
+    }
+
+    /// A device that the account knows goes on from its cursor, or begins anew.
+    fn let_back_in(
+        &mut self,
+        gateway: usize,
+        link: LinkNo,
+        (name, device, token): (UserId, DeviceId, Token),
+        resume: Option<Resume>,
+    ) {
+        let account = self.account(&name);
+        let known = account.and_then(|account| Some(account.device(device)?.token_hash));
+        if known != Some(token) && self.sabotage != Some(Sabotage::AdmitRevoked) {
+            return self.admit_later(gateway, link, Err(WRONG));
+        }
+        let inbox = self.inbox(&name);
+        let head = inbox.head.map_or(Cursor::START, InboxSeq::cursor);
+        let trusts = self.sabotage == Some(Sabotage::TrustCursors);
+        let is_usable = |resume: &Resume| {
+            let is_ours = resume.life == LIFE && resume.cursor <= head;
+            trusts || (is_ours && inbox.keeps_after(resume.cursor))
+        };
+        let resume = resume.filter(is_usable);
+        let cursor = resume.map_or(inbox.start(), |resume| resume.cursor);
+        let welcome = self.welcome(name, device, None, (cursor, resume.is_some()));
+        self.admit_later(gateway, link, Ok(welcome));
+    }
+
+    pub(crate) fn inbox(&self, user: &UserId) -> Inbox {
+        let row = self.store.entity(EntityKey::Inbox(*user));
+        row.and_then(|row| Inbox::decode(row).ok())
+            .unwrap_or_default()
     }
 
     fn account(&self, user: &UserId) -> Option<Account> {
@@ -124,6 +139,8 @@ impl World {
         (user, device, token, request): (UserId, DeviceId, Token, RequestId),
         kind: CommandKind,
     ) {
+        // A new device begins where its user's inbox begins now.
+        let start = self.inbox(&user).start();
         let it = &mut self.gateways[gateway];
         it.expected.insert((user, device, request), link);
         if let Some(session) = it.sessions.get_mut(&link) {
@@ -131,6 +148,7 @@ impl World {
                 user,
                 device,
                 token,
+                start,
             });
         }
         self.submit(gateway, link, Command { user, device, kind });
@@ -145,12 +163,13 @@ impl World {
             user,
             device,
             token,
+            start,
         }) = session.working
         else {
             return;
         };
         let result = match outcome {
-            Outcome::Done => Ok(self.welcome(user, device, Some(token), None)),
+            Outcome::Done => Ok(self.welcome(user, device, Some(token), (start, false))),
             Outcome::Rejected(rejection) => Err(match rejection.code {
                 RejectCode::NameTaken => (CloseCode::NameTaken, "taken"),
                 RejectCode::TooManyDevices => (CloseCode::TooManyDevices, "too many devices"),
@@ -186,14 +205,14 @@ impl World {
         user: UserId,
         device: DeviceId,
         token: Option<Token>,
-        cursor: Option<Cursor>,
+        (cursor, resumed): (Cursor, bool),
     ) -> Welcome {
         Welcome {
             user,
             device,
             token,
-            resumed: cursor.is_some(),
-            cursor: cursor.unwrap_or(Cursor::START),
+            resumed,
+            cursor,
             life: LIFE,
             server_time: self.wall_clock(),
             agent: String::new(),

@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 use quipu_core::delivery::Want;
-use quipu_core::row::{EntityKey, HistoryRow, Inbox, InboxKind};
+use quipu_core::row::{HistoryRow, InboxKind};
+use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Changed, ChangedKind, Content, EventBody, MessageState};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{Cursor, InboxSeq, UserId};
@@ -27,6 +28,8 @@ pub(crate) struct Page {
     last: Option<InboxSeq>,
     exhausted: bool,
     gap: bool,
+    /// The event after the cursor is no longer kept.
+    trimmed: bool,
 }
 
 impl World {
@@ -69,6 +72,14 @@ impl World {
 
     fn inbox_page(&self, user: UserId, after: Cursor, max_events: usize, max_bytes: usize) -> Page {
         let rows = self.store.inbox(user, after, max_events);
+        let first = rows.first().map(|row| row.inbox_seq);
+        if first.is_some_and(|first| first != after.next()) && !self.inbox(&user).keeps_after(after)
+        {
+            return Page {
+                trimmed: true,
+                ..Page::default()
+            };
+        }
         let mut page = Page {
             last: rows.last().map(|row| row.inbox_seq),
             exhausted: rows.len() < max_events,
@@ -145,6 +156,11 @@ impl World {
             return;
         };
         member.reading = false;
+        if page.trimmed {
+            let reason = "the next event is no longer kept";
+            session.session.close(CloseCode::Busy, reason);
+            return self.settle(gateway, link);
+        }
         let mut wrong = None;
         let hole = page
             .events
@@ -189,8 +205,6 @@ impl World {
 
     /// Inbox entries that a user has, by the store.
     pub(crate) fn inbox_head(&self, user: UserId) -> u64 {
-        let row = self.store.entity(EntityKey::Inbox(user));
-        row.and_then(|row| Inbox::decode(row).ok()?.head)
-            .map_or(0, InboxSeq::get)
+        self.inbox(&user).head.map_or(0, InboxSeq::get)
     }
 }

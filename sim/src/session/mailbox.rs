@@ -1,11 +1,14 @@
 //! What processors have for a session: put into a bounded mailbox, taken onto the lane.
 
+use std::collections::BTreeMap;
+
 use bytes::{Bytes, BytesMut};
 use quipu_core::delivery::Offer;
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Event, Notice, Reply, ReplyTo};
 use quipu_protocol::frame::{self, FrameType};
 use quipu_protocol::id::{DeviceId, InboxSeq, UserId};
+use quipu_protocol::query::PresenceEntry;
 use quipu_protocol::wire;
 
 use crate::sabotage::Sabotage;
@@ -17,6 +20,10 @@ pub(super) struct Mailbox {
     pub(super) items: Vec<Item>,
     lagged: Option<InboxSeq>,
     notices_dropped: bool,
+    /// The last word about each user who is watched.
+    presence: BTreeMap<UserId, PresenceEntry>,
+    /// The user has decided something that changes what may be told.
+    decided: bool,
     pub(super) close: Option<(CloseCode, &'static str)>,
     /// A read of it is on its way.
     pub(super) woken: bool,
@@ -99,6 +106,24 @@ impl World {
         }
     }
 
+    /// Tells a session who is here; the last word about each holds.
+    pub(crate) fn offer_presence(&mut self, gateway: usize, link: LinkNo, entry: PresenceEntry) {
+        self.put(gateway, link, |mailbox| {
+            let known = mailbox.presence.entry(entry.user).or_insert(entry);
+            if known.order < entry.order {
+                *known = entry;
+            }
+        });
+    }
+
+    /// The user of a session has decided what others may learn.
+    pub(crate) fn has_decided(&mut self, gateway: usize, link: LinkNo) {
+        self.put(gateway, link, |mailbox| {
+            mailbox.decided = true;
+            mailbox.presence.clear();
+        });
+    }
+
     /// Gives an answer to the device's session, or to the account command that waits for it.
     pub(crate) fn answer(&mut self, gateway: usize, user: UserId, device: DeviceId, reply: Reply) {
         if let ReplyTo::Request(request) = reply.to
@@ -127,6 +152,7 @@ impl World {
         };
         // The next item wakes it again.
         let mailbox = std::mem::take(&mut session.mailbox);
+        let (presence, decided) = (mailbox.presence, mailbox.decided);
         let mut lane = BytesMut::new();
         for item in mailbox.items {
             match item {
@@ -155,6 +181,12 @@ impl World {
         }
         if !lane.is_empty() {
             self.write(link, Stream::Lane, &lane);
+        }
+        for entry in presence.into_values().filter(|_| !decided) {
+            self.send_presence(gateway, link, entry);
+        }
+        if decided {
+            self.watch_again(gateway, link);
         }
         self.settle(gateway, link);
     }

@@ -26,6 +26,7 @@ impl World {
             }
             None => attached.push((device, link)),
         }
+        self.attends(gateway, user);
         if self.gateways[gateway].revoked.contains(&(user, device)) {
             self.throw_out(gateway, link);
         }
