@@ -76,6 +76,10 @@ pub enum Settled {
 /// gateway remembers only so many answers. So what is in flight and what is answered but perhaps not durable count together,
 /// and together stay within [`SENDS_IN_FLIGHT_MAX`] (QP-SEND-9); now and then the outbox asks its client to
 /// [sync](Pumped::sync).
+///
+/// Answers do not always come in order: after a resume the oldest messages may wait for a REPLY while the EVENTs of later ones come. What is
+/// sent then would push the oldest out of the gateway's memory, so a conversation's client seqs stay within the same bound of
+/// its oldest unanswered one, on this connection and on every other.
 #[derive(Debug)]
 pub struct Outbox {
     lanes: BTreeMap<ConversationId, Lane>,
@@ -402,6 +406,7 @@ impl Lane {
         pumped: &mut Pumped,
     ) -> Result<(), SendBlocked> {
         while self.in_flight < in_flight_max
+            && self.next_is_near_oldest(in_flight_max)
             && let Some(entry) = self.messages.get_mut(self.in_flight)
         {
             let Waiting {
@@ -437,6 +442,17 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// Whether the gateway still remembers the oldest message when it has taken the next one and all between them.
+    fn next_is_near_oldest(&self, window: usize) -> bool {
+        let client_seq = |entry: &Entry| entry.waiting.client_seq.get();
+        let oldest = self.messages.front().map(client_seq);
+        let next = self.messages.get(self.in_flight).map(client_seq);
+        let distance = next
+            .zip(oldest)
+            .map(|(next, oldest)| next.saturating_sub(oldest));
+        distance.is_none_or(|distance| distance < window as u64)
     }
 
     fn position(&self, client_seq: ClientSeq) -> Option<usize> {

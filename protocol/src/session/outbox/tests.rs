@@ -213,6 +213,36 @@ fn no_more_than_the_window_is_in_flight() {
 }
 
 #[test]
+fn nothing_goes_out_that_would_make_the_gateway_forget_the_oldest() {
+    let mut bench = Bench::new();
+    let window = SENDS_IN_FLIGHT_MAX as u64;
+    bench.outbox.add(waiting(1..=window + 10, true));
+    assert_eq!(bench.pump().len(), SENDS_IN_FLIGHT_MAX);
+    // After a resume the EVENTs of later ones come before the REPLY to the first.
+    for client_seq in 2..=20 {
+        bench.accept(client_seq);
+        bench.outbox.synced();
+        assert!(bench.pump().is_empty(), "1 is not answered");
+    }
+    bench.accept(1);
+    bench.outbox.synced();
+    let sent: Vec<String> = (window + 1..=window + 10).map(|n| n.to_string()).collect();
+    assert_eq!(bench.pump(), sent);
+}
+
+#[test]
+fn a_later_connection_keeps_within_reach_of_the_oldest_as_well() {
+    let mut bench = Bench::new();
+    let window = SENDS_IN_FLIGHT_MAX as u64;
+    bench.outbox.add(waiting(1..=1, true));
+    bench.outbox.add(waiting(window..=window + 2, true));
+    assert_eq!(bench.pump(), ["1".to_owned(), window.to_string()]);
+    bench.accept(1);
+    bench.outbox.synced();
+    assert_eq!(bench.pump().len(), 2);
+}
+
+#[test]
 fn what_is_answered_and_not_durable_counts_as_in_flight() {
     let mut bench = Bench::new();
     bench.outbox.add(waiting(1..=200, true));
