@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::Rejection;
 use quipu_protocol::frame::{self, FrameDecoder, FrameType, RawFrame, StreamKind};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
@@ -17,6 +18,10 @@ use crate::error::{Error, Refusal};
 
 /// How long one answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Times that a question is asked again because the gateway is busy, or still brings a conversation up to date (QP-HISTORY-6).
+const BUSY_REPEATS_MAX: u32 = 8;
+/// Longest pause before that, whatever the gateway says.
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Requests yield to messages when the path is narrow.
 const REQUEST_PRIORITY: i32 = -1;
 
@@ -41,6 +46,27 @@ pub(crate) async fn query(shared: &Arc<Shared>, query: &Query) -> Result<Answer,
 }
 
 async fn ask(shared: &Arc<Shared>, question: &[u8]) -> Result<RawFrame, Error> {
+    for _ in 0..BUSY_REPEATS_MAX {
+        let answer = ask_once(shared, question).await?;
+        let Some(pause) = busy(&answer)? else {
+            return Ok(answer);
+        };
+        tokio::time::sleep(pause).await;
+    }
+    ask_once(shared, question).await
+}
+
+/// How long to wait before a busy gateway is asked again.
+fn busy(answer: &RawFrame) -> Result<Option<Duration>, Error> {
+    if answer.kind != FrameType::Failure {
+        return Ok(None);
+    }
+    let rejected = answer.message::<wire::Rejected>().map_err(broken)?;
+    let pause = Duration::from_millis(rejected.retry_after_ms).min(BUSY_PAUSE_MAX);
+    Ok((rejected.code == RejectCode::Busy.code()).then_some(pause))
+}
+
+async fn ask_once(shared: &Arc<Shared>, question: &[u8]) -> Result<RawFrame, Error> {
     let connection = shared.online()?;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, exchange(&connection, question));
     answer

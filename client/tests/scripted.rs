@@ -320,3 +320,26 @@ async fn a_history_that_does_not_have_yet_what_was_told_is_asked_again() {
         .collect();
     assert_eq!(kept, [1, 2, 3, 4, 5]);
 }
+
+#[tokio::test]
+async fn a_busy_gateway_is_asked_again() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let mut events = client.events();
+    session.notice(&Notice::Message(of_group(3))).await;
+    let first = session.is_busy_for_history(1).await;
+    let page = HistoryPage {
+        messages: vec![of_group(1), of_group(2), of_group(3)],
+        more: false,
+        head: Seq::new(3).ok(),
+    };
+    let again = session.answer_history(&page).await;
+    assert_eq!(again, first);
+    let whole = async {
+        while client.catch_ups().filled == 0 {
+            events.next().await.expect("the client runs");
+        }
+    };
+    within("the gap to be filled", whole).await;
+    assert_eq!(client.catch_ups().failed, 0);
+}

@@ -2,6 +2,7 @@
 //!
 //! They run on blocking threads, a bounded number at once; those of a row or two in place while the store answers from memory.
 
+mod behind;
 mod groups;
 mod lists;
 mod presence;
@@ -11,7 +12,7 @@ mod visible;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quipu_core::row::{Account, EntityKey, Inbox, InboxKind, InboxRow, IndexRange, Settings};
@@ -31,6 +32,8 @@ use quipu_protocol::query::{Answer, Query};
 use quipu_protocol::wire;
 use tokio::sync::Semaphore;
 
+pub use self::behind::BEHIND_WAIT_MAX;
+use self::behind::{BEHIND_PAUSE_MAX, BEHIND_PAUSE_MIN, Told};
 use crate::access::{Access, Member, access};
 use crate::ephemeral::{Begun, Watching};
 use crate::in_place::InPlace;
@@ -88,6 +91,7 @@ pub struct Queries {
     shards: ShardCount,
     running: Arc<Semaphore>,
     in_place: Arc<InPlace>,
+    behind_wait: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -122,6 +126,7 @@ impl Queries {
             shards,
             running: Arc::new(Semaphore::new(running_max)),
             in_place: Arc::new(InPlace::new(Instant::now())),
+            behind_wait: BEHIND_WAIT_MAX,
             metrics,
         }
     }
@@ -229,8 +234,14 @@ impl Queries {
         request: HistoryRequest,
     ) -> Result<Result<HistoryPage, Rejection>, QueryError> {
         let shards = self.shards;
-        self.run(move |store| history_page((store, shards), &user, &request))
-            .await
+        self.run_caught_up(move |store| {
+            let told = Told::read(store, shards, &user)?;
+            if told.is_ahead_of(store, [request.conversation])? {
+                return Ok(None);
+            }
+            history_page((store, shards), &user, &request).map(Some)
+        })
+        .await
     }
 
     /// Answers a query, or says why not.
@@ -240,8 +251,12 @@ impl Queries {
         query: Query,
     ) -> Result<Result<Answer, Rejection>, QueryError> {
         let shards = self.shards;
-        self.run(move |store| lists::answer((store, shards), &asking, &query))
-            .await
+        let asked = Arc::new((asking, query));
+        self.run_caught_up(move |store| {
+            let (asking, query) = &*asked;
+            lists::answer((store, shards), asking, query)
+        })
+        .await
     }
 
     /// What follows `after` in a user's inbox: at most so many events and, but for the first one, so many frame bytes.
@@ -269,6 +284,28 @@ impl Queries {
             self.metrics.catch_up_gaps.inc();
         }
         Ok(page)
+    }
+
+    /// A read that says `None` while a conversation is behind what its reader was told: tried again, up to [`BEHIND_WAIT_MAX`].
+    async fn run_caught_up<T: Send + 'static>(
+        &self,
+        read: impl Fn(&dyn Store) -> Result<Option<Result<T, Rejection>>, StoreError>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<Result<T, Rejection>, QueryError> {
+        let (begun, mut pause) = (Instant::now(), BEHIND_PAUSE_MIN);
+        loop {
+            if let Some(found) = self.run(read.clone()).await? {
+                return Ok(found);
+            }
+            self.metrics.queries_behind.inc();
+            if begun.elapsed() >= self.behind_wait {
+                return Ok(Err(behind::refusal()));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BEHIND_PAUSE_MAX);
+        }
     }
 
     /// A read of a row or two: in place, or like every other.

@@ -98,6 +98,7 @@ metrics! {
         acks_ahead: "ACKs beyond what was sent, which close the connection";
         catch_up_pages: "Inbox pages read for devices that were behind";
         catch_up_gaps: "Inbox pages cut short because a history row was not committed yet";
+        queries_behind: "Reads of conversations that waited, because the reader was told of what is not committed yet";
         requests_served: "Request streams answered with what they asked for";
         requests_failed: "Request streams answered with FAILURE";
         requests_reset: "Request streams reset because of a frame that does not belong there or a time limit";

@@ -1,9 +1,10 @@
 //! Request streams: what a device asks beside its inbox, what the gateway's store answers, and what the device makes of it.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use quipu_core::row::{Conversation, EntityKey, IndexKey, IndexRange, Membership, News, Seat};
+use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
@@ -12,10 +13,13 @@ use quipu_protocol::session::Positions;
 
 use crate::plan::{MS, SECOND, Us};
 use crate::sabotage::Sabotage;
-use crate::world::{AtDevice, LinkNo, World};
+use crate::world::{AtDevice, AtGateway, LinkNo, World};
 
 /// Longest pause before a history is asked again that did not reach what is known of it.
 const AGAIN_MAX: Us = 2 * SECOND;
+
+/// Pause before a gateway looks again whether a conversation has come so far as its reader was told.
+const BEHIND_PAUSE: Us = 20 * MS;
 
 /// One question.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +83,19 @@ pub(crate) struct Again {
     first: Option<u64>,
 }
 
+/// The conversation that an index row of a user's list names.
+fn listed_in(key: IndexKey) -> Option<ConversationId> {
+    match key {
+        IndexKey::Listed(_, conversation) => Some(conversation),
+        IndexKey::Version(..)
+        | IndexKey::MediaRef(..)
+        | IndexKey::Due(..)
+        | IndexKey::Report(..)
+        | IndexKey::Here(_)
+        | IndexKey::Offline(_) => None,
+    }
+}
+
 /// Puts a question behind the others, unless it will be answered with one of them.
 pub(crate) fn queue(questions: &mut VecDeque<Question>, question: Question) {
     let covers = |earlier: &Question| match (earlier, &question) {
@@ -106,8 +123,40 @@ impl World {
         if matches!(question, Question::Presence) {
             return self.watch_all(gateway, link);
         }
+        if self.is_behind(&user, question) {
+            let what = AtGateway::Question(link, question);
+            return self.tell_gateway(gateway, BEHIND_PAUSE, what);
+        }
         let answer = self.answer_to(&user, question);
         self.carry_answer(link, answer);
+    }
+
+    /// Whether a conversation does not show yet what the user's shard was told of it.
+    fn is_behind(&self, user: &UserId, question: Question) -> bool {
+        if matches!(
+            self.sabotage,
+            Some(Sabotage::ReadBehind | Sabotage::IgnoreNews)
+        ) {
+            return false;
+        }
+        let (shards, index) = (self.store_shards(), IndexRange::Listed(*user, None));
+        let conversations = match question {
+            Question::Presence => Vec::new(),
+            Question::Page(conversation, _) | Question::Around(conversation, _) => {
+                vec![conversation]
+            }
+            Question::List(_) => {
+                let listed = self.store.index(&index).into_iter();
+                listed.filter_map(listed_in).collect()
+            }
+        };
+        let from: BTreeSet<ShardId> = conversations
+            .iter()
+            .map(|conversation| shards.of_conversation(conversation))
+            .collect();
+        let told = self.store.told(shards.of_user(user));
+        told.iter()
+            .any(|(shard, position)| from.contains(shard) && self.store.applied(*shard) < *position)
     }
 
     /// What a user gets of the store.
@@ -158,15 +207,7 @@ impl World {
     fn list(&self, user: &UserId, after: Option<(TimestampMs, ConversationId)>) -> Answer {
         let place = |activity: TimestampMs, id| Reverse((activity.0, id));
         let listed = self.store.index(&IndexRange::Listed(*user, None));
-        let ids = listed.into_iter().filter_map(|key| match key {
-            IndexKey::Listed(_, conversation) => Some(conversation),
-            IndexKey::Version(..)
-            | IndexKey::MediaRef(..)
-            | IndexKey::Due(..)
-            | IndexKey::Report(..)
-            | IndexKey::Here(_)
-            | IndexKey::Offline(_) => None,
-        });
+        let ids = listed.into_iter().filter_map(listed_in);
         let mut entries: Vec<Listed> = ids
             .filter_map(|conversation| {
                 let row = self.conversation(&conversation)?;

@@ -53,7 +53,10 @@ pub enum Sabotage {
     ReuseRequests,
     /// Who is let in is not checked against who has joined: anybody reads the history of a group.
     OpenHistory,
-    /// Who asks for the head of a pulled group is not told what the user's own shard has told others of.
+    /// Lists and histories are read without a look at what the reader was told.
+    ReadBehind,
+    /// Who asks for the head of a pulled group is not told what the user's own shard has told others of, nor held back until the
+    /// history shows it.
     IgnoreNews,
     /// Shards are told to keep half of what the settings say.
     KeepLess,

@@ -138,6 +138,14 @@ impl Store {
             .map_or(Position::START, |state| state.applied())
     }
 
+    /// How far a shard was told by each of the others.
+    pub(crate) fn told(&self, shard: ShardId) -> Vec<(ShardId, Position)> {
+        let row = self.shard(shard).map(Bytes::as_ref);
+        let state = ShardState::restore(shard, self.shards, row);
+        let marks = state.iter().flat_map(ShardState::marks);
+        marks.map(|mark| (mark.shard, mark.position)).collect()
+    }
+
     pub(crate) fn shard(&self, shard: ShardId) -> Option<&Bytes> {
         self.rows.get(&Key::Shard(shard.0))
     }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use quipu_client::protocol::credentials::Hello;
-use quipu_client::protocol::error::CloseCode;
+use quipu_client::protocol::error::{CloseCode, RejectCode};
 use quipu_client::protocol::event::{DeviceCommand, Event, Notice, Reply};
 use quipu_client::protocol::frame::{self, FrameDecoder, FrameType, StreamKind};
 use quipu_client::protocol::history::{HistoryPage, HistoryRequest};
@@ -142,6 +142,25 @@ impl Session {
 
     /// Answers the next request for history, and says what was asked.
     pub(crate) async fn answer_history(&self, page: &HistoryPage) -> HistoryRequest {
+        let page = wire::HistoryPage::from(page);
+        self.answer_request(FrameType::HistoryPage, &page).await
+    }
+
+    /// Says that it is busy to the next request for history, and what was asked.
+    pub(crate) async fn is_busy_for_history(&self, retry_after_ms: u64) -> HistoryRequest {
+        let busy = wire::Rejected {
+            code: RejectCode::Busy.code(),
+            retry_after_ms,
+            ..wire::Rejected::default()
+        };
+        self.answer_request(FrameType::Failure, &busy).await
+    }
+
+    async fn answer_request(
+        &self,
+        kind: FrameType,
+        message: &impl prost::Message,
+    ) -> HistoryRequest {
         super::within("a request for history", async {
             let (mut send, mut receive) = self.connection.accept_bi().await.expect("a request");
             let mut bytes = Bytes::from(receive.read_to_end(4096).await.expect("a frame"));
@@ -149,8 +168,7 @@ impl Session {
             let frame = frame.expect("sound").expect("whole");
             let asked = frame.message::<wire::HistoryRequest>().expect("HISTORY");
             let mut answer = BytesMut::new();
-            let page = wire::HistoryPage::from(page);
-            frame::encode(FrameType::HistoryPage, &page, &mut answer);
+            frame::encode(kind, message, &mut answer);
             send.write_all(&answer).await.expect("writes");
             send.finish().expect("is open");
             HistoryRequest::try_from(asked).expect("in range")

@@ -12,6 +12,7 @@ use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use quipu_protocol::limits::{CONVERSATIONS_MAX, EDITS_MAX};
 use quipu_protocol::query::{self, Answer, ConversationEntry, DeviceEntry, Query};
 
+use super::behind::Told;
 use super::{Asking, groups, presence, visible};
 use crate::access::access;
 use crate::store::{HistoryRange, Store, StoreError};
@@ -21,8 +22,30 @@ const UNREAD_COUNTED_MAX: usize = 100;
 /// Bytes of bodies that are read for the same.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Answers one query, or says why not.
+/// Answers one query, or says why not; `None`: a conversation does not show yet what the user was told of it.
 pub(super) fn answer(
+    (store, shards): (&dyn Store, ShardCount),
+    asking: &Asking,
+    query: &Query,
+) -> Result<Option<Result<Answer, Rejection>>, StoreError> {
+    let user = &asking.user;
+    let told = Told::read(store, shards, user)?;
+    let about = match query {
+        Query::Conversations { .. } => listed(store, user)?,
+        Query::Conversation(id)
+        | Query::Members {
+            conversation: id, ..
+        }
+        | Query::Versions(id, _) => vec![*id],
+        Query::Devices | Query::Settings | Query::Presence { .. } => Vec::new(),
+    };
+    if told.is_ahead_of(store, about)? {
+        return Ok(None);
+    }
+    answer_now((store, shards), asking, query).map(Some)
+}
+
+fn answer_now(
     (store, shards): (&dyn Store, ShardCount),
     asking: &Asking,
     query: &Query,
@@ -73,20 +96,7 @@ fn conversations(
     limit: usize,
     after: Option<(TimestampMs, ConversationId)>,
 ) -> Result<Answer, StoreError> {
-    let listed = store.index(&IndexRange::Listed(*user, None), CONVERSATIONS_MAX)?;
-    let ids: Vec<ConversationId> = listed
-        .iter()
-        .filter_map(|(key, _)| match key {
-            IndexKey::Listed(_, conversation) => Some(*conversation),
-            IndexKey::Version(..)
-            | IndexKey::MediaRef(..)
-            | IndexKey::Due(..)
-            | IndexKey::Report(..)
-            | IndexKey::Here(_)
-            | IndexKey::Offline(_) => None,
-        })
-        .collect();
-    let mut rows = read(store, &ids)?;
+    let mut rows = read(store, &listed(store, user)?)?;
     let place = |activity: TimestampMs, id: ConversationId| Reverse((activity.0, id));
     rows.sort_unstable_by_key(|(id, row)| place(row.activity, *id));
     let behind = after.map(|(activity, id)| place(activity, id));
@@ -104,6 +114,21 @@ fn conversations(
         entries,
         more: rest.next().is_some(),
     })
+}
+
+/// What the user is in or invited to.
+fn listed(store: &dyn Store, user: &UserId) -> Result<Vec<ConversationId>, StoreError> {
+    let listed = store.index(&IndexRange::Listed(*user, None), CONVERSATIONS_MAX)?;
+    let ids = listed.iter().filter_map(|(key, _)| match key {
+        IndexKey::Listed(_, conversation) => Some(*conversation),
+        IndexKey::Version(..)
+        | IndexKey::MediaRef(..)
+        | IndexKey::Due(..)
+        | IndexKey::Report(..)
+        | IndexKey::Here(_)
+        | IndexKey::Offline(_) => None,
+    });
+    Ok(ids.collect())
 }
 
 fn read(

@@ -1,8 +1,14 @@
 //! Pages of an inbox whose conversation's shard is behind, or ahead.
 
+use quipu_core::record::{Entry, EntryBody, Position, Record, Source};
+use quipu_core::retention::Retention;
 use quipu_core::row::{Conversation, Group, HistoryRow, InboxKind, InboxRow, News, Row};
+use quipu_core::shard::{Effects, ShardId, ShardState};
+use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{ChangedKind, Gone, MessageState, Reaction};
 use quipu_protocol::id::{ClientSeq, DeviceId, MessageId, TimestampMs};
+
+use std::time::Duration;
 
 use super::*;
 use crate::store::MemoryStore;
@@ -198,4 +204,75 @@ fn a_head_is_what_devices_were_told_of_and_a_page_says_that_it_is_short() {
     assert!(refused.is_err());
     let entry = groups::entry((&store, SHARDS), &user(), GROUP).expect("memory");
     assert_eq!(entry, None);
+}
+
+/// So many that the user and the group live apart.
+const MANY: ShardCount = ShardCount(64);
+
+/// The row of a shard that has applied so many records, the last of which came from `source`.
+fn shard_row(shard: ShardId, records: u64, source: Option<Source>) -> Vec<Row> {
+    let (mut state, mut effects) = (ShardState::new(shard, MANY), Effects::default());
+    for position in 1..=records {
+        let body = EntryBody::Keep(Retention::new(1, 1));
+        let source = source.filter(|_| position == records);
+        let record = Record {
+            position: Position(position),
+            time: TimestampMs(position),
+            entries: vec![Entry { source, body }],
+        };
+        state.apply(&record, &mut effects);
+    }
+    let mut rows = Vec::new();
+    state.drain_dirty(&mut rows);
+    rows.retain(|row| matches!(row, Row::Shard(..)));
+    rows
+}
+
+#[tokio::test]
+async fn a_read_waits_until_a_conversation_shows_what_its_reader_was_told() {
+    let (home, there) = (MANY.of_user(&user()), MANY.of_conversation(&GROUP));
+    assert_ne!(home, there);
+    let store = told_ahead(&[0x38, 1, 0x48, 1]);
+    let told = Source {
+        shard: there,
+        position: Position(5),
+        index: 0,
+    };
+    store
+        .commit(shard_row(home, 2, Some(told)))
+        .expect("memory");
+    store.commit(shard_row(there, 4, None)).expect("memory");
+    let store: Arc<dyn Store> = Arc::new(store);
+    let metrics = Arc::new(Metrics::new());
+    let mut queries = Queries::new(Arc::clone(&store), MANY, 1, Arc::clone(&metrics));
+    queries.behind_wait = Duration::ZERO;
+    let request = HistoryRequest {
+        conversation: GROUP,
+        first: None,
+        last: None,
+        limit: 10,
+        newest_first: true,
+    };
+    let refused = queries
+        .history(user(), request.clone())
+        .await
+        .expect("memory");
+    let refused = refused.expect_err("the shard stays behind");
+    assert_eq!(refused.code, RejectCode::Busy);
+    assert!(refused.retry_after_ms > 0);
+    let told = Told::read(&*store, MANY, &user()).expect("memory");
+    assert!(told.is_ahead_of(&*store, [GROUP]).expect("memory"));
+    let elsewhere = ConversationId([0xcd; 16]);
+    assert_ne!(MANY.of_conversation(&elsewhere), there);
+    assert!(!told.is_ahead_of(&*store, [elsewhere]).expect("memory"));
+
+    queries.behind_wait = BEHIND_WAIT_MAX;
+    let waiting = tokio::spawn(async move { queries.history(user(), request).await });
+    let before = metrics.queries_behind.get();
+    while metrics.queries_behind.get() == before {
+        tokio::task::yield_now().await;
+    }
+    store.commit(shard_row(there, 5, None)).expect("memory");
+    let page = waiting.await.expect("no panic").expect("memory");
+    assert_eq!(page.expect("a member").messages.len(), 1);
 }
