@@ -79,7 +79,7 @@ pub enum Settled {
 ///
 /// Answers do not always come in order: after a resume the oldest messages may wait for a REPLY while the EVENTs of later ones come. What is
 /// sent then would push the oldest out of the gateway's memory, so a conversation's client seqs stay within the same bound of
-/// its oldest unanswered one, on this connection and on every other.
+/// the oldest one that the client may ask about again, on this connection and on every other (QP-SEND-4).
 #[derive(Debug)]
 pub struct Outbox {
     lanes: BTreeMap<ConversationId, Lane>,
@@ -122,6 +122,8 @@ struct Lane {
     /// In order. The first `in_flight` of them are, unless the lane is settling.
     messages: VecDeque<Entry>,
     in_flight: usize,
+    /// The oldest message without an answer when all answers were last durable: the oldest that a loss of power may bring back.
+    since: ClientSeq,
 }
 
 #[derive(Debug)]
@@ -174,6 +176,7 @@ impl Outbox {
                 },
                 messages: VecDeque::new(),
                 in_flight: 0,
+                since: waiting.client_seq,
             });
             lane.peer = lane.peer.or(waiting.peer);
             lane.messages.push_back(Entry {
@@ -197,7 +200,9 @@ impl Outbox {
             self.paused.remove(&conversation);
             self.make_ready(conversation);
         }
-        if self.unsynced >= SENDS_UNSYNCED_MAX && !self.ready.is_empty() {
+        let mut ready = self.ready.iter().filter_map(|id| self.lanes.get(id));
+        let many = self.unsynced >= SENDS_UNSYNCED_MAX && !self.ready.is_empty();
+        if many || ready.any(Lane::waits_for_sync) {
             pumped.sync = true;
             return pumped;
         }
@@ -226,7 +231,9 @@ impl Outbox {
             return Ok(());
         };
         if lane.messages.is_empty() {
-            self.lanes.remove(&conversation);
+            if self.unsynced == 0 {
+                self.lanes.remove(&conversation);
+            }
             return Ok(());
         }
         if let State::Settling { next, not_before } = &lane.state {
@@ -264,6 +271,11 @@ impl Outbox {
     /// Everything that the gateway has answered so far is durable.
     pub fn synced(&mut self) {
         self.unsynced = 0;
+        self.lanes.retain(|_, lane| {
+            let oldest = lane.messages.front().map(|entry| entry.waiting.client_seq);
+            lane.since = oldest.unwrap_or(lane.since);
+            oldest.is_some()
+        });
     }
 
     /// Messages of a conversation have new client seqs, durably; they go out from the first on. Those that are not named wait no
@@ -281,6 +293,9 @@ impl Outbox {
                 }
                 named.is_some()
             });
+            // What came before was made durable with the new numbers.
+            let oldest = lane.messages.front().map(|entry| entry.waiting.client_seq);
+            lane.since = oldest.unwrap_or(lane.since);
             lane.state = State::Open;
             self.make_ready(conversation);
         }
@@ -406,7 +421,7 @@ impl Lane {
         pumped: &mut Pumped,
     ) -> Result<(), SendBlocked> {
         while self.in_flight < in_flight_max
-            && self.next_is_near_oldest(in_flight_max)
+            && self.next().is_some_and(|next| is_near(next, self.since))
             && let Some(entry) = self.messages.get_mut(self.in_flight)
         {
             let Waiting {
@@ -444,15 +459,20 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether the gateway still remembers the oldest message when it has taken the next one and all between them.
-    fn next_is_near_oldest(&self, window: usize) -> bool {
-        let client_seq = |entry: &Entry| entry.waiting.client_seq.get();
-        let oldest = self.messages.front().map(client_seq);
-        let next = self.messages.get(self.in_flight).map(client_seq);
-        let distance = next
-            .zip(oldest)
-            .map(|(next, oldest)| next.saturating_sub(oldest));
-        distance.is_none_or(|distance| distance < window as u64)
+    /// The next message to send.
+    fn next(&self) -> Option<ClientSeq> {
+        let entry = self.messages.get(self.in_flight)?;
+        Some(entry.waiting.client_seq)
+    }
+
+    /// Whether nothing more can be sent before the answers of the oldest messages are durable, and no answer will come that
+    /// changes this.
+    fn waits_for_sync(&self) -> bool {
+        let oldest = self.messages.front().map(|entry| entry.waiting.client_seq);
+        let (Some(next), Some(oldest)) = (self.next(), oldest) else {
+            return false;
+        };
+        self.in_flight == 0 && !is_near(next, self.since) && is_near(next, oldest)
     }
 
     fn position(&self, client_seq: ClientSeq) -> Option<usize> {
@@ -494,6 +514,11 @@ impl Lane {
             State::Unopened | State::Opening | State::Open => State::Settling { next, not_before },
         };
     }
+}
+
+/// Whether a gateway that has taken `next`, and all before it, still remembers what it answered to `oldest`.
+fn is_near(next: ClientSeq, oldest: ClientSeq) -> bool {
+    next.get().saturating_sub(oldest.get()) < SENDS_IN_FLIGHT_MAX as u64
 }
 
 fn refused(

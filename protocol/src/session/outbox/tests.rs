@@ -231,6 +231,38 @@ fn nothing_goes_out_that_would_make_the_gateway_forget_the_oldest() {
 }
 
 #[test]
+fn answers_that_may_be_forgotten_keep_their_messages_within_reach() {
+    let mut bench = Bench::new();
+    let window = SENDS_IN_FLIGHT_MAX as u64;
+    bench.outbox.add(waiting(1..=2 * window, true));
+    assert_eq!(bench.pump().len(), SENDS_IN_FLIGHT_MAX);
+    // All but the first are answered, durably; the answer to the first is not durable.
+    for client_seq in 2..=window {
+        bench.accept(client_seq);
+    }
+    bench.outbox.synced();
+    assert!(bench.pump().is_empty());
+    bench.accept(1);
+    let syncs = bench.syncs;
+    assert_eq!(bench.pump().len(), SENDS_IN_FLIGHT_MAX);
+    assert_eq!(bench.syncs, syncs + 1, "not before the first is durable");
+}
+
+#[test]
+fn a_lane_that_was_emptied_remembers_what_may_come_back() {
+    let mut bench = Bench::new();
+    let window = SENDS_IN_FLIGHT_MAX as u64;
+    bench.outbox.add(waiting(1..=1, true));
+    assert_eq!(bench.pump(), ["1"]);
+    bench.accept(1);
+    assert!(bench.pump().is_empty());
+    let syncs = bench.syncs;
+    bench.outbox.add(waiting(window + 1..=window + 1, true));
+    assert_eq!(bench.pump(), [(window + 1).to_string()]);
+    assert_eq!(bench.syncs, syncs + 1);
+}
+
+#[test]
 fn a_later_connection_keeps_within_reach_of_the_oldest_as_well() {
     let mut bench = Bench::new();
     let window = SENDS_IN_FLIGHT_MAX as u64;
