@@ -8,6 +8,9 @@ use super::{Tables, gaps, row};
 use crate::error::Error;
 use crate::events::ClientEvent;
 
+/// Groups of which messages are missing, and behind which seq.
+type Behind = Vec<(ConversationId, u64)>;
+
 impl Tables {
     /// Keeps a page of the list: what each conversation is, where it ends, what is unread, and the last message. Those that the
     /// user is only invited to are no conversations of the user yet.
@@ -16,7 +19,7 @@ impl Tables {
     pub(crate) fn keep_listed(
         &mut self,
         entries: &[ConversationEntry],
-    ) -> Result<(Vec<ClientEvent>, Vec<(ConversationId, u64)>), Error> {
+    ) -> Result<(Vec<ClientEvent>, Behind), Error> {
         let me = self.signed_in()?.account.user;
         let tx = self.db.transaction()?;
         let mut behind = Vec::new();
