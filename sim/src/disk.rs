@@ -93,6 +93,9 @@ pub(crate) struct Disk {
     found: Vec<ConversationId>,
 }
 
+/// How far conversations are known to be read.
+pub(crate) type Marks = Vec<(ConversationId, u64)>;
+
 /// What a device tells its owner after a transaction.
 #[derive(Debug)]
 pub(crate) enum Told {
@@ -157,7 +160,7 @@ impl Disk {
 
     /// The machine lost power: only what was synced is there. Says which timeline it has now and how long it is, what still
     /// waits, and what is known to be read.
-    pub(crate) fn lose_power(&mut self) -> ((usize, usize), Vec<Note>, Vec<(ConversationId, u64)>) {
+    pub(crate) fn lose_power(&mut self) -> ((usize, usize), Vec<Note>, Marks) {
         self.tables = self.synced.clone();
         self.reopen();
         let tables = &self.tables;

@@ -104,7 +104,7 @@ impl World {
             trusts || (is_ours && inbox.keeps_after(resume.cursor))
         };
         let resume = resume.filter(is_usable);
-        let cursor = resume.map_or(inbox.start(), |resume| resume.cursor);
+        let cursor = resume.map_or_else(|| inbox.start(), |resume| resume.cursor);
         let welcome = self.welcome(name, device, None, (cursor, resume.is_some()));
         self.admit_later(gateway, link, Ok(welcome));
     }
