@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::error::Error;
 
 pub(crate) use account::StoredSession;
-pub(crate) use inbox::Turn;
+pub(crate) use inbox::{Ahead, Turn};
 
 /// The database inside the data folder.
 const CACHE_FILE: &str = "quipu.sqlite";
@@ -142,6 +142,7 @@ pub(crate) struct Tables {
     waiters: outbox::Waiters,
     messages: usize,
     messages_max: usize,
+    ahead: Ahead,
     outbound: Arc<Outbound>,
 }
 
@@ -172,6 +173,7 @@ impl Tables {
             waiters: outbox::Waiters::default(),
             messages: row::count(messages),
             messages_max: messages_max.max(1),
+            ahead: Ahead::default(),
             outbound,
         })
     }

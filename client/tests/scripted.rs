@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use quipu_client::protocol::error::CloseCode;
 use quipu_client::protocol::event::{
-    Change, Content, DeviceCommand, Event, EventBody, Message, Notice, Outcome, Reply, ReplyTo,
+    Change, Changed, ChangedKind, Content, DeviceCommand, Event, EventBody, Message, MessageState,
+    Notice, Outcome, Reply, ReplyTo,
 };
 use quipu_client::protocol::history::HistoryPage;
 use quipu_client::protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
     UserId,
 };
-use quipu_client::{Client, ClientEvent, Config, ConnectionState, Page, Target};
+use quipu_client::{Client, ClientEvent, Config, ConnectionState, HistoryRange, Page, Target};
 use support::path::Path;
 use support::peer::{Peer, Session};
 use support::{config, tail, within};
@@ -342,4 +343,87 @@ async fn a_busy_gateway_is_asked_again() {
     };
     within("the gap to be filled", whole).await;
     assert_eq!(client.catch_ups().failed, 0);
+}
+
+/// Bob edited the first message of the conversation: its version, and what it says since.
+fn edited(inbox_seq: u64, version: u32) -> Event {
+    let changed = Changed {
+        conversation: ConversationId::direct(&user("alice"), &user("bob")),
+        seq: Seq::FIRST,
+        version,
+        by: Some(user("bob")),
+        at: TimestampMs(version.into()),
+        kind: ChangedKind::Edited(Content::Text(format!("version {version}"))),
+    };
+    Event {
+        inbox_seq: InboxSeq::new(inbox_seq).expect("not 0"),
+        body: EventBody::Changed(Box::new(changed)),
+    }
+}
+
+/// The page with the first message alone, as it is in this version.
+fn page_of(version: u32) -> HistoryPage {
+    let EventBody::Message(mut message) = event(1).body else {
+        panic!("a message");
+    };
+    if version > 0 {
+        message.content = Content::Text(format!("version {version}"));
+        message.state = Some(Box::new(MessageState {
+            version,
+            ..MessageState::default()
+        }));
+    }
+    HistoryPage {
+        messages: vec![message],
+        more: false,
+        head: Seq::new(1).ok(),
+    }
+}
+
+/// Asks for the newest messages.
+const NEWEST: HistoryRange = HistoryRange {
+    first: None,
+    last: None,
+    limit: 10,
+    newest_first: true,
+};
+
+#[tokio::test]
+async fn a_change_that_overtakes_its_page_is_not_lost() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let conversation = ConversationId::direct(&user("alice"), &user("bob"));
+    let words = |messages: &[Message]| {
+        let words = messages.iter().map(|message| message.content.text());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    // The page was read before the edit, and comes after it.
+    session.event(&edited(1, 1)).await;
+    assert_eq!(session.acked().await, Cursor(1));
+    let before = page_of(0);
+    let (read, _) = tokio::join!(
+        client.history(conversation, NEWEST),
+        session.answer_history(&before)
+    );
+    assert_eq!(words(&read.expect("a page").messages), ["version 1"]);
+    let kept = client.messages(conversation, Page::Latest, 10).await;
+    assert_eq!(words(&kept.expect("reads")), ["version 1"]);
+}
+
+#[tokio::test]
+async fn a_page_that_is_behind_what_was_told_is_asked_for_again() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let conversation = ConversationId::direct(&user("alice"), &user("bob"));
+    // What the second version was is in nothing that this device was told.
+    session.event(&edited(1, 3)).await;
+    assert_eq!(session.acked().await, Cursor(1));
+    let answers = async {
+        session.answer_history(&page_of(1)).await;
+        session.answer_history(&page_of(3)).await;
+    };
+    let (read, ()) = tokio::join!(client.history(conversation, NEWEST), answers);
+    let read = read.expect("a page");
+    assert_eq!(read.messages[0].content.text(), "version 3");
 }

@@ -63,6 +63,8 @@ pub(crate) struct Link {
     pub(crate) ended: Vec<(Asked, bool)>,
     pub(crate) questions: VecDeque<Question>,
     pub(crate) is_asking: bool,
+    /// How many changes its disk had forgotten when it asked.
+    pub(crate) forgotten: u64,
     /// Histories that did not reach what is known of them.
     pub(crate) again: BTreeMap<ConversationId, Again>,
     notices: Vec<Notice>,

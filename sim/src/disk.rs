@@ -1,9 +1,11 @@
 //! A client's data folder: what the SDK's cache keeps, in transactions, and what a loss of power takes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use quipu_protocol::credentials::{Resume, Token};
-use quipu_protocol::event::{Content, Event, EventBody, Message, Note as Happened, Notice};
+use quipu_protocol::event::{
+    Changed, Content, Event, EventBody, Message, Note as Happened, Notice,
+};
 use quipu_protocol::id::{
     ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, TimestampMs, UserId,
 };
@@ -16,6 +18,8 @@ use crate::sabotage::Sabotage;
 
 /// Client seqs that are reserved with one synced write; fewer than the SDK's, so that it happens often.
 const CLIENT_SEQ_RESERVE: u64 = 8;
+/// Changes remembered of messages that are not here; fewer than the SDK's, so that some are forgotten.
+const AHEAD_CHANGES_MAX: usize = 16;
 
 /// One message that this device wrote and that is not in its timeline yet.
 #[derive(Debug, Clone)]
@@ -91,6 +95,9 @@ pub(crate) struct Disk {
     sabotage: Option<Sabotage>,
     /// In memory only: conversations that turned out to have a history that is to be read.
     found: Vec<ConversationId>,
+    /// In memory only: the newest changes of messages that were not here when they came, and how many were forgotten.
+    ahead: VecDeque<Changed>,
+    forgotten: u64,
 }
 
 /// How far conversations are known to be read.
@@ -146,6 +153,8 @@ impl Disk {
             next_client_seq: 1,
             sabotage,
             found: Vec::new(),
+            ahead: VecDeque::new(),
+            forgotten: 0,
         }
     }
 
@@ -156,6 +165,7 @@ impl Disk {
     /// The process died: what is in memory is gone, every transaction is there.
     pub(crate) fn reopen(&mut self) {
         self.next_client_seq = self.tables.client_seq_free.max(1);
+        self.ahead.clear();
     }
 
     /// The machine lost power: only what was synced is there. Says which timeline it has now and how long it is, what still
@@ -194,6 +204,7 @@ impl Disk {
                 session.resume = resume;
                 self.tables.conversations.clear();
                 self.tables.messages.clear();
+                self.ahead.clear();
                 self.tables
                     .outbox
                     .retain(|out| out.state != OutgoingState::Acked);
@@ -394,8 +405,9 @@ impl Disk {
                 }
                 EventBody::Changed(changed) => {
                     let place = (changed.conversation, changed.seq);
-                    if let Some(kept) = self.tables.messages.get_mut(&place) {
-                        names.change(kept, changed);
+                    match self.tables.messages.get_mut(&place) {
+                        Some(kept) => names.change(kept, changed),
+                        None => self.hold(changed),
                     }
                 }
                 EventBody::Invitation(_) => {}
@@ -540,7 +552,7 @@ impl Disk {
                         behind = Some(changed.conversation);
                     }
                     Some(kept) => names.change(kept, changed),
-                    None => {}
+                    None => self.hold(changed),
                 }
             }
             return (told, behind);
@@ -606,12 +618,37 @@ impl Disk {
         }
     }
 
-    /// Keeps a page of history.
-    pub(crate) fn keep_history(&mut self, names: &Names, messages: &[Message]) -> Vec<Told> {
+    /// A page that is under way may bring the message as it was before.
+    fn hold(&mut self, changed: &Changed) {
+        if self.sabotage == Some(Sabotage::DropAhead) {
+            return;
+        }
+        if self.ahead.len() >= AHEAD_CHANGES_MAX {
+            self.ahead.pop_front();
+            self.forgotten += 1;
+        }
+        self.ahead.push_back(changed.clone());
+    }
+
+    /// How many changes of messages that are not here were forgotten.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Keeps a page of history, with the changes that overtook it. Says from which seq on it has to be asked for again, because
+    /// not all of them are here; `forgotten`: what [`forgotten`](Self::forgotten) said when it was asked for.
+    pub(crate) fn keep_history(
+        &mut self,
+        names: &Names,
+        messages: &[Message],
+        forgotten: u64,
+    ) -> (Vec<Told>, Option<Seq>) {
         let mut told = Vec::new();
         let Some(session) = self.tables.session else {
-            return told;
+            return (told, None);
         };
+        let first = messages.first().filter(|_| forgotten != self.forgotten);
+        let mut again = first.map(|message| message.seq);
         for message in messages {
             let new = names.kept(message, TimestampMs(0));
             let place = (message.conversation, message.seq);
@@ -620,9 +657,17 @@ impl Disk {
             if kept.version < new.version {
                 *kept = new;
             }
+            let of = |changed: &&Changed| (changed.conversation, changed.seq) == place;
+            for changed in self.ahead.iter().filter(of) {
+                if changed.version > kept.version + 1 {
+                    again = again.or(Some(message.seq));
+                    break;
+                }
+                names.change(kept, changed);
+            }
             self.answered(&session, message, &mut told);
         }
-        told
+        (told, again)
     }
 
     /// What there is, in the words of the checker.

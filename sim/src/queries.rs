@@ -293,7 +293,8 @@ impl World {
 
     /// Asks the next question, one at a time.
     pub(crate) fn ask_next(&mut self, device: usize) {
-        let Some(link) = &mut self.devices[device].link else {
+        let it = &mut self.devices[device];
+        let Some(link) = &mut it.link else {
             return;
         };
         if !link.welcomed || link.is_asking {
@@ -301,6 +302,7 @@ impl World {
         }
         if let Some(question) = link.questions.pop_front() {
             link.is_asking = true;
+            link.forgotten = it.disk.forgotten();
             let number = link.number;
             self.carry_question(number, question);
         }
@@ -352,14 +354,16 @@ impl World {
                 more,
                 reach,
             } => {
-                self.keep_page(device, &messages);
+                let again = self.keep_page(device, &messages);
                 let last = messages.last().map(|last| last.seq.get());
                 self.trace.say(|| {
                     format!(
                         "device {device} reads {conversation} to {last:?}, more {more}, {reach:?}"
                     )
                 });
-                if let (Some(last), true) = (last, more) {
+                if let Some(again) = again {
+                    self.ask_again_later(device, conversation, again.get());
+                } else if let (Some(last), true) = (last, more) {
                     self.wonder(device, Question::Page(conversation, last + 1));
                 } else if let Some((first, head)) = reach {
                     let next = last.map_or(first, |last| last + 1);
@@ -440,8 +444,8 @@ impl World {
         }
     }
 
-    /// Keeps what a page says, and shows it.
-    pub(crate) fn keep_page(&mut self, device: usize, messages: &[Message]) {
+    /// Keeps what a page says, and shows it. Says from where on it has to be asked for again, if changes overtook it that are not known.
+    fn keep_page(&mut self, device: usize, messages: &[Message]) -> Option<Seq> {
         let number = self.devices[device].number;
         for message in messages {
             let (what, _) = self.names.what(message);
@@ -450,11 +454,12 @@ impl World {
             let message = (message.seq.get(), from, what);
             self.checker.fetched(number, talk, message);
         }
-        let told = self.devices[device]
-            .disk
-            .keep_history(&self.names, messages);
+        let it = &mut self.devices[device];
+        let forgotten = it.link.as_ref().map_or(0, |link| link.forgotten);
+        let (told, again) = it.disk.keep_history(&self.names, messages, forgotten);
         for told in told {
             self.tell(device, told);
         }
+        again
     }
 }

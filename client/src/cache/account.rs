@@ -206,6 +206,7 @@ impl Tables {
         )?;
         tx.commit()?;
         self.messages = 0;
+        self.ahead.clear();
         self.outbox = super::outbox::count(&self.db)?;
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! Writes what the gateway sent: one transaction for everything that has arrived, before anybody hears of it.
 
+mod ahead;
 mod changes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quipu_protocol::event::{Content, Event, EventBody, Message, Note, Notice, Receipt};
+use quipu_protocol::event::{Changed, Content, Event, EventBody, Message, Note, Notice, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
 use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -14,6 +15,8 @@ use super::{Tables, gaps, invitations, outbox, row};
 use crate::error::{Error, Refusal};
 use crate::events::ClientEvent;
 use crate::model::Account;
+
+pub(crate) use ahead::Ahead;
 
 /// What one turn of the driver brings to the cache.
 #[derive(Debug, Default)]
@@ -54,6 +57,8 @@ struct Changes {
     inserted: usize,
     cursor: Cursor,
     behind: Vec<(ConversationId, u64)>,
+    /// Of messages that are not in the cache.
+    ahead: Vec<Changed>,
 }
 
 /// How the messages of one turn move one conversation.
@@ -107,6 +112,9 @@ impl Tables {
         self.outbox.remove(changes.removed);
         session.resume.cursor = changes.cursor;
         self.session = Some(session);
+        for changed in changes.ahead {
+            self.ahead.hold(changed);
+        }
         for (id, end) in changes.ended {
             self.waiters.resolve(id, end.map_err(Error::Refused));
         }

@@ -33,8 +33,10 @@ impl Tables {
         tx.commit()?;
         let mut acked = Vec::new();
         for entry in entries.iter().filter(|entry| is_in(entry)) {
-            if let Some(last) = &entry.last {
-                acked.extend(self.keep_history(std::slice::from_ref(last), entry.head)?);
+            if let Some(mut last) = entry.last.clone() {
+                // One of which not all is known shows up as such when its page is read.
+                self.overtake(std::slice::from_mut(&mut last), self.forgotten());
+                acked.extend(self.keep_history(std::slice::from_ref(&last), entry.head)?);
             }
         }
         Ok((acked, behind))

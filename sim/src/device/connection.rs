@@ -76,6 +76,7 @@ impl World {
             ended: Vec::new(),
             questions: VecDeque::new(),
             is_asking: false,
+            forgotten: 0,
             again: BTreeMap::new(),
             notices: Vec::new(),
             presence: BTreeMap::new(),

@@ -16,42 +16,57 @@ use crate::events::ClientEvent;
 use crate::model::Account;
 
 /// Applies a change whose version is news to the cached message, and announces it. A message that is not cached has the
-/// change in it when it is fetched.
+/// change in it when it is fetched, unless a page was read before it: so it is remembered for a while.
 pub(super) fn changed(
     tx: &Transaction<'_>,
     changed: Changed,
     changes: &mut Changes,
 ) -> Result<(), Error> {
-    if let Some(mut message) = find(tx, &changed.conversation, changed.seq)? {
-        let mut state = message.state.take().unwrap_or_default();
-        if changed.version <= state.version {
-            return Ok(());
+    match find(tx, &changed.conversation, changed.seq)? {
+        Some(mut message) => {
+            if !bring(&mut message, &changed) {
+                return Ok(());
+            }
+            refresh(tx, &message)?;
         }
-        state.version = changed.version;
-        match &changed.kind {
-            ChangedKind::Edited(content) => {
-                message.content = content.clone();
-                state.edited_at = Some(changed.at);
-            }
-            ChangedKind::Gone(gone) => {
-                message.content = Content::Gone(*gone);
-                state.reactions = Vec::new();
-            }
-            ChangedKind::Reacted { emoji, on } => {
-                if let Some(user) = changed.by {
-                    let reaction = Reaction {
-                        user,
-                        emoji: emoji.clone(),
-                    };
-                    react(&mut state.reactions, reaction, *on);
-                }
-            }
-        }
-        message.state = Some(state);
-        refresh(tx, &message)?;
+        None => changes.ahead.push(changed.clone()),
     }
     changes.events.push(ClientEvent::Changed(Box::new(changed)));
     Ok(())
+}
+
+/// How often a message was changed, as far as it says.
+pub(super) fn version(message: &Message) -> u32 {
+    message.state.as_ref().map_or(0, |state| state.version)
+}
+
+/// Makes of a message what a change says. False: the change is in it already.
+pub(super) fn bring(message: &mut Message, changed: &Changed) -> bool {
+    if changed.version <= version(message) {
+        return false;
+    }
+    let state = message.state.get_or_insert_default();
+    state.version = changed.version;
+    match &changed.kind {
+        ChangedKind::Edited(content) => {
+            message.content = content.clone();
+            state.edited_at = Some(changed.at);
+        }
+        ChangedKind::Gone(gone) => {
+            message.content = Content::Gone(*gone);
+            state.reactions = Vec::new();
+        }
+        ChangedKind::Reacted { emoji, on } => {
+            if let Some(user) = changed.by {
+                let reaction = Reaction {
+                    user,
+                    emoji: emoji.clone(),
+                };
+                react(&mut state.reactions, reaction, *on);
+            }
+        }
+    }
+    true
 }
 
 fn react(reactions: &mut Vec<Reaction>, reaction: Reaction, on: bool) {
@@ -156,7 +171,7 @@ fn set_gone(tx: &Transaction<'_>, id: &[u8; 16], gone: bool) -> Result<(), Error
 /// Applies the change of a notice, unless notices in front of it were dropped: then the message is read from the history.
 fn noticed_change(tx: &Transaction<'_>, news: Changed, changes: &mut Changes) -> Result<(), Error> {
     let known = find(tx, &news.conversation, news.seq)?;
-    let version = known.map(|message| message.state.map_or(0, |state| state.version));
+    let version = known.as_ref().map(version);
     if version.is_some_and(|version| news.version > version.saturating_add(1)) {
         return missing(tx, (&news.conversation, news.seq.get() - 1), changes);
     }
