@@ -675,6 +675,12 @@ impl Disk {
         self.tables.messages.iter()
     }
 
+    /// Whether the user has left a group, as far as this device knows. Who has joined may not have heard of it.
+    pub(crate) fn has_left(&self, group: &ConversationId) -> bool {
+        let row = self.tables.conversations.get(group);
+        row.is_some_and(|row| row.gone)
+    }
+
     /// Whether the user is in a group, as far as this device knows.
     pub(crate) fn is_inside(&self, group: &ConversationId) -> bool {
         let row = self.tables.conversations.get(group);
@@ -684,7 +690,7 @@ impl Disk {
     /// The groups whose messages come as notices.
     pub(crate) fn pulled(&self) -> Vec<ConversationId> {
         let rows = self.tables.conversations.iter();
-        let pulled = rows.filter(|(_, row)| row.pulled && row.inside && !row.gone);
+        let pulled = rows.filter(|(_, row)| row.pulled && !row.gone);
         pulled.map(|(id, _)| *id).collect()
     }
 

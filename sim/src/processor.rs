@@ -9,10 +9,11 @@ use quipu_protocol::error::CloseCode;
 
 use crate::gateway::records;
 use crate::log::Appender;
+use crate::plan::SECOND;
 use crate::retention::Came;
 use crate::sabotage::Sabotage;
 use crate::spoil;
-use crate::world::{AtGateway, World};
+use crate::world::{AtGateway, Phase, World};
 
 /// One processor thread of a gateway.
 #[derive(Debug, Default)]
@@ -40,6 +41,8 @@ struct Turn {
     effects: Effects,
     /// Events that it puts into inboxes, with the time of their records, and what the shard keeps then.
     came: Vec<Came>,
+    /// Sabotage: the moment between what it sends and what it commits is long.
+    dawdles: bool,
 }
 
 impl Processor {
@@ -161,6 +164,7 @@ impl World {
             shards: Vec::new(),
             effects: Effects::default(),
             came: Vec::new(),
+            dawdles: false,
         };
         for shard in ready {
             if let Some(began) = self.apply(gateway, number, shard, &mut turn) {
@@ -181,6 +185,7 @@ impl World {
         let mut by_shard: BTreeMap<ShardId, Vec<Entry>> = BTreeMap::new();
         for (to, mut entry) in turn.effects.outgoing.drain(..) {
             spoil::entry(self.sabotage, &mut entry);
+            turn.dawdles |= self.phase != Phase::Heal && spoil::shows_news(self.sabotage, &entry);
             by_shard.entry(to).or_default().push(entry);
         }
         self.note(
@@ -295,7 +300,11 @@ impl World {
 
     /// What the turn sends is durable.
     pub(crate) fn sent(&mut self, gateway: usize, number: usize) {
-        let after = self.step_time();
+        let mut after = self.step_time();
+        let turn = self.gateways[gateway].processors[number].turn.as_ref();
+        if turn.is_some_and(|turn| turn.dawdles) {
+            after += self.rng.below(SECOND);
+        }
         self.tell_gateway(gateway, after, AtGateway::Commit(number));
     }
 

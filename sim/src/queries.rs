@@ -17,6 +17,8 @@ use crate::world::{AtDevice, AtGateway, LinkNo, World};
 
 /// Longest pause before a history is asked again that did not reach what is known of it.
 const AGAIN_MAX: Us = 2 * SECOND;
+/// Times that a group is asked again that says that the user is not in it, as the SDK does.
+const REFUSALS_MAX: u32 = 8;
 
 /// Pause before a gateway looks again whether a conversation has come so far as its reader was told.
 const BEHIND_PAUSE: Us = 20 * MS;
@@ -375,7 +377,11 @@ impl World {
                     .say(|| format!("device {device} is answered {code}"));
                 // Not a member any more, which the inbox says too; or not yet, as the group's shard is behind the user's.
                 if let Question::Page(conversation, first) = question {
-                    match self.devices[device].disk.is_inside(&conversation) {
+                    let link = self.devices[device].link.as_ref();
+                    let again = link.and_then(|link| link.again.get(&conversation));
+                    let tries = again.map_or(0, |again| again.tries);
+                    let has_left = self.devices[device].disk.has_left(&conversation);
+                    match !has_left && tries < REFUSALS_MAX {
                         true => self.ask_again_later(device, conversation, first),
                         false => self.has_all(device, conversation),
                     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quipu_core::record::{Entry, EntryBody, Standing};
 use quipu_core::row::{EntityKey, HistoryRow, Row};
-use quipu_protocol::event::{Content, Gone, Role};
+use quipu_protocol::event::{Content, EventBody, Gone, Role};
 
 use crate::sabotage::Sabotage;
 
@@ -38,6 +38,15 @@ pub(crate) fn entry(sabotage: Option<Sabotage>, entry: &mut Entry) {
         (Some(Sabotage::IgnoreBlock), EntryBody::Blocked { on, .. }) => *on = false,
         _ => {}
     }
+}
+
+/// Whether an entry is one whose loss shows only in the moment before its sender commits, which is too short to be met often.
+pub(crate) fn shows_news(sabotage: Option<Sabotage>, entry: &Entry) -> bool {
+    let EntryBody::Spread { pulled, event, .. } = &entry.body else {
+        return false;
+    };
+    let is_message = matches!(event, EventBody::Message(_));
+    sabotage == Some(Sabotage::IgnoreNews) && *pulled && is_message
 }
 
 /// Spoils a row on its way to the store. False: it does not come there at all.

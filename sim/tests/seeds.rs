@@ -112,7 +112,7 @@ sabotages! {
     words_that_outlive_their_time_are_seen = NeverExpire;
     a_history_open_to_strangers_is_seen = OpenHistory;
     reused_request_numbers_are_seen = ReuseRequests;
-    news_that_nobody_asks_for_are_seen = IgnoreNews first 4387;
+    news_that_nobody_asks_for_are_seen = IgnoreNews first 157;
     inboxes_that_keep_too_little_are_seen = KeepLess;
     forgotten_settings_are_seen = ForgetKeep;
     trusted_cursors_are_seen = TrustCursors;

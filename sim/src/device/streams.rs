@@ -81,6 +81,7 @@ impl World {
         let instant = self.instant();
         let mut transmit: Vec<Bytes> = Vec::new();
         let me = self.devices[device].disk.session();
+        let pulled = self.devices[device].disk.pulled();
         let Some(link) = &mut self.devices[device].link else {
             return;
         };
@@ -106,6 +107,9 @@ impl World {
                 }
                 ClientOutput::Notice(Notice::Check) => {
                     queue(&mut link.questions, Question::List(None));
+                    for group in &pulled {
+                        queue(&mut link.questions, Question::Page(*group, 1));
+                    }
                 }
                 ClientOutput::Notice(notice) => link.notices.push(notice),
                 ClientOutput::GoAway(notice) => link.go_away = Some(notice),
