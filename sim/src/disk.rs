@@ -620,9 +620,6 @@ impl Disk {
 
     /// A page that is under way may bring the message as it was before.
     fn hold(&mut self, changed: &Changed) {
-        if self.sabotage == Some(Sabotage::DropAhead) {
-            return;
-        }
         if self.ahead.len() >= AHEAD_CHANGES_MAX {
             self.ahead.pop_front();
             self.forgotten += 1;

@@ -72,6 +72,4 @@ pub enum Sabotage {
     NoGrace,
     /// Nobody who watches hears that somebody has come back.
     MissReturns,
-    /// A device forgets changes of messages that a page is still to bring.
-    DropAhead,
 }
