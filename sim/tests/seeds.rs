@@ -113,7 +113,7 @@ sabotages! {
     news_that_misses_a_shard_is_seen = SkipSpread;
     a_late_change_over_a_newer_one_is_seen = ForgetChanges;
     words_that_outlive_their_deletion_are_seen = KeepDeleted;
-    stale_words_of_an_edit_are_seen = StaleWords first 2153;
+    stale_words_of_an_edit_are_seen = StaleWords first 2244;
     changes_counted_ahead_are_seen = CountAhead;
     a_revoked_device_that_comes_back_is_seen = AdmitRevoked;
     a_block_that_does_not_hold_is_seen = IgnoreBlock;
