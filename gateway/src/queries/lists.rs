@@ -28,18 +28,22 @@ pub(super) fn answer(
     asking: &Asking,
     query: &Query,
 ) -> Result<Option<Result<Answer, Rejection>>, StoreError> {
-    let user = &asking.user;
-    let told = Told::read(store, shards, user)?;
-    let about = match query {
-        Query::Conversations { .. } => listed(store, user)?,
+    let told = || Told::read(store, shards, &asking.user);
+    let waits = match query {
+        Query::Conversations { .. } => {
+            // The marks first: what the list is made of may grow meanwhile.
+            let told = told()?;
+            told.is_ahead_of(store, listed(store, &asking.user)?)?
+        }
         Query::Conversation(id)
         | Query::Members {
             conversation: id, ..
         }
-        | Query::Versions(id, _) => vec![*id],
-        Query::Devices | Query::Settings | Query::Presence { .. } => Vec::new(),
+        | Query::Versions(id, _) => told()?.is_ahead_of(store, [*id])?,
+        // They are about no conversation.
+        Query::Devices | Query::Settings | Query::Presence { .. } => false,
     };
-    if told.is_ahead_of(store, about)? {
+    if waits {
         return Ok(None);
     }
     answer_now((store, shards), asking, query).map(Some)

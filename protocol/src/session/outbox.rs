@@ -272,9 +272,8 @@ impl Outbox {
     pub fn synced(&mut self) {
         self.unsynced = 0;
         self.lanes.retain(|_, lane| {
-            let oldest = lane.messages.front().map(|entry| entry.waiting.client_seq);
-            lane.since = oldest.unwrap_or(lane.since);
-            oldest.is_some()
+            lane.all_is_durable();
+            !lane.messages.is_empty()
         });
     }
 
@@ -294,8 +293,7 @@ impl Outbox {
                 named.is_some()
             });
             // What came before was made durable with the new numbers.
-            let oldest = lane.messages.front().map(|entry| entry.waiting.client_seq);
-            lane.since = oldest.unwrap_or(lane.since);
+            lane.all_is_durable();
             lane.state = State::Open;
             self.make_ready(conversation);
         }
@@ -459,6 +457,16 @@ impl Lane {
         Ok(())
     }
 
+    /// The oldest message without an answer.
+    fn oldest(&self) -> Option<ClientSeq> {
+        Some(self.messages.front()?.waiting.client_seq)
+    }
+
+    /// No answer of before can be forgotten any more.
+    fn all_is_durable(&mut self) {
+        self.since = self.oldest().unwrap_or(self.since);
+    }
+
     /// The next message to send.
     fn next(&self) -> Option<ClientSeq> {
         let entry = self.messages.get(self.in_flight)?;
@@ -468,8 +476,7 @@ impl Lane {
     /// Whether nothing more can be sent before the answers of the oldest messages are durable, and no answer will come that
     /// changes this.
     fn waits_for_sync(&self) -> bool {
-        let oldest = self.messages.front().map(|entry| entry.waiting.client_seq);
-        let (Some(next), Some(oldest)) = (self.next(), oldest) else {
+        let (Some(next), Some(oldest)) = (self.next(), self.oldest()) else {
             return false;
         };
         self.in_flight == 0 && !is_near(next, self.since) && is_near(next, oldest)
