@@ -422,12 +422,9 @@ impl Media {
         Err(Rejection::new(RejectCode::UnknownConversation, reason).into())
     }
 
-    async fn is_member(
-        &self,
-        user: UserId,
-        conversation: ConversationId,
-    ) -> Result<bool, MediaError> {
-        Ok(self.queries.is_member(user, conversation).await?)
+    async fn is_member(&self, user: UserId, conversation: ConversationId) -> Result<bool, Refused> {
+        let asked = self.queries.is_member(user, conversation).await;
+        Ok(asked.map_err(MediaError::from)??)
     }
 
     async fn guard(

@@ -201,15 +201,20 @@ impl Queries {
         .await
     }
 
-    /// Whether the user is a member of this conversation.
+    /// Whether the user is a member of this conversation; a rejection when the conversation is still behind what the user was told.
     pub async fn is_member(
         &self,
         user: UserId,
         conversation: ConversationId,
-    ) -> Result<bool, QueryError> {
-        self.run(move |store| {
+    ) -> Result<Result<bool, Rejection>, QueryError> {
+        let shards = self.shards;
+        self.run_caught_up(move |store| {
+            let told = Told::read(store, shards, &user)?;
+            if told.is_ahead_of(store, [conversation])? {
+                return Ok(None);
+            }
             let access = access(store, &user, &conversation)?;
-            Ok(matches!(access, Access::Member(_)))
+            Ok(Some(Ok(matches!(access, Access::Member(_)))))
         })
         .await
     }

@@ -260,6 +260,8 @@ async fn a_read_waits_until_a_conversation_shows_what_its_reader_was_told() {
     let refused = refused.expect_err("the shard stays behind");
     assert_eq!(refused.code, RejectCode::Busy);
     assert!(refused.retry_after_ms > 0);
+    let member = queries.is_member(user(), GROUP).await.expect("memory");
+    assert_eq!(member.expect_err("as before").code, RejectCode::Busy);
     let told = Told::read(&*store, MANY, &user()).expect("memory");
     assert!(told.is_ahead_of(&*store, [GROUP]).expect("memory"));
     let elsewhere = ConversationId([0xcd; 16]);
@@ -267,12 +269,17 @@ async fn a_read_waits_until_a_conversation_shows_what_its_reader_was_told() {
     assert!(!told.is_ahead_of(&*store, [elsewhere]).expect("memory"));
 
     queries.behind_wait = BEHIND_WAIT_MAX;
-    let waiting = tokio::spawn(async move { queries.history(user(), request).await });
+    let waiting = tokio::spawn(async move {
+        let member = queries.is_member(user(), GROUP).await;
+        (member, queries.history(user(), request).await)
+    });
     let before = metrics.queries_behind.get();
     while metrics.queries_behind.get() == before {
         tokio::task::yield_now().await;
     }
     store.commit(shard_row(there, 5, None)).expect("memory");
-    let page = waiting.await.expect("no panic").expect("memory");
+    let (member, page) = waiting.await.expect("no panic");
+    assert_eq!(member.expect("memory"), Ok(true));
+    let page = page.expect("memory");
     assert_eq!(page.expect("a member").messages.len(), 1);
 }
