@@ -4,8 +4,10 @@
 //! checked, and are then taken over by the object store, from where members read them. A message that refers to a file keeps
 //! it; the [sweep] removes those that no message refers to.
 
+mod guards;
 pub mod objects;
 pub mod partials;
+mod patience;
 mod policy;
 pub mod receiving;
 pub mod sweep;
@@ -21,7 +23,9 @@ use quipu_protocol::event::Rejection;
 use quipu_protocol::id::{ConversationId, TimestampMs, UserId};
 use quipu_protocol::media::{Download, MediaHash, Upload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
+use self::guards::Guards;
 use self::objects::{Checked, Objects, Reading, Stored};
 use self::partials::{Partials, Plan, Refused};
 use self::policy::Policy;
@@ -32,8 +36,8 @@ use crate::telemetry::{Kind, Metrics};
 
 /// Files whose presence is remembered, so that a message that refers to one need not look. At it, all are forgotten.
 const VOUCHED_MAX: usize = 65_536;
-/// Locks that keep the removal of a file apart from whatever makes it needed again.
-const GUARDS: usize = 64;
+/// How long an upload waits while another brings the same file. Its client comes again.
+const SAME_FILE_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a client is asked to wait when there is no room.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// The folder in the data folder.
@@ -48,6 +52,12 @@ pub enum MediaError {
     /// The object store failed.
     #[error("the object store of media failed: {0}")]
     Store(#[from] object_store::Error),
+    /// The bucket took too long.
+    #[error(
+        "the bucket of media did not answer within {:?}; look after it, or raise media.stall_timeout if it is only slow",
+        .0
+    )]
+    Stalled(Duration),
     /// The bucket cannot be used as configured: why, and what its service said.
     #[error("{0}: {1}")]
     Refused(String, object_store::Error),
@@ -101,7 +111,7 @@ pub struct Media {
     per_user: u32,
     running: Mutex<BTreeMap<UserId, u32>>,
     vouched: Mutex<BTreeMap<(ConversationId, MediaHash), Vouched>>,
-    guards: Vec<tokio::sync::Mutex<()>>,
+    guards: Guards,
 }
 
 /// A file that was there when somebody looked.
@@ -151,7 +161,7 @@ impl Media {
     ) -> Result<Arc<Self>, MediaError> {
         let root = data.join(FOLDER);
         std::fs::create_dir_all(&root)?;
-        let objects = Objects::open(settings, &root)?;
+        let objects = Objects::open(settings, &root, &metrics)?;
         let partials = Arc::new(Partials::open(&root, settings)?);
         show_partials(&metrics, &partials);
         Ok(Arc::new(Self {
@@ -167,7 +177,7 @@ impl Media {
             per_user: settings.user_transfers,
             running: Mutex::default(),
             vouched: Mutex::default(),
-            guards: (0..GUARDS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            guards: Guards::default(),
         }))
     }
 
@@ -212,7 +222,10 @@ impl Media {
         self.check_member(user, upload.conversation).await?;
         let (conversation, hash) = (upload.conversation, upload.hash);
         {
-            let _guard = self.guard(conversation, hash).await;
+            let guard = timeout(SAME_FILE_TIME_MAX, self.guards.take(conversation, hash));
+            let Ok(_guard) = guard.await else {
+                return Err(busy("this file is just being brought by another upload").into());
+            };
             if let Some(stored) = self.objects.find(conversation, hash).await? {
                 return self.known(conversation, hash, upload.size, &stored).await;
             }
@@ -257,6 +270,7 @@ impl Media {
             .objects
             .touch(conversation, hash, stored.size, &stored.media_type);
         touched.await?;
+        self.remember(conversation, hash, stored.size);
         self.metrics.media_uploads_known.inc();
         Ok(Started::Known { size: stored.size })
     }
@@ -271,12 +285,13 @@ impl Media {
         if source == plan.conversation || !self.is_member(user, source).await? {
             return Ok(false);
         }
-        let _guard = self.guard(source, plan.hash).await;
+        let _guard = self.guards.take(source, plan.hash).await;
         match self.objects.find(source, plan.hash).await? {
             Some(stored) if stored.size == plan.size => {
                 let (to, hash) = (plan.conversation, plan.hash);
                 self.policy.charge(user, stored.size, Instant::now())?;
                 self.objects.copy(source, to, hash, &stored).await?;
+                self.remember(to, hash, stored.size);
                 self.metrics.media_uploads_known.inc();
                 Ok(true)
             }
@@ -295,12 +310,13 @@ impl Media {
             };
             let (conversation, hash) = (plan.conversation, plan.hash);
             {
-                let _guard = media.guard(conversation, hash).await;
+                let _guard = media.guards.take(conversation, hash).await;
                 let (kind, name) = (&plan.media_type, claim.name());
                 let objects = &media.objects;
                 objects
                     .import(conversation, hash, plan.size, kind, &media.root, &name)
                     .await?;
+                media.remember(conversation, hash, plan.size);
             }
             claim.discard().await?;
             media.metrics.media_uploads.inc();
@@ -359,7 +375,7 @@ impl Media {
         let size = match self.remembered(&key) {
             Some(size) => size,
             None => {
-                let _guard = self.guard(conversation, hash).await;
+                let _guard = self.guards.take(conversation, hash).await;
                 let Some(stored) = self.objects.find(conversation, hash).await? else {
                     // Else a stranger could find out what was sent to a conversation.
                     self.check_member(user, conversation).await?;
@@ -373,15 +389,7 @@ impl Media {
                         .touch(conversation, hash, stored.size, kind)
                         .await?;
                 }
-                // The sweep leaves it for at least half of the time; we believe in it for a quarter.
-                let until = Instant::now() + self.unreferenced_after / 4;
-                self.remember(
-                    key,
-                    Vouched {
-                        size: stored.size,
-                        until,
-                    },
-                );
+                self.remember(conversation, hash, stored.size);
                 stored.size
             }
         };
@@ -401,12 +409,16 @@ impl Media {
         found.map(|known| known.size)
     }
 
-    fn remember(&self, key: (ConversationId, MediaHash), known: Vouched) {
+    /// The file is there and its label is young; its guard is held. The message that follows an upload then asks the object
+    /// store for nothing.
+    fn remember(&self, conversation: ConversationId, hash: MediaHash, size: u64) {
         let mut vouched = self.vouched.lock();
         if vouched.len() >= VOUCHED_MAX {
             vouched.clear();
         }
-        vouched.insert(key, known);
+        // The sweep leaves it for at least half of the time; we believe in it for a quarter.
+        let until = Instant::now() + self.unreferenced_after / 4;
+        vouched.insert((conversation, hash), Vouched { size, until });
     }
 
     /// To a stranger a conversation that is there looks like one that is not.
@@ -425,15 +437,6 @@ impl Media {
     async fn is_member(&self, user: UserId, conversation: ConversationId) -> Result<bool, Refused> {
         let asked = self.queries.is_member(user, conversation).await;
         Ok(asked.map_err(MediaError::from)??)
-    }
-
-    async fn guard(
-        &self,
-        conversation: ConversationId,
-        hash: MediaHash,
-    ) -> tokio::sync::MutexGuard<'_, ()> {
-        let at = usize::from(conversation.0[15] ^ hash.0[0]) % GUARDS;
-        self.guards[at].lock().await
     }
 }
 
@@ -454,7 +457,8 @@ fn unknown() -> Rejection {
     Rejection::new(RejectCode::UnknownMedia, reason)
 }
 
-fn busy(reason: &str) -> Rejection {
+/// There is no room or no answer now: the client comes again in a moment.
+pub(crate) fn busy(reason: &str) -> Rejection {
     Rejection {
         retry_after_ms: BUSY_WAIT.as_millis() as u64,
         ..Rejection::new(RejectCode::Busy, reason)

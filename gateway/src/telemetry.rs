@@ -132,6 +132,9 @@ metrics! {
         media_transfers_reset: "Blob streams reset for another reason: the peer gave up, or broke a rule";
         media_partials_removed: "Unfinished uploads removed because nobody went on with them";
         media_objects_removed: "Files removed because no message referred to them";
+        media_store_failed: "Requests to the folder or the bucket of files that failed, after their repetitions";
+        media_store_stalled: "Requests to the bucket of files that were given up after media.stall_timeout";
+        media_lookups_late: "Messages told BUSY because their files could not be looked up in time";
         media_sweeps_failed: "Searches for unreferenced files that ended early";
         certificate_reloads: "Times the certificate was read anew";
     }

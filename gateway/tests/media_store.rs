@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use quipu_gateway::config::{Media, SecretText};
 use quipu_gateway::media::objects::{Checked, Listed, Objects, Reading};
+use quipu_gateway::telemetry::Metrics;
 use quipu_protocol::id::ConversationId;
 use quipu_protocol::media::{MediaHash, MediaType};
 
@@ -25,6 +26,10 @@ fn file(root: &Path, name: &str, length: usize) -> (Vec<u8>, MediaHash) {
 
 fn kind() -> MediaType {
     MediaType::new("video/mp4").expect("a media type")
+}
+
+fn open(settings: &Media, root: &Path) -> Objects {
+    Objects::open(settings, root, &Arc::new(Metrics::new())).expect("opened")
 }
 
 async fn read(objects: &Objects, hash: MediaHash, offset: u64, length: u64) -> Vec<u8> {
@@ -130,7 +135,7 @@ async fn suite(objects: &Objects, root: &Path) {
 #[tokio::test]
 async fn a_folder_keeps_files() {
     let root = tempfile::tempdir().expect("a folder");
-    let objects = Objects::open(&Media::default(), root.path()).expect("opened");
+    let objects = open(&Media::default(), root.path());
     suite(&objects, root.path()).await;
 }
 
@@ -138,14 +143,18 @@ async fn a_folder_keeps_files() {
 async fn memory_keeps_files_as_a_bucket_does() {
     let root = tempfile::tempdir().expect("a folder");
     let memory = Arc::new(object_store::memory::InMemory::new());
-    suite(&Objects::on(memory, "some/prefix"), root.path()).await;
+    suite(
+        &Objects::on(memory, "some/prefix", &Arc::new(Metrics::new())),
+        root.path(),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_bucket_keeps_files() {
     let root = tempfile::tempdir().expect("a folder");
     let bucket = Bucket::start().await;
-    let objects = Objects::open(&bucket.settings(), root.path()).expect("opened");
+    let objects = open(&bucket.settings(), root.path());
     suite(&objects, root.path()).await;
     assert_eq!(bucket.objects(), 0);
 }
@@ -165,7 +174,7 @@ async fn a_bucket_elsewhere_keeps_files() {
         secret_key: SecretText(or_test("QUIPU_TEST_SECRET_KEY")),
         ..Media::default()
     };
-    let objects = Objects::open(&settings, root.path()).expect("opened");
+    let objects = open(&settings, root.path());
     suite(&objects, root.path()).await;
 }
 
@@ -174,7 +183,7 @@ async fn a_bucket_elsewhere_keeps_files() {
 async fn all_of_a_bucket_is_listed() {
     let root = tempfile::tempdir().expect("a folder");
     let bucket = Bucket::start().await;
-    let objects = Objects::open(&bucket.settings(), root.path()).expect("opened");
+    let objects = open(&bucket.settings(), root.path());
     assert!(matches!(objects.check().await, Ok(Checked::Usable)));
     let hash = |number: u32| {
         let mut hash = [0; 32];
@@ -198,7 +207,7 @@ async fn what_is_wrong_with_a_bucket_is_said_at_the_start() {
     let root = tempfile::tempdir().expect("a folder");
     let bucket = Bucket::start().await;
     let check = async |settings: &Media| {
-        let objects = Objects::open(settings, root.path()).expect("opened");
+        let objects = open(settings, root.path());
         objects.check().await
     };
     let right = bucket.settings();
@@ -245,7 +254,7 @@ async fn what_is_wrong_with_a_bucket_is_said_at_the_start() {
 async fn an_import_that_is_cut_off_leaves_no_file_and_loses_none() {
     let root = tempfile::tempdir().expect("a folder");
     let bucket = Bucket::start().await;
-    let objects = Objects::open(&bucket.settings(), root.path()).expect("opened");
+    let objects = open(&bucket.settings(), root.path());
     let (kind, length) = (kind(), (8 << 20) + 5);
     let mut cuts = 0;
     loop {

@@ -347,9 +347,9 @@ settings! {
         #[doc = "Of those, how many one user may have."]
         user_transfers: u32 = "4",
             "Too small: a user's devices wait for each other. Too large: a few users take all of media.transfers.", since "0.1.0";
-        #[doc = "A transfer that moves less than 64 KiB in this time is ended; uploads can be resumed."]
+        #[doc = "A transfer that moves less than 64 KiB in this time is ended, and so is a request to the bucket that takes longer; both can be resumed."]
         stall_timeout: Duration = "30s",
-            "Too short: slow networks never finish. Too long: peers that do nothing hold places.", since "0.1.0";
+            "Too short: slow networks never finish, nor does a bucket that takes less than 16 MiB in it. Too long: peers and buckets that do nothing hold places.", since "0.1.0";
         #[doc = "Unfinished uploads that a user may have; above it, further ones are refused."]
         partials_per_user: u32 = "8",
             "Too small: uploads side by side are refused. Each holds up to media.max_size of disk.", since "0.1.0";

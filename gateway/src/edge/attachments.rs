@@ -1,14 +1,19 @@
 //! Checks the files that a message refers to, before the message goes to the log.
 
-use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{
-    Attachment, Change, Content, DeviceCommand, Outcome, Rejection, Reply, ReplyTo,
-};
+use std::time::Duration;
+
+use quipu_protocol::event::{Attachment, Change, Content, DeviceCommand, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::{ConversationId, UserId};
 use quipu_protocol::media::MediaHash;
+use tokio::time::{Instant, timeout_at};
 
-use crate::media::Media;
 use crate::media::partials::Refused;
+use crate::media::{self, Media};
+use crate::telemetry::Metrics;
+
+/// How long the files of one command may take to be looked up. The session's other commands wait behind it, and text must
+/// not wait for a bucket. What was found by then is found at once when the device comes again.
+const LOOK_UP_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The conversation and the files of a command that refers to some.
 pub(super) fn of_command(command: &DeviceCommand) -> Option<(ConversationId, &[Attachment])> {
@@ -42,18 +47,24 @@ pub(super) fn of_command(command: &DeviceCommand) -> Option<(ConversationId, &[A
 /// Answers a command that refers to a file which is not in its conversation; `None`: all are.
 pub(super) async fn answer_instead(
     media: &Media,
+    metrics: &Metrics,
     user: UserId,
     command: &DeviceCommand,
 ) -> Option<Reply> {
     let (conversation, files) = of_command(command)?;
+    let until = Instant::now() + LOOK_UP_TIME_MAX;
     for file in files {
         let vouched = media.vouch(user, conversation, MediaHash(file.hash), file.size);
-        let rejection = match vouched.await {
-            Ok(()) => continue,
-            Err(Refused::Rejected(rejection)) => rejection,
-            Err(Refused::Failed(error)) => {
+        let rejection = match timeout_at(until, vouched).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(Refused::Rejected(rejection))) => rejection,
+            Ok(Err(Refused::Failed(error))) => {
                 tracing::error!(%error, "a file cannot be looked up");
-                Rejection::new(RejectCode::Busy, "files cannot be looked up now")
+                media::busy("files cannot be looked up now")
+            }
+            Err(_) => {
+                metrics.media_lookups_late.inc();
+                media::busy("files cannot be looked up in time")
             }
         };
         let to = match command {

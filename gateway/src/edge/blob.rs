@@ -11,7 +11,7 @@ use quipu_protocol::frame::{FrameType, RawFrame, encoded};
 use quipu_protocol::id::UserId;
 use quipu_protocol::media::{Blob, Download, Upload};
 use quipu_protocol::wire;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Surroundings;
 use super::request::refuse;
@@ -89,11 +89,12 @@ pub(super) async fn serve(
             // What is still coming is not wanted. An error means that the stream has ended.
             let _ = receive.stop(code);
             let failure = wire::Rejected::from(&rejection);
-            if write(send, encoded(FrameType::Failure, &failure))
-                .await
-                .is_ok()
-            {
-                let _ = send.finish();
+            let failure = encoded(FrameType::Failure, &failure);
+            match write(media, metrics, send, failure).await {
+                Ok(()) => {
+                    let _ = send.finish();
+                }
+                Err(code) => refuse(send, receive, code),
             }
         }
         Err(Broken::Reset(code)) => {
@@ -103,10 +104,22 @@ pub(super) async fn serve(
     }
 }
 
-async fn write(send: &mut SendStream, frame: Bytes) -> Result<(), StreamCode> {
-    // A failed write means that the peer no longer wants the answer.
-    let written = send.write_chunk(frame).await;
-    written.map_err(|_| StreamCode::Cancelled)
+/// Writes a frame to a peer that takes it within the time that a transfer may stall.
+async fn write(
+    media: &Media,
+    metrics: &Metrics,
+    send: &mut SendStream,
+    frame: Bytes,
+) -> Result<(), StreamCode> {
+    match timeout(media.stall_timeout, send.write_chunk(frame)).await {
+        Ok(Ok(())) => Ok(()),
+        // The peer no longer wants the answer.
+        Ok(Err(_)) => Err(StreamCode::Cancelled),
+        Err(_) => {
+            metrics.media_transfers_stalled.inc();
+            Err(StreamCode::Cancelled)
+        }
+    }
 }
 
 impl From<StreamCode> for Broken {
@@ -137,20 +150,43 @@ async fn take(
     let size = match started {
         Started::Known { size } => {
             let state = wire::UploadState { offset: size };
-            write(send, encoded(FrameType::UploadState, &state)).await?;
+            write(
+                media,
+                metrics,
+                send,
+                encoded(FrameType::UploadState, &state),
+            )
+            .await?;
             size
         }
         Started::Receive(mut receiving) => {
             let state = wire::UploadState {
                 offset: receiving.offset(),
             };
-            write(send, encoded(FrameType::UploadState, &state)).await?;
+            write(
+                media,
+                metrics,
+                send,
+                encoded(FrameType::UploadState, &state),
+            )
+            .await?;
             take_bytes(media, metrics, &mut receiving, receive).await?;
-            media.finish(*receiving).await?.size
+            // A peer that has gone holds no place while the bucket is waited for; the file is finished without it.
+            let gone = send.stopped();
+            tokio::select! {
+                done = media.finish(*receiving) => done?.size,
+                _ = gone => return Err(StreamCode::Cancelled.into()),
+            }
         }
     };
     let uploaded = wire::Uploaded { hash, size };
-    write(send, encoded(FrameType::Uploaded, &uploaded)).await?;
+    write(
+        media,
+        metrics,
+        send,
+        encoded(FrameType::Uploaded, &uploaded),
+    )
+    .await?;
     Ok(())
 }
 
@@ -232,7 +268,13 @@ async fn give(
         offset,
         length,
     };
-    write(send, encoded(FrameType::Blob, &wire::Blob::from(&blob))).await?;
+    write(
+        media,
+        metrics,
+        send,
+        encoded(FrameType::Blob, &wire::Blob::from(&blob)),
+    )
+    .await?;
     let mut progress = Progress::new(media.stall_timeout);
     let mut left = length;
     while let Some(part) = reading {

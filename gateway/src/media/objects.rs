@@ -16,20 +16,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _,
-    PutPayload, RetryConfig, WriteMultipart,
+    BackoffConfig, ClientOptions, GetOptions, GetResultPayload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutPayload, RetryConfig, WriteMultipart,
 };
 use quipu_protocol::id::{ConversationId, TimestampMs};
 use quipu_protocol::media::{MediaHash, MediaType};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::MediaError;
+use super::patience::Patience;
 use crate::config;
+use crate::telemetry::Metrics;
 
 /// First line of a label.
 const LABEL_FORMAT: &str = "quipu-media 1";
@@ -43,15 +46,19 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 2;
 /// Files on their way to a bucket at once; each holds up to three parts in memory. More wait.
 const IMPORTS_AT_ONCE: usize = 4;
+/// How long one waits for that. Its bytes stay, and its client comes again.
+const IMPORT_TURN_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long the bucket is given to forget the parts of a file that it did not take whole; else they are its to expire.
+const ABORT_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a start waits for the bucket: text needs none.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 128 << 10;
 /// Bytes asked of a bucket at once. Each answer is whole in memory before it goes to the peer, so that a slow peer never
 /// makes the bucket wait.
 const BUCKET_READ_BYTES: u64 = 1 << 20;
-/// How long a bucket may take for one request: a part within this is 280 kB/s.
-const BUCKET_REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-/// How often a request is repeated that a bucket did not answer, and until when. Who waits for a transfer is told soon; the
-/// client comes again by itself.
+/// How often a request is repeated that a bucket answered with a fault of its own, and until when. Who waits for a transfer
+/// is told soon; the client comes again by itself.
 const BUCKET_RETRIES_MAX: usize = 3;
 const BUCKET_RETRY_TIME_MAX: Duration = Duration::from_secs(15);
 /// Longest pause before such a repetition.
@@ -96,6 +103,7 @@ pub struct Objects {
     is_folder: bool,
     /// For the operator: which bucket; empty for a folder.
     name: Arc<str>,
+    patience: Patience,
     imports: Arc<Semaphore>,
 }
 
@@ -111,7 +119,7 @@ pub enum Reading {
     /// From a bucket.
     Bucket {
         /// Where it is.
-        store: Arc<dyn ObjectStore>,
+        objects: Objects,
         /// Its name there.
         place: Path,
         /// The first piece, which was fetched to learn whether the file is there.
@@ -131,12 +139,19 @@ pub enum Checked {
 }
 
 impl Objects {
-    /// Where the configuration says: a bucket, or a folder below `root`, which is there.
-    pub fn open(settings: &config::Media, root: &FilePath) -> Result<Self, MediaError> {
+    /// Where the configuration says: a bucket, or a folder below `root`, which is there. What a bucket does not answer within
+    /// `media.stall_timeout` has failed.
+    pub fn open(
+        settings: &config::Media,
+        root: &FilePath,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, MediaError> {
         if settings.bucket.is_empty() {
             let local = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
-            return Ok(Self::new(Arc::new(local), FOLDER, true, ""));
+            let patience = Patience::endless(metrics);
+            return Ok(Self::new(Arc::new(local), FOLDER, true, "", patience));
         }
+        let patience = Patience::of(settings.stall_timeout, metrics);
         let retry = RetryConfig {
             backoff: BackoffConfig {
                 max_backoff: BUCKET_PAUSE_MAX,
@@ -146,8 +161,9 @@ impl Objects {
             retry_timeout: BUCKET_RETRY_TIME_MAX,
         };
         let endpoint = &settings.endpoint;
+        // Every request has the time limit of our patience, its repetitions included.
         let options = ClientOptions::new()
-            .with_timeout(BUCKET_REQUEST_TIME_MAX)
+            .with_timeout_disabled()
             .with_allow_http(endpoint.starts_with("http://"));
         let mut builder = AmazonS3Builder::new()
             .with_retry(retry)
@@ -165,20 +181,27 @@ impl Objects {
         };
         let name = format!("{} ({at})", settings.bucket);
         let store = Arc::new(builder.build()?);
-        Ok(Self::new(store, &settings.prefix, false, &name))
+        Ok(Self::new(store, &settings.prefix, false, &name, patience))
     }
 
     /// In any store, below `base`.
-    pub fn on(store: Arc<dyn ObjectStore>, base: &str) -> Self {
-        Self::new(store, base, false, base)
+    pub fn on(store: Arc<dyn ObjectStore>, base: &str, metrics: &Arc<Metrics>) -> Self {
+        Self::new(store, base, false, base, Patience::endless(metrics))
     }
 
-    fn new(store: Arc<dyn ObjectStore>, base: &str, is_folder: bool, name: &str) -> Self {
+    fn new(
+        store: Arc<dyn ObjectStore>,
+        base: &str,
+        is_folder: bool,
+        name: &str,
+        patience: Patience,
+    ) -> Self {
         Self {
             store,
             base: Path::from(base),
             is_folder,
             name: name.into(),
+            patience,
             imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
         }
     }
@@ -189,6 +212,17 @@ impl Objects {
         if self.is_folder {
             return Ok(Checked::Usable);
         }
+        match timeout(CHECK_TIME_MAX, self.try_out()).await {
+            Ok(checked) => checked,
+            Err(_) => {
+                let time = CHECK_TIME_MAX.as_secs();
+                let why = format!("{}: no answer within {time} s", self.name);
+                Ok(Checked::Silent(why))
+            }
+        }
+    }
+
+    async fn try_out(&self) -> Result<Checked, MediaError> {
         let place = self.base.clone().join(CHECK_NAME);
         let refused = |what: &str, error| {
             let why = format!("the bucket {} {what}", self.name);
@@ -231,18 +265,23 @@ impl Objects {
         conversation: ConversationId,
         hash: MediaHash,
     ) -> Result<Option<Stored>, MediaError> {
-        let found = match self.store.get(&self.label(conversation, hash)).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let label = self.label(conversation, hash);
+        let asked = async {
+            let found = self.store.get(&label).await?;
+            let meta = found.meta.clone();
+            // What is longer is no label, and is not read.
+            let text = match meta.size {
+                ..=LABEL_BYTES_MAX => found.bytes().await?,
+                _ => Bytes::new(),
+            };
+            Ok((meta, text))
         };
-        if found.meta.size > LABEL_BYTES_MAX {
-            return Err(MediaError::Damaged(format!(
-                "the label of {hash} is too long"
-            )));
-        }
-        let touched_at = timestamp(found.meta.last_modified.timestamp_millis());
-        let text = found.bytes().await?;
+        let (meta, text) = match self.patience.wait(asked).await {
+            Ok(found) => found,
+            Err(MediaError::Store(object_store::Error::NotFound { .. })) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let touched_at = timestamp(meta.last_modified.timestamp_millis());
         let (size, media_type) = read_label(&text)
             .ok_or_else(|| MediaError::Damaged(format!("the label of {hash} is not understood")))?;
         Ok(Some(Stored {
@@ -265,7 +304,8 @@ impl Objects {
     ) -> Result<(), MediaError> {
         let place = self.place(conversation, hash);
         if self.is_folder {
-            self.store.rename(&Path::from(name), &place).await?;
+            let name = Path::from(name);
+            self.patience.wait(self.store.rename(&name, &place)).await?;
         } else {
             let file = root.join(name);
             self.send(&place, &file).await?;
@@ -279,10 +319,11 @@ impl Objects {
 
     /// Brings a file to a bucket in parts.
     async fn send(&self, place: &Path, file: &FilePath) -> Result<(), MediaError> {
-        let _turn = self.imports.acquire().await;
+        let turn = timeout(IMPORT_TURN_TIME_MAX, self.imports.acquire()).await;
+        let _turn = turn.map_err(|_| self.patience.lost(IMPORT_TURN_TIME_MAX))?;
         let mut file = File::open(file)?;
-        let mut parts =
-            WriteMultipart::new_with_chunk_size(self.store.put_multipart(place).await?, PART_BYTES);
+        let begun = self.patience.wait(self.store.put_multipart(place)).await?;
+        let mut parts = WriteMultipart::new_with_chunk_size(begun, PART_BYTES);
         loop {
             let (read, rest) = blocking(move || {
                 let mut piece = BytesMut::zeroed(PART_BYTES);
@@ -298,17 +339,23 @@ impl Objects {
             })
             .await?;
             file = rest;
-            if read.is_empty() {
+            // The last one is shorter, or empty, and goes out with the end.
+            let is_last = read.len() < PART_BYTES;
+            parts.put(read);
+            // Each part has its own time; the end has only the last one left to bring.
+            let room = if is_last { 1 } else { PARTS_AT_ONCE };
+            for room in (room..=PARTS_AT_ONCE).rev() {
+                if let Err(error) = self.patience.wait(parts.wait_for_capacity(room)).await {
+                    // The error that matters is the first.
+                    let _ = timeout(ABORT_TIME_MAX, parts.abort()).await;
+                    return Err(error);
+                }
+            }
+            if is_last {
                 break;
             }
-            parts.put(read);
-            if let Err(error) = parts.wait_for_capacity(PARTS_AT_ONCE).await {
-                // What the bucket keeps of it is the bucket's to expire; the error that matters is the first.
-                let _ = parts.abort().await;
-                return Err(error.into());
-            }
         }
-        parts.finish().await?;
+        self.patience.wait(parts.finish()).await?;
         Ok(())
     }
 
@@ -322,7 +369,8 @@ impl Objects {
     ) -> Result<(), MediaError> {
         let label = format!("{LABEL_FORMAT}\nsize {size}\ntype {media_type}\n");
         let place = self.label(conversation, hash);
-        self.store.put(&place, PutPayload::from(label)).await?;
+        let put = self.store.put(&place, PutPayload::from(label));
+        self.patience.wait(put).await?;
         Ok(())
     }
 
@@ -335,7 +383,9 @@ impl Objects {
         stored: &Stored,
     ) -> Result<(), MediaError> {
         let (source, target) = (self.place(from, hash), self.place(to, hash));
-        self.store.copy(&source, &target).await?;
+        self.patience
+            .wait(self.store.copy(&source, &target))
+            .await?;
         self.touch(to, hash, stored.size, &stored.media_type).await
     }
 
@@ -350,10 +400,10 @@ impl Objects {
         let place = self.place(conversation, hash);
         if !self.is_folder {
             let mut left = offset..offset + length;
-            let store = Arc::clone(&self.store);
-            let ready = Some(fetch(&*store, &place, &mut left).await?);
+            let objects = self.clone();
+            let ready = Some(objects.fetch(&place, &mut left).await?);
             return Ok(Reading::Bucket {
-                store,
+                objects,
                 place,
                 ready,
                 left,
@@ -363,7 +413,8 @@ impl Objects {
             range: Some((offset..offset + length).into()),
             ..GetOptions::default()
         };
-        let found = self.store.get_opts(&place, options).await?;
+        let asked = self.store.get_opts(&place, options);
+        let found = self.patience.wait(asked).await?;
         if found.range != (offset..offset + length) {
             return Err(MediaError::Damaged(format!(
                 "{hash} is shorter than its label says"
@@ -393,32 +444,57 @@ impl Objects {
             self.label(conversation, hash),
             self.place(conversation, hash),
         ] {
-            match self.store.delete(&place).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+            match self.patience.wait(self.store.delete(&place)).await {
+                Ok(()) | Err(MediaError::Store(object_store::Error::NotFound { .. })) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Everything that is there, in no order. Names that are not ours are skipped.
+    /// Everything that is there, in no order. Names that are not ours are skipped. Ends after a failure.
     pub fn list(&self) -> BoxStream<'static, Result<Listed, MediaError>> {
-        let base = self.base.clone();
-        self.store
-            .list(Some(&self.base))
-            .filter_map(move |meta| {
-                let listed = match meta {
-                    Ok(meta) => {
-                        let written_at = timestamp(meta.last_modified.timestamp_millis());
-                        named(&base, &meta.location, written_at).map(Ok)
+        let begin = (self.clone(), self.store.list(Some(&self.base)));
+        stream::try_unfold(begin, |(objects, mut found)| async move {
+            let next = objects.next_listed(&mut found).await?;
+            Ok(next.map(|listed| (listed, (objects, found))))
+        })
+        .boxed()
+    }
+
+    async fn next_listed(
+        &self,
+        found: &mut BoxStream<'static, object_store::Result<ObjectMeta>>,
+    ) -> Result<Option<Listed>, MediaError> {
+        loop {
+            let next = async { found.next().await.transpose() };
+            match self.patience.wait(next).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(meta)) => {
+                    let written_at = timestamp(meta.last_modified.timestamp_millis());
+                    let listed = named(&self.base, &meta.location, written_at);
+                    if listed.is_some() {
+                        return Ok(listed);
                     }
-                    // Removed between being seen and being looked at.
-                    Err(object_store::Error::NotFound { .. }) => None,
-                    Err(error) => Some(Err(error.into())),
-                };
-                std::future::ready(listed)
-            })
-            .boxed()
+                }
+                // Removed between being seen and being looked at.
+                Err(MediaError::Store(object_store::Error::NotFound { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the next piece of what is left of an object.
+    async fn fetch(&self, place: &Path, left: &mut Range<u64>) -> Result<Bytes, MediaError> {
+        let end = left.end.min(left.start + BUCKET_READ_BYTES);
+        let asked = self.store.get_range(place, left.start..end);
+        let piece = self.patience.wait(asked).await?;
+        if piece.len() as u64 != end - left.start {
+            let what = format!("{place} is shorter than its label says");
+            return Err(MediaError::Damaged(what));
+        }
+        left.start = end;
+        Ok(piece)
     }
 
     fn place(&self, conversation: ConversationId, hash: MediaHash) -> Path {
@@ -448,7 +524,7 @@ impl Reading {
                 .await
             }
             Self::Bucket {
-                store,
+                objects,
                 place,
                 ready,
                 mut left,
@@ -456,10 +532,10 @@ impl Reading {
                 let piece = match ready {
                     Some(piece) => piece,
                     None if left.is_empty() => return Ok(None),
-                    None => fetch(&*store, &place, &mut left).await?,
+                    None => objects.fetch(&place, &mut left).await?,
                 };
                 let rest = Self::Bucket {
-                    store,
+                    objects,
                     place,
                     ready: None,
                     left,
@@ -468,22 +544,6 @@ impl Reading {
             }
         }
     }
-}
-
-/// Takes the next piece of what is left of an object.
-async fn fetch(
-    store: &dyn ObjectStore,
-    place: &Path,
-    left: &mut Range<u64>,
-) -> Result<Bytes, MediaError> {
-    let end = left.end.min(left.start + BUCKET_READ_BYTES);
-    let piece = store.get_range(place, left.start..end).await?;
-    if piece.len() as u64 != end - left.start {
-        let what = format!("{place} is shorter than its label says");
-        return Err(MediaError::Damaged(what));
-    }
-    left.start = end;
-    Ok(piece)
 }
 
 /// Runs work that waits for a disk on a thread that may.

@@ -94,7 +94,7 @@ impl Media {
         if self.is_referenced(conversation, hash).await? {
             return Ok(false);
         }
-        let _guard = self.guard(conversation, hash).await;
+        let _guard = self.guards.take(conversation, hash).await;
         let stored = self.objects.find(conversation, hash).await?;
         if let Some(stored) = &stored
             && (!self.is_old(stored.touched_at, now) || !object.is_label)

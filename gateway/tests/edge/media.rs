@@ -18,7 +18,7 @@ use crate::peer::{Gateway, Peer, soon};
 /// A blob stream of a client that says what a test tells it to.
 pub(crate) struct Transfer {
     pub(crate) send: SendStream,
-    receive: RecvStream,
+    pub(crate) receive: RecvStream,
     decoder: FrameDecoder,
     input: Bytes,
 }
@@ -91,7 +91,7 @@ impl Transfer {
         code(&frame).expect("a rejection")
     }
 
-    async fn reset_code(&mut self) -> StreamCode {
+    pub(crate) async fn reset_code(&mut self) -> StreamCode {
         loop {
             match soon(self.receive.read_chunk(usize::MAX, true)).await {
                 Err(ReadError::Reset(code)) => return StreamCode::from_code(code.into_inner()),
@@ -101,12 +101,17 @@ impl Transfer {
         }
     }
 
-    /// BLOB and what follows it.
-    pub(crate) async fn blob(&mut self) -> (Blob, Vec<u8>) {
+    /// BLOB, and the bytes behind it that have come.
+    pub(crate) async fn begun(&mut self) -> (Blob, Vec<u8>) {
         let frame = self.frame().await;
         assert_eq!(frame.kind, FrameType::Blob, "{:?}", code(&frame));
         let blob = Blob::try_from(frame.message::<wire::Blob>().expect("BLOB")).expect("valid");
-        let mut bytes = self.input.to_vec();
+        (blob, std::mem::take(&mut self.input).to_vec())
+    }
+
+    /// BLOB and what follows it.
+    pub(crate) async fn blob(&mut self) -> (Blob, Vec<u8>) {
+        let (blob, mut bytes) = self.begun().await;
         while let Some(chunk) = soon(self.receive.read_chunk(usize::MAX, true))
             .await
             .expect("the stream goes on")
@@ -456,7 +461,7 @@ async fn a_transfer_that_hardly_moves_is_ended_and_can_go_on() {
     assert_eq!(deaf.reset_code().await, StreamCode::Cancelled);
 }
 
-fn picture(bytes: &[u8], size: u64) -> wire::Content {
+pub(crate) fn picture(bytes: &[u8], size: u64) -> wire::Content {
     wire::Content {
         kind: Some(wire::content::Kind::Rich(wire::Rich {
             attachments: vec![wire::Attachment {

@@ -233,7 +233,8 @@ async fn carry_with_files(
     device: DeviceId,
     command: DeviceCommand,
 ) -> Result<Option<Box<Reply>>, Refused> {
-    if let Some(reply) = attachments::answer_instead(&shared.with.media, user, &command).await {
+    let (media, metrics) = (&shared.with.media, &shared.with.metrics);
+    if let Some(reply) = attachments::answer_instead(media, metrics, user, &command).await {
         return Ok(Some(Box::new(reply)));
     }
     let kind = CommandKind::of_device(command, shared.with.fan_out_max);
