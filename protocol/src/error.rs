@@ -142,7 +142,7 @@ registry! {
     Internal = 0x01, "INTERNAL", After, resume = true;
     /// No such conversation; a direct one is made by OPEN_DIRECT.
     UnknownConversation = 0x02, "UNKNOWN_CONVERSATION", No, resume = true;
-    /// The user is no longer a member; to a stranger the conversation is unknown. Nothing of this version answers it.
+    /// The user was a member, or is invited and has not joined; to a stranger the conversation is unknown.
     NotAMember = 0x03, "NOT_A_MEMBER", No, resume = true;
     /// No such user.
     UnknownUser = 0x04, "UNKNOWN_USER", No, resume = true;
@@ -150,7 +150,7 @@ registry! {
     Invalid = 0x05, "INVALID", No, resume = true;
     /// The text is longer than Limits.text_bytes.
     TextTooLong = 0x06, "TEXT_TOO_LONG", No, resume = true;
-    /// The client seq is below the last accepted one and was never accepted itself: send the message under a new one.
+    /// The client seq is below the last answered one and was never answered itself: send the message under a new one.
     StaleClientSeq = 0x07, "STALE_CLIENT_SEQ", Now, resume = true;
     /// The name to register belongs to somebody.
     NameTaken = 0x08, "NAME_TAKEN", No, resume = true;

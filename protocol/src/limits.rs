@@ -92,12 +92,12 @@ pub const STREAM_WINDOW_BYTES: usize = 64 * 1024;
 pub const SENDS_IN_FLIGHT_MAX: usize = 64;
 /// SENDs of one connection that may be unanswered at once, over all conversations. At it the client's machine refuses more.
 pub const SENDS_IN_FLIGHT_TOTAL_MAX: usize = 1024;
-/// Accepted SENDs after which a client syncs its disk before it sends more: what it may forget in a loss of power.
+/// Answered SENDs after which a client syncs its disk before it sends more: what it may forget in a loss of power.
 pub const SENDS_UNSYNCED_MAX: usize = SENDS_IN_FLIGHT_MAX / 2;
 /// COMMANDs that a device may have given since the oldest one that is unanswered, that one included.
 pub const CHANGES_IN_FLIGHT_MAX: usize = 64;
-/// How many accepted SENDs per device a conversation remembers with their seq, and how many answered COMMANDs with their
-/// outcome whoever decides about them.
+/// How many answered SENDs per device a conversation remembers with their seq or rejection, and how many answered COMMANDs
+/// with their outcome whoever decides about them.
 pub const DEDUP_WINDOW: usize = 64;
 
 /// Events pushed to a device and not yet acked by it.
@@ -151,7 +151,7 @@ pub const SESSION_TRANSMIT_BYTES_MAX: usize = 128 * 1024;
 const _: () = assert!(TEXT_BYTES_MAX <= CONTENT_BYTES_MAX);
 const _: () = assert!(CONTENT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= STREAM_WINDOW_BYTES);
-// Every unanswered SEND that was accepted is still remembered, so "not remembered" proves "never accepted" (QP-SEND-4).
+// Every unanswered SEND that was decided is still remembered, so "not remembered" proves "never accepted" (QP-SEND-4).
 const _: () = assert!(SENDS_IN_FLIGHT_MAX <= DEDUP_WINDOW);
 // The same for a COMMAND (QP-CMD-4).
 const _: () = assert!(CHANGES_IN_FLIGHT_MAX <= DEDUP_WINDOW);

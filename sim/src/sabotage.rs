@@ -7,6 +7,8 @@ use clap::ValueEnum;
 pub enum Sabotage {
     /// A conversation forgets which client seqs it has accepted: a retry becomes a new message.
     ForgetDedup,
+    /// A conversation forgets which messages it has refused: a late copy of one is accepted after all.
+    ForgetRefused,
     /// A shard forgets what it has from the others: a repeated delivery is numbered again.
     ForgetMarks,
     /// A turn commits before what it sends to other shards is durable.

@@ -14,6 +14,8 @@ const SHARD_KEEP: u64 = 4;
 /// The field of a conversation's row that holds a member, and the field of a member that holds a sending device.
 const CONVERSATION_MEMBER: u64 = 2;
 const MEMBER_SENDER: u64 = 4;
+/// The field of a sending device that holds what its messages were answered.
+const SENDER_ANSWERS: u64 = 2;
 
 /// Spoils an entry on its way to another shard.
 pub(crate) fn entry(sabotage: Option<Sabotage>, entry: &mut Entry) {
@@ -64,6 +66,14 @@ pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) -> bool {
         (Some(Sabotage::ForgetDedup), Row::Entity(EntityKey::Conversation(_), value)) => {
             *value = without(value, &[CONVERSATION_MEMBER, MEMBER_SENDER]);
         }
+        (Some(Sabotage::ForgetRefused), Row::Entity(EntityKey::Conversation(_), value)) => {
+            let path = [CONVERSATION_MEMBER, MEMBER_SENDER, SENDER_ANSWERS];
+            *value = changed(value, &path, &|answers| Some(without_refusals(answers)));
+        }
+        (Some(Sabotage::ForgetRefused), Row::Entity(EntityKey::Member(..), value)) => {
+            let path = [MEMBER_SENDER, SENDER_ANSWERS];
+            *value = changed(value, &path, &|answers| Some(without_refusals(answers)));
+        }
         _ => {}
     }
     true
@@ -71,21 +81,50 @@ pub(crate) fn row(sabotage: Option<Sabotage>, row: &mut Row) -> bool {
 
 /// A protobuf message without the field that `path` leads to.
 fn without(message: &[u8], path: &[u64]) -> Bytes {
+    changed(message, path, &|_| None)
+}
+
+/// A protobuf message in which the field that `path` leads to holds what `how` makes of it; `None`: it is not there.
+fn changed(message: &[u8], path: &[u64], how: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Bytes {
     let mut kept = Vec::with_capacity(message.len());
     let mut rest = message;
     while let Some((start, field)) = next_field(&mut rest) {
-        match path {
-            [number] if *number == field.number => {}
+        let body = match path {
+            [number] if *number == field.number => how(field.body),
             [number, inner @ ..] if *number == field.number && !inner.is_empty() => {
-                let body = without(field.body, inner);
-                write_varint(&mut kept, number << 3 | 2);
-                write_varint(&mut kept, body.len() as u64);
-                kept.extend_from_slice(&body);
+                Some(changed(field.body, inner, how).into())
             }
-            _ => kept.extend_from_slice(start),
+            _ => {
+                kept.extend_from_slice(start);
+                continue;
+            }
+        };
+        if let Some(body) = body {
+            write_varint(&mut kept, field.number << 3 | 2);
+            write_varint(&mut kept, body.len() as u64);
+            kept.extend_from_slice(&body);
         }
     }
     kept.into()
+}
+
+/// A device's answers without the refusals, which have 0 as the distance of their seq and then a code.
+fn without_refusals(mut answers: &[u8]) -> Vec<u8> {
+    let (mut kept, mut skipped) = (Vec::with_capacity(answers.len()), 0);
+    while let Some(step) = read_varint(&mut answers) {
+        match read_varint(&mut answers) {
+            None | Some(0) => {
+                read_varint(&mut answers);
+                skipped += step;
+            }
+            Some(seq_step) => {
+                write_varint(&mut kept, skipped + step);
+                write_varint(&mut kept, seq_step);
+                skipped = 0;
+            }
+        }
+    }
+    kept
 }
 
 struct Field<'a> {
@@ -143,7 +182,7 @@ fn write_varint(out: &mut Vec<u8>, mut value: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::without;
+    use super::{without, without_refusals};
 
     #[test]
     fn takes_out_what_the_path_leads_to_and_nothing_else() {
@@ -157,5 +196,14 @@ mod tests {
         );
         assert_eq!(without(&message, &[3])[..], message[..10]);
         assert_eq!(without(&message, &[9])[..], message);
+    }
+
+    #[test]
+    fn refusals_go_and_distances_stay_right() {
+        // 3 as 7, 4 refused, 6 refused, 9 as 8.
+        let answers = [3, 7, 1, 0, 10, 2, 0, 10, 3, 1];
+        assert_eq!(without_refusals(&answers), [3, 7, 6, 1]);
+        assert_eq!(without_refusals(&[3, 7]), [3, 7]);
+        assert_eq!(without_refusals(&[5, 0, 10]), []);
     }
 }

@@ -42,6 +42,10 @@ fn seeds_that_found_something_stay_clean() {
     for seed in [3114, 4387, 5736, 6318] {
         is_clean(seed, Options::default());
     }
+    // A message was refused, and its copy from an earlier connection was accepted when the block was over.
+    for seed in [9005, 9483] {
+        is_clean(seed, Options::default());
+    }
     // A device that was told to begin anew read histories that ended before what its inbox counted.
     for seed in [225, 619, 1390] {
         is_clean(seed, Options::default());
@@ -97,6 +101,7 @@ macro_rules! sabotages {
 
 sabotages! {
     forgotten_dedup_is_seen = ForgetDedup;
+    messages_accepted_after_their_refusal_are_seen = ForgetRefused first 9005;
     forgotten_marks_are_seen = ForgetMarks;
     a_commit_before_its_append_is_seen = CommitBeforeAppend;
     a_push_before_its_commit_is_seen = PushBeforeCommit;

@@ -497,6 +497,7 @@ async fn replies(context: Context) -> anyhow::Result<()> {
     b.s0.send(FrameType::Send, &send).await?;
     let code = b.rejection().await?;
     ensure!(code == RejectCode::Invalid.code(), "code {code:#x}");
+    send = b.next_send(&conversation, "");
     send.content = Some(rich(1));
     b.s0.send(FrameType::Send, &send).await?;
     a.message().await?;

@@ -2,11 +2,14 @@
 
 use anyhow::ensure;
 use quipu_protocol::error::{CloseCode, RejectCode};
+use quipu_protocol::event::{Change, NewGroup, Note};
 use quipu_protocol::frame::FrameType;
 use quipu_protocol::id::ConversationId;
 use quipu_protocol::limits;
 use quipu_protocol::wire::{self, reply::Outcome};
 
+use super::changes::block;
+use super::groups::{drawn, new_group, note, opened};
 use crate::session::{Session, send_frame, text};
 use crate::suite::Context;
 
@@ -200,6 +203,33 @@ async fn rejected_number_is_free(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn rejected_stays_rejected(context: Context) -> anyhow::Result<()> {
+    let (mut a, mut b, conversation) = context.pair().await?;
+    let other = b.welcome.user.clone();
+    a.done(block(&other, true)).await?;
+    let send = b.next_send(&conversation, "please");
+    refused(&mut b, &send, RejectCode::Blocked).await?;
+    a.done(block(&other, false)).await?;
+    refused(&mut b, &send, RejectCode::Blocked).await?;
+    let said = b.say(&conversation, "please").await?;
+    ensure!(said.seq == 1, "{said:?} is not the first message");
+
+    let id = drawn();
+    let group = NewGroup {
+        open: true,
+        ..new_group(id, Vec::new())
+    };
+    opened(&mut a, &Change::CreateGroup(group)).await?;
+    let send = b.next_send(&id, "let me in");
+    refused(&mut b, &send, RejectCode::UnknownConversation).await?;
+    let head = opened(&mut b, &Change::Join(id)).await?;
+    note(&mut b, head, Note::Joined).await?;
+    refused(&mut b, &send, RejectCode::UnknownConversation).await?;
+    let said = b.say(&id, "let me in").await?;
+    ensure!(said.seq == head + 1, "{said:?} is not behind the joining");
+    Ok(())
+}
+
 async fn not_a_member(context: Context) -> anyhow::Result<()> {
     let (_a, mut b, conversation) = context.pair().await?;
     let mut stranger = context.user().await?;
@@ -309,6 +339,7 @@ cases! {
     "send/one-order-for-all", ["QP-EVENT-5", "QP-EVENT-7", "QP-ID-6"], one_order_for_all;
     "send/unknown-conversation", ["QP-OPEN-1"], unknown_conversation;
     "send/rejected-number-is-free", ["QP-SEND-6"], rejected_number_is_free;
+    "send/rejected-stays-rejected", ["QP-SEND-4", "QP-SEND-6"], rejected_stays_rejected;
     "send/not-a-member", ["QP-SEND-6"], not_a_member;
     "send/bad-content", ["QP-SEND-3"], bad_content;
     "send/bad-ids", ["QP-SEND-2", "QP-RECEIPT-1"], bad_ids;

@@ -88,7 +88,7 @@ pub struct Outbox {
     /// Lanes that wait for a time.
     paused: BTreeMap<ConversationId, Instant>,
     opening: BTreeMap<RequestId, ConversationId>,
-    /// Accepted messages whose end may not be on the client's disk.
+    /// Answered messages whose end may not be on the client's disk.
     unsynced: usize,
 }
 
@@ -347,7 +347,9 @@ impl Outbox {
             (RejectCode::UnknownConversation, _) if lane.peer.is_some() => Next::Reopen,
             (RejectCode::StaleClientSeq, _) => Next::Renumber,
             (_, Retry::No | Retry::Elsewhere) => {
-                lane.remove(client_seq);
+                if lane.remove(client_seq) {
+                    self.unsynced += 1;
+                }
                 self.make_ready(conversation);
                 return Some(refused(conversation, Some(client_seq), rejection));
             }

@@ -77,7 +77,7 @@ impl Answers {
         });
         let one = &mut self.devices[found];
         one.last = at;
-        one.answered.accept(client_seq, answer);
+        one.answered.remember(client_seq, answer);
     }
 
     fn find(&self, device: DeviceId) -> Result<usize, usize> {
@@ -152,7 +152,7 @@ fn read_answered(mut steps: Fields) -> Result<DedupWindow<FirstAnswer>, CorruptR
         let (Some(next), true) = (next, count < DEDUP_WINDOW) else {
             return Err(corrupt(WHAT, "its answers do not ascend or are too many"));
         };
-        answered.accept(next, FirstAnswer::from_number(number)?);
+        answered.remember(next, FirstAnswer::from_number(number)?);
         (client_seq, count) = (next.get(), count + 1);
     }
     Ok(answered)

@@ -5,7 +5,7 @@ use quipu_protocol::id::{DeviceId, Seq, TimestampMs, UserId};
 
 use super::{CorruptRow, Group};
 use crate::codec::{Field, Fields, Writer, corrupt, required};
-use crate::dedup::DedupWindow;
+use crate::dedup::{DedupWindow, Sent};
 use crate::limits::REPORTS_PER_CONVERSATION_MAX;
 
 const WHAT: &str = "conversation";
@@ -46,7 +46,7 @@ pub struct Member {
     pub(crate) reports: Vec<u64>,
     /// The devices that have sent something, ascending; at most
     /// [`DEVICES_PER_ACCOUNT_MAX`](crate::limits::DEVICES_PER_ACCOUNT_MAX).
-    pub(crate) senders: Vec<(DeviceId, DedupWindow)>,
+    pub(crate) senders: Vec<(DeviceId, DedupWindow<Sent>)>,
 }
 
 impl Conversation {
@@ -183,7 +183,6 @@ pub(super) fn write_member(out: &mut Writer, member: &Member) {
     out.uint(6, u64::from(member.blocks));
 }
 
-/// Reads a member, whose user is in the fields or given, and passes on the fields that are not a member's.
 /// Writes the last field of a member, behind those that a membership has of its own.
 pub(super) fn write_reports(out: &mut Writer, member: &Member) {
     if !member.reports.is_empty() {
@@ -206,6 +205,7 @@ fn read_reports(field: &Field) -> Result<Vec<u64>, CorruptRow> {
     Ok(reports)
 }
 
+/// Reads a member, whose user is in the fields or given, and passes on the fields that are not a member's.
 pub(super) fn read_member(
     mut fields: Fields,
     mut user: Option<UserId>,
@@ -242,7 +242,7 @@ pub(super) fn read_member(
     })
 }
 
-fn read_sender(mut fields: Fields) -> Result<(DeviceId, DedupWindow), CorruptRow> {
+fn read_sender(mut fields: Fields) -> Result<(DeviceId, DedupWindow<Sent>), CorruptRow> {
     let (mut device, mut window) = (None, DedupWindow::default());
     while let Some(field) = fields.next()? {
         match field.number {

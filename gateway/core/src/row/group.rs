@@ -38,7 +38,8 @@ pub struct Group {
     pub shards: Vec<(ShardId, u32)>,
 }
 
-/// What a group keeps of a user who is, was, or is asked to be a member; in the shard of the conversation.
+/// What a group keeps of a user who is, was, or is asked to be a member, or has sent it something as a stranger; in the shard
+/// of the conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// What the user is to the group now.
@@ -164,7 +165,7 @@ fn read_shards(field: &Field) -> Result<Vec<(ShardId, u32)>, CorruptRow> {
 }
 
 impl Membership {
-    /// Of a user who was never more than asked.
+    /// Of a user who was never a member.
     pub(crate) fn new(user: UserId, seat: Seat) -> Self {
         Self {
             seat,
@@ -173,6 +174,12 @@ impl Membership {
             declined: None,
             member: Member::new(user),
         }
+    }
+
+    /// Whether the user was ever a member or asked to be one. If not, the row only remembers which messages of a stranger were
+    /// refused.
+    pub fn was_there(&self) -> bool {
+        self.seat != Seat::Out || self.joined.is_some() || self.declined.is_some()
     }
 
     /// The role of a member.

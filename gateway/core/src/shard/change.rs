@@ -117,7 +117,7 @@ pub(super) fn apply(entities: &mut Entities, turn: &mut Turn, asked: Asked) {
             remember(entities, turn, asked, outcome.as_ref());
             outcome
         }
-        Known::Accepted(first) => again(entities, turn, asked, first),
+        Known::Answered(first) => again(entities, turn, asked, first),
         Known::Stale => Some(rejected(
             RejectCode::StaleClientSeq,
             "a later change was answered before this one, which is not made",

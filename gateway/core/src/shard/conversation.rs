@@ -9,7 +9,7 @@ use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, MessageId, Request
 use super::entities::{Audience, Entities, OpenConversation};
 use super::turn::{Turn, rejected};
 use super::{ShardId, group, message, note};
-use crate::dedup::{DedupWindow, Known};
+use crate::dedup::{DedupWindow, Known, Sent};
 use crate::limits::DEVICES_PER_ACCOUNT_MAX;
 use crate::record::{Command, Standing};
 use crate::row::{Conversation, EntityKey, Member, Seat};
@@ -137,14 +137,27 @@ fn send_direct(
     send: &Send,
 ) -> Option<Outcome> {
     let mut entity = entities.conversation(send.conversation, turn.position);
-    if let Some(outcome) = answer_instead(entity.get(), command, send) {
-        return Some(outcome);
+    // To a stranger a conversation that is there looks like one that is not: the id of a direct one is a function of two
+    // names, and nobody is to find out in this way who talks with whom.
+    let open = entity.get().filter(|open| !open.row.unopened);
+    let Some(member) = open.and_then(|open| open.row.member(&command.user)) else {
+        // Not remembered: the sender opens it and asks again.
+        return Some(unknown_conversation());
+    };
+    if let Some(answer) = answer_again(member, command.device, send.client_seq) {
+        return Some(answer);
     }
     let open = entity.change()?;
+    if let Some(refusal) = message::refused(&open.row, &command.user, send.content) {
+        if let Some(member) = open.row.member_mut(&command.user) {
+            remember(member, command.device, send.client_seq, &refusal);
+        }
+        return Some(refusal);
+    }
     let to = peer_of(send.conversation, &open.row, &command.user);
     let message = next_message(&mut open.row, turn, command, send, to);
     if let Some(member) = open.row.member_mut(&command.user) {
-        sender(member, command.device).accept(send.client_seq, message.seq);
+        sender(member, command.device).remember(send.client_seq, Sent::Accepted(message.seq));
     }
     turn.message(message, Audience::Users(&open.audience));
     None
@@ -175,25 +188,7 @@ pub(super) fn next_message(
     }
 }
 
-/// The answer to a send that makes no new message; `None`: it makes one.
-fn answer_instead(
-    conversation: Option<&OpenConversation>,
-    command: &Command,
-    send: &Send,
-) -> Option<Outcome> {
-    // To a stranger a conversation that is there looks like one that is not: the id of a direct one is a function of two
-    // names, and nobody is to find out in this way who talks with whom.
-    let Some(conversation) = conversation.filter(|open| !open.row.unopened) else {
-        return Some(unknown_conversation());
-    };
-    let Some(member) = conversation.row.member(&command.user) else {
-        return Some(unknown_conversation());
-    };
-    answer_again(member, command.device, send.client_seq)
-        .or_else(|| message::refused(&conversation.row, &command.user, send.content))
-}
-
-/// The answer to a send that was accepted before, or never can be; `None`: it is new.
+/// The answer to a send that was answered before, or never can be accepted; `None`: it is new.
 pub(super) fn answer_again(
     member: &Member,
     device: DeviceId,
@@ -205,11 +200,27 @@ pub(super) fn answer_again(
         .ok()?;
     match member.senders[at].1.look_up(client_seq) {
         Known::New => None,
-        Known::Accepted(seq) => Some(Outcome::Accepted(seq)),
+        Known::Answered(Sent::Accepted(seq)) => Some(Outcome::Accepted(seq)),
+        Known::Answered(Sent::Refused(code)) => Some(rejected(
+            code,
+            "this message was refused when it was sent first; send it again under a new number",
+        )),
         Known::Stale => Some(rejected(
             RejectCode::StaleClientSeq,
-            "a later message was accepted before this one; send it again under a new number",
+            "a later message was answered before this one; send it again under a new number",
         )),
+    }
+}
+
+/// Keeps that a new message was refused, so that a late copy of it is not accepted after all: its sender was told.
+pub(super) fn remember(
+    member: &mut Member,
+    device: DeviceId,
+    client_seq: ClientSeq,
+    refusal: &Outcome,
+) {
+    if let Outcome::Rejected(rejection) = refusal {
+        sender(member, device).remember(client_seq, Sent::Refused(rejection.code));
     }
 }
 
@@ -222,7 +233,7 @@ pub(super) fn unknown_conversation() -> Outcome {
 
 /// The window of a member's device. When a member has had too many devices, the one silent for the longest time gives way:
 /// that many devices are only reached after some were replaced.
-pub(super) fn sender(member: &mut Member, device: DeviceId) -> &mut DedupWindow {
+pub(super) fn sender(member: &mut Member, device: DeviceId) -> &mut DedupWindow<Sent> {
     let senders = &mut member.senders;
     if senders.len() >= DEVICES_PER_ACCOUNT_MAX
         && senders.binary_search_by_key(&device, |(d, _)| *d).is_err()

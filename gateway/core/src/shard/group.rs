@@ -7,12 +7,13 @@ use quipu_protocol::limits::{GROUP_MEMBERS_MAX, RECEIPT_FAN_OUT_MAX};
 
 use super::change::Asked;
 use super::conversation::{
-    Moved, Positions, Send, answer_again, next_message, opened, position_of, rights, sender,
-    unknown_conversation, write_note,
+    Moved, Positions, Send, answer_again, next_message, opened, position_of, remember, rights,
+    sender, unknown_conversation, write_note,
 };
 use super::entities::{Audience, Entities, OpenConversation};
 use super::message::refused;
 use super::turn::{Turn, rejected};
+use crate::dedup::Sent;
 use crate::record::{Command, Standing};
 use crate::row::{Conversation, Group, Membership, Seat};
 
@@ -138,7 +139,12 @@ fn opened_at_head(entities: &mut Entities, turn: &Turn, id: ConversationId) -> O
 /// What a group keeps of a user now.
 fn seat_of(entities: &mut Entities, turn: &Turn, id: ConversationId, user: UserId) -> Option<Seat> {
     let member = entities.member(id, user, turn.position);
-    member.get().map(|row| row.seat)
+    member.get().and_then(seat_in)
+}
+
+/// What a row says of its user's place; `None`: as if there were no row.
+fn seat_in(row: &Membership) -> Option<Seat> {
+    row.was_there().then_some(row.seat)
 }
 
 /// Gives a user another seat, counts it, and tells the user's shard.
@@ -328,7 +334,7 @@ pub(super) fn leave(
     let Some(group) = row.and_then(|row| row.group.as_deref()) else {
         return unknown_conversation();
     };
-    match member.get().map(|row| row.seat) {
+    match member.get().and_then(seat_in) {
         None => return unknown_conversation(),
         // As after the first time.
         Some(Seat::Out) => return Outcome::Done,
@@ -447,26 +453,32 @@ pub(super) fn send(
     let id = send.conversation;
     let (_, member) = entities.seated(id, command.user, turn.position);
     let known = member.get();
-    // What was accepted stays accepted, also when its sender has left since and asks again.
+    // What was answered stays so, also when its sender has come or gone since and asks again.
     let again = known.and_then(|row| answer_again(&row.member, command.device, send.client_seq));
-    if let Some(accepted @ Outcome::Accepted(_)) = again {
-        return Some(accepted);
-    }
-    if let Err(refused) = rights(entities, turn, id, command.user) {
-        return Some(refused);
-    }
     if again.is_some() {
         return again;
     }
+    let allowed = rights(entities, turn, id, command.user);
     let (mut conversation, mut member) = entities.seated(id, command.user, turn.position);
-    let row = conversation.get().map(|open| &open.row);
-    if let Some(refused) = row.and_then(|row| refused(row, &command.user, send.content)) {
-        return Some(refused);
+    // Nothing is remembered of a group that there is not.
+    let Some(open) = conversation.get() else {
+        return allowed.err();
+    };
+    let refusal = allowed.err();
+    if let Some(refusal) = refusal.or_else(|| refused(&open.row, &command.user, send.content)) {
+        if member.get().is_none() {
+            member.put(Membership::new(command.user, Seat::Out));
+        }
+        let row = &mut member.change()?.member;
+        remember(row, command.device, send.client_seq, &refusal);
+        return Some(refusal);
     }
     let open = conversation.change()?;
     let message = next_message(&mut open.row, turn, command, send, None);
+    let accepted = Sent::Accepted(message.seq);
+    let row = &mut member.change()?.member;
+    sender(row, command.device).remember(send.client_seq, accepted);
     let seq = message.seq;
-    sender(&mut member.change()?.member, command.device).accept(send.client_seq, seq);
     turn.message(message, open.audience(id));
     let pulled = open.row.group.as_ref()?.pulled.is_some();
     pulled.then_some(Outcome::Accepted(seq))
