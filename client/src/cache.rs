@@ -11,6 +11,7 @@ mod gaps;
 mod inbox;
 mod invitations;
 mod listed;
+mod marks;
 mod outbox;
 mod read;
 mod row;
@@ -34,6 +35,7 @@ use crate::config::Config;
 use crate::error::Error;
 
 pub(crate) use account::StoredSession;
+pub(crate) use inbox::changes::lower;
 pub(crate) use inbox::{Ahead, Turn};
 
 /// The database inside the data folder.

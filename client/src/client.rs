@@ -324,7 +324,9 @@ impl Client {
         conversation: ConversationId,
         range: HistoryRange,
     ) -> Result<HistoryPage, Error> {
-        history::fetch(&self.shared, conversation, range).await
+        let page = history::fetch(&self.shared, conversation, range).await?;
+        groups::catch_up_changes(&self.shared, conversation).await?;
+        Ok(page)
     }
 
     /// Makes sure that the direct conversation with a user exists, and that the user does. Needs a connection.

@@ -1,12 +1,13 @@
-//! Groups that are too large for inboxes: their messages come as notices, and what was missed is fetched.
+//! Groups that are too large for inboxes: their messages and changes come as notices, and what was missed is fetched.
 
+mod changes;
 mod turns;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quipu_protocol::event::Invitation;
-use quipu_protocol::id::{ConversationId, Seq};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq};
 use quipu_protocol::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use quipu_protocol::query::{Answer, ConversationEntry, Query};
 
@@ -31,7 +32,7 @@ pub const CATCH_UP_PAGES_MAX: usize = 16;
 /// Pages of the conversation list that are looked through for invitations.
 const LIST_PAGES_MAX: usize = 64;
 
-/// What was done about gaps in large groups since the client was opened.
+/// What was done about gaps and missed changes in large groups since the client was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CatchUps {
     /// Gaps that were filled as far as they are by themselves.
@@ -47,6 +48,10 @@ pub struct CatchUps {
     pub failed: u64,
     /// Groups that found no room among [`CATCH_UPS_WAITING_MAX`]; a check of all groups finds them.
     pub postponed: u64,
+    /// Pages of changes that were missed, fetched and applied to what is here.
+    pub changes: u64,
+    /// Times that a gateway had forgotten what was changed, so that what is here was read again.
+    pub reread: u64,
     /// Groups that wait for their turn now.
     pub waiting: usize,
 }
@@ -81,12 +86,27 @@ pub(crate) fn catch_up_all(shared: &Arc<Shared>) {
     start(shared, shared.groups.with(Turns::want_check));
 }
 
-/// Fetches what is missing behind `after`, in front of a notice.
-pub(crate) fn catch_up(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
+/// Fetches what is missing behind `after`, in front of a notice, and what was changed; `None`: only that.
+pub(crate) fn catch_up(shared: &Arc<Shared>, conversation: ConversationId, after: Option<u64>) {
     start(
         shared,
         shared.groups.with(|turns| turns.want(conversation, after)),
     );
+}
+
+/// Fetches what was changed in a group, if a page that was kept lacks some of it.
+pub(crate) async fn catch_up_changes(
+    shared: &Arc<Shared>,
+    conversation: ConversationId,
+) -> Result<(), Error> {
+    let mark = shared
+        .cache
+        .run(move |cache| cache.mark(&conversation))
+        .await?;
+    if mark.is_behind() {
+        catch_up(shared, conversation, None);
+    }
+    Ok(())
 }
 
 /// Asks which invitations there are, because the cache has lost them with the rest.
@@ -112,7 +132,7 @@ fn start(shared: &Arc<Shared>, start: Start) {
 }
 
 /// Asks for a group again a while later. A client that is closed meanwhile is not kept open for it.
-async fn pause(shared: Arc<Shared>, group: (ConversationId, u64), bound: Duration) {
+async fn pause(shared: Arc<Shared>, group: (ConversationId, Option<u64>), bound: Duration) {
     let (conversation, after) = group;
     let weak = Arc::downgrade(&shared);
     drop(shared);
@@ -133,67 +153,88 @@ async fn work(shared: Arc<Shared>) {
     }
 }
 
-/// Asks for the head of every group, and fills what it shows to be missing; once more if that was wanted meanwhile.
+/// Asks for the head and the last change of every group, and fills what it shows to be missing; once more if that was wanted meanwhile.
 async fn check(shared: Arc<Shared>) {
     while shared.groups.with(Turns::take_check) {
         let known = shared.cache.run(|cache| cache.pulled()).await;
         for group in known.unwrap_or_default() {
             let entry = request::query(&shared, &Query::Conversation(group.conversation)).await;
-            let head = match entry {
-                Ok(Answer::Conversation(entry)) => entry.head,
+            let (head, changes) = match entry {
+                Ok(Answer::Conversation(entry)) => (entry.head, entry.changes),
                 Ok(_) => continue,
                 // Offline again: the next WELCOME asks anew.
                 Err(Error::Offline(_)) => break,
                 // It may know in a moment that the user is in it; if not, the inbox says so.
-                Err(Error::Refused(_)) => None,
+                Err(Error::Refused(_)) => (None, ChangeNumber::START),
                 Err(error) => {
                     tracing::warn!(%error, conversation = %group.conversation, "ask for a group's head");
                     continue;
                 }
             };
+            let id = group.conversation;
+            let hear = move |cache: &mut Tables| cache.hear_changes(&id, changes);
+            let lacks_changes = shared.cache.run(hear).await.unwrap_or(false);
             let behind = (head > group.head).then(|| group.head.map_or(0, Seq::get));
-            if let Some(after) = group.gap_after.or(behind)
-                && shared
-                    .groups
-                    .with(|turns| turns.claim(group.conversation, after))
-            {
-                fill(&shared, group.conversation, after).await;
+            let after = group.gap_after.or(behind);
+            let is_behind = after.is_some() || lacks_changes || group.stale;
+            if is_behind && shared.groups.with(|turns| turns.claim(id, after)) {
+                fill(&shared, id, after).await;
             }
         }
     }
 }
 
-/// Fills one gap; what opens meanwhile waits for its turn.
-async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: u64) {
-    let filled = fetch(shared, conversation, after).await;
-    match &filled {
-        Ok(filled) => {
-            // Before the turn ends: a gap that opens from now on is remembered anew.
-            let behind = filled.behind;
-            let close = move |cache: &mut Tables| cache.close_gap(conversation, behind);
-            let close = shared.cache.run(close);
-            if let Err(error) = close.await {
-                // It is filled once more after the next WELCOME.
-                tracing::warn!(%error, %conversation, "forget a gap that is filled");
-            }
-        }
-        Err(error) => {
-            tracing::warn!(%error, %conversation, "a group could not be caught up with");
-        }
+/// Fills one gap, if there is one, and brings what is here to the last change; what opens meanwhile waits for its turn.
+async fn fill(shared: &Arc<Shared>, conversation: ConversationId, after: Option<u64>) {
+    let filled = bring(shared, conversation, after).await;
+    if let Err(error) = &filled {
+        tracing::warn!(%error, %conversation, "a group could not be caught up with");
     }
     let begin = shared
         .groups
         .with(|turns| turns.finish((conversation, after), &filled));
-    if filled.is_ok() {
+    if filled.is_ok_and(|filled| filled.messages.is_some() || filled.changes.reread) {
         // After it is counted: whoever looks when told of it finds it.
         shared.announce(ClientEvent::CaughtUp(conversation));
     }
     start(shared, begin);
 }
 
-/// How a gap was filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+async fn bring(
+    shared: &Arc<Shared>,
+    conversation: ConversationId,
+    after: Option<u64>,
+) -> Result<Filled, Error> {
+    let messages = match after {
+        Some(after) => {
+            let filled = fetch(shared, conversation, after).await?;
+            // Before the turn ends: a gap that opens from now on is remembered anew.
+            let behind = filled.behind;
+            let close = move |cache: &mut Tables| cache.close_gap(conversation, behind);
+            if let Err(error) = shared.cache.run(close).await {
+                // It is filled once more after the next WELCOME.
+                tracing::warn!(%error, %conversation, "forget a gap that is filled");
+            }
+            Some(filled)
+        }
+        None => None,
+    };
+    // Behind the messages, some of which may lack a change.
+    let changes = changes::fetch(shared, conversation).await?;
+    Ok(Filled { messages, changes })
+}
+
+/// What was done about a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Filled {
+    /// `None`: there was no gap.
+    messages: Option<Gap>,
+    changes: changes::Fetched,
+}
+
+/// How a gap was filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Gap {
     pages: u64,
     /// Whether its older part was left.
     cut: bool,
@@ -207,7 +248,7 @@ async fn fetch(
     shared: &Arc<Shared>,
     conversation: ConversationId,
     after: u64,
-) -> Result<Filled, Error> {
+) -> Result<Gap, Error> {
     let after = shared
         .cache
         .run(move |cache| cache.open_gap(conversation, after))
@@ -232,7 +273,7 @@ async fn fetch(
         last = oldest.and_then(|oldest| Seq::new(oldest.get() - 1).ok());
         let is_whole = !found.more || last.is_none_or(|last| last < first);
         if is_whole || after == 0 {
-            return Ok(Filled {
+            return Ok(Gap {
                 pages: page,
                 cut: false,
                 behind,
@@ -243,7 +284,7 @@ async fn fetch(
             shared.announce(ClientEvent::CaughtUp(conversation));
         }
     }
-    Ok(Filled {
+    Ok(Gap {
         pages: CATCH_UP_PAGES_MAX as u64,
         cut: true,
         behind,

@@ -11,8 +11,8 @@ use quipu_client::protocol::event::{
 };
 use quipu_client::protocol::history::HistoryPage;
 use quipu_client::protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
-    UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq,
+    TimestampMs, UserId,
 };
 use quipu_client::{Client, ClientEvent, Config, ConnectionState, HistoryRange, Page, Target};
 use support::path::Path;
@@ -292,12 +292,15 @@ async fn a_history_that_does_not_have_yet_what_was_told_is_asked_again() {
     let peer = Peer::new();
     let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
     let mut events = client.events();
-    session.notice(&Notice::Message(of_group(5))).await;
+    session
+        .notice(&Notice::Message(of_group(5), ChangeNumber::START))
+        .await;
     // The fourth was told to others as well, and the history has three.
     let page = |seqs: &[u64]| HistoryPage {
         messages: seqs.iter().copied().map(of_group).collect(),
         more: false,
         head: Seq::new(5).ok(),
+        changes: ChangeNumber::START,
     };
     session.answer_history(&page(&[1, 2, 3])).await;
     let second = session.answer_history(&page(&[])).await;
@@ -327,12 +330,15 @@ async fn a_busy_gateway_is_asked_again() {
     let peer = Peer::new();
     let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
     let mut events = client.events();
-    session.notice(&Notice::Message(of_group(3))).await;
+    session
+        .notice(&Notice::Message(of_group(3), ChangeNumber::START))
+        .await;
     let first = session.is_busy_for_history(1).await;
     let page = HistoryPage {
         messages: vec![of_group(1), of_group(2), of_group(3)],
         more: false,
         head: Seq::new(3).ok(),
+        changes: ChangeNumber::START,
     };
     let again = session.answer_history(&page).await;
     assert_eq!(again, first);
@@ -377,6 +383,7 @@ fn page_of(version: u32) -> HistoryPage {
         messages: vec![message],
         more: false,
         head: Seq::new(1).ok(),
+        changes: ChangeNumber::START,
     }
 }
 

@@ -28,6 +28,7 @@ mod hello;
 mod history;
 mod inbox;
 mod media;
+mod numbered;
 mod presence;
 mod queries;
 mod sending;
@@ -50,6 +51,7 @@ pub fn all() -> &'static [Case] {
             media::CASES,
             presence::CASES,
             small::CASES,
+            numbered::CASES,
         ]
         .concat()
     });

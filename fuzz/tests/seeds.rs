@@ -11,7 +11,8 @@ use quipu_core::shard::{Effects, ShardCount, ShardId, ShardState};
 use quipu_gateway::store::keys;
 use quipu_protocol::event::{Change, Content};
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs, UserId,
+    ChangeNumber, ClientSeq, ConversationId, DeviceId, InboxSeq, MessageId, RequestId, Seq,
+    TimestampMs, UserId,
 };
 
 /// Where the fuzzer looks for the seeds of a target.
@@ -122,6 +123,7 @@ fn pairs_of_keys() -> Vec<(String, Vec<u8>)> {
         IndexKey::Report(TimestampMs(5), group, ana, None),
         IndexKey::Here(ana),
         IndexKey::Offline(ana),
+        IndexKey::Changed(group, ChangeNumber(1)),
     ];
     let mut all: Vec<Vec<u8>> = entities.iter().map(keys::entity).collect();
     all.extend(indexed.iter().map(IndexKey::encode));

@@ -3,6 +3,7 @@
 //! They run on blocking threads, a bounded number at once; those of a row or two in place while the store answers from memory.
 
 mod behind;
+mod changes;
 mod groups;
 mod lists;
 mod presence;
@@ -410,6 +411,8 @@ fn history_page(
         Err(refused) => return Ok(Err(refused)),
     };
     let head = groups::told_head(store, shards, user, &request.conversation, &conversation)?;
+    // The row was read before the messages, which can only be newer.
+    let changes = changes::last(&conversation);
     let first = request.first.unwrap_or(visible).max(visible);
     // Rows above the head that was committed may be there already; they count when that head does.
     let last = request.last.or(conversation.head).min(conversation.head);
@@ -418,6 +421,7 @@ fn history_page(
             messages: Vec::new(),
             more: false,
             head,
+            changes,
         }));
     };
     let range = HistoryRange {
@@ -437,6 +441,7 @@ fn history_page(
         messages,
         more,
         head,
+        changes,
     }))
 }
 

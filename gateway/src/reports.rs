@@ -72,6 +72,7 @@ pub fn list(store: &dyn Store, limit: usize) -> Result<Vec<Complaint>, StoreErro
         | IndexKey::Version(..)
         | IndexKey::MediaRef(..)
         | IndexKey::Due(..)
+        | IndexKey::Changed(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     });

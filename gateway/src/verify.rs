@@ -17,6 +17,7 @@ mod attendance;
 mod changed;
 mod extras;
 mod group;
+mod numbered;
 mod replay;
 mod tally;
 
@@ -100,7 +101,7 @@ pub fn run(data: &Path) -> Result<Report, DataError> {
 ///    every message of a conversation is in the inbox of each of its members exactly once: of a group, from the member's
 ///    joining until the member left or the group became pulled. Rosters, lists and counts agree with the members' rows, and
 ///    each roster is on the shard of its users. Of a pulled group each of these shards was told as much as the history has. No message is behind what inboxes say has happened to it; of what was deleted
-///    nothing is left.
+///    nothing is left. The last changes of a pulled group are found by their numbers, without a gap.
 /// 4. No device has events that its user's inbox has not; and, unless the log has more, who is said to be here and who is in
 ///    the offline topic are those who should be.
 pub fn verify(log: &dyn Log, store: &dyn Store) -> Result<Report, DataError> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::error::RejectCode;
 use crate::event::{Message, Rejection};
-use crate::id::{ConversationId, Seq};
+use crate::id::{ChangeNumber, ConversationId, Seq};
 use crate::limits::HISTORY_PAGE_MESSAGES_MAX;
 use crate::violation::Violation;
 use crate::wire;
@@ -33,6 +33,8 @@ pub struct HistoryPage {
     pub more: bool,
     /// Seq of the conversation's last message.
     pub head: Option<Seq>,
+    /// Of a pulled group: the messages are as they were after this change, or later.
+    pub changes: ChangeNumber,
 }
 
 impl TryFrom<wire::HistoryRequest> for HistoryRequest {
@@ -93,6 +95,7 @@ impl TryFrom<wire::HistoryPage> for HistoryPage {
             messages,
             more: page.more,
             head: Seq::new(page.head).ok(),
+            changes: ChangeNumber(page.changes),
         })
     }
 }
@@ -103,6 +106,7 @@ impl From<&HistoryPage> for wire::HistoryPage {
             messages: page.messages.iter().map(Into::into).collect(),
             more: page.more,
             head: page.head.map_or(0, Seq::get),
+            changes: page.changes.0,
         }
     }
 }

@@ -289,6 +289,33 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// A change of a pulled group, by its number there: gap-free from 1; 0: there was none yet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ChangeNumber(pub u64);
+
+impl ChangeNumber {
+    /// Before the first change.
+    pub const START: Self = Self(0);
+
+    /// The change after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Debug for ChangeNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for ChangeNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// One device of a user; random, unique within the user, never 0. Written as 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(NonZeroU64);

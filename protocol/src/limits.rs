@@ -71,6 +71,10 @@ pub const RECEIPT_FAN_OUT_MAX: usize = 32;
 pub const CONVERSATIONS_PAGE_MAX: usize = 128;
 /// Members in one page of a member list.
 pub const MEMBERS_PAGE_MAX: usize = 256;
+/// Changes of a pulled group that one answer covers.
+pub const CHANGES_PAGE_MAX: usize = 128;
+/// Changes of a pulled group that a gateway keeps the numbers of. A device that missed more reads again what it keeps.
+pub const CHANGES_KEPT_MAX: usize = 1024;
 /// Users that one query about presence names, and that a session watches.
 pub const PRESENCE_USERS_MAX: usize = 256;
 /// How often a client asks anew about those whom it watches, in milliseconds: what it was told in datagrams may be lost.
@@ -159,6 +163,8 @@ const _: () = assert!(CHANGES_IN_FLIGHT_MAX <= DEDUP_WINDOW);
 const _: () = assert!(FRAME_BYTES_MAX <= DELIVERY_WINDOW_BYTES);
 // A page with one message too many still fits its frame.
 const _: () = assert!(HISTORY_PAGE_BYTES_MAX + FRAME_BYTES_MAX <= REQUEST_FRAME_BYTES_MAX);
+// Who missed a page of changes is told of them.
+const _: () = assert!(CHANGES_PAGE_MAX <= CHANGES_KEPT_MAX);
 // Two keep-alives may be lost before the connection is.
 const _: () = assert!(KEEP_ALIVE_MS * 3 <= IDLE_TIMEOUT_MS);
 // A client gives up later than the gateway, so that the gateway's reason arrives.

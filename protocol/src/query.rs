@@ -1,16 +1,19 @@
-//! What a device can ask beside history, and the answers: conversations, members, versions, devices, settings, presence.
+//! What a device can ask beside history, and the answers: conversations, members, versions, devices, settings, presence, changes.
 
 mod answer;
 
 use bytes::Bytes;
 
 pub use self::answer::{
-    Answer, ConversationEntry, DeviceEntry, GroupInfo, MemberEntry, PresenceEntry, Settings,
+    Answer, ChangedMessage, Changes, ConversationEntry, DeviceEntry, GroupInfo, MemberEntry,
+    PresenceEntry, Settings,
 };
 use crate::error::RejectCode;
 use crate::event::Rejection;
-use crate::id::{ConversationId, Seq, TimestampMs, UserId};
-use crate::limits::{CONVERSATIONS_PAGE_MAX, MEMBERS_PAGE_MAX, PRESENCE_USERS_MAX};
+use crate::id::{ChangeNumber, ConversationId, Seq, TimestampMs, UserId};
+use crate::limits::{
+    CHANGES_PAGE_MAX, CONVERSATIONS_PAGE_MAX, MEMBERS_PAGE_MAX, PRESENCE_USERS_MAX,
+};
 use crate::wire;
 
 /// One question (QUERY), answered by the [`Answer`] of the same name.
@@ -46,6 +49,15 @@ pub enum Query {
         users: Vec<UserId>,
         /// Whether to be told of changes from now on, of these users and no others (QP-PRESENCE-3).
         watch: bool,
+    },
+    /// What was changed in a pulled group.
+    Changes {
+        /// Which group.
+        conversation: ConversationId,
+        /// The last change that the device has.
+        after: ChangeNumber,
+        /// How many changes the answer covers at most: 1 to [`CHANGES_PAGE_MAX`].
+        limit: u32,
     },
 }
 
@@ -107,6 +119,11 @@ impl TryFrom<wire::Query> for Query {
                     watch: of.watch,
                 }
             }
+            Some(Kind::Changes(of)) => Self::Changes {
+                conversation: conversation(&of.conversation)?,
+                after: ChangeNumber(of.after),
+                limit: limit(of.limit, CHANGES_PAGE_MAX)?,
+            },
             None => return Err(invalid("a query of this version says what it asks")),
         })
     }
@@ -149,6 +166,15 @@ impl From<&Query> for wire::Query {
             Query::Presence { users, watch } => Kind::Presence(wire::PresenceQuery {
                 users: users.iter().map(UserId::to_string).collect(),
                 watch: *watch,
+            }),
+            Query::Changes {
+                conversation,
+                after,
+                limit,
+            } => Kind::Changes(wire::ChangesQuery {
+                conversation: id(conversation),
+                after: after.0,
+                limit: *limit,
             }),
         };
         Self { kind: Some(kind) }

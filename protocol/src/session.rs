@@ -16,18 +16,20 @@
 //!
 //! After `Close` a machine is silent: it takes whatever comes and says nothing.
 //!
-//! Two small machines help the client's half: [`Outbox`] decides what of the unanswered messages goes out when, and
-//! [`Receipts`] when positions are reported.
+//! Small machines help the client's half: [`Outbox`] decides what of the unanswered messages goes out when, [`Receipts`] when
+//! positions are reported, and [`ChangeMark`] which changes of a pulled group are missing.
 
 mod client;
 mod in_flight;
 mod inbox;
+mod mark;
 mod outbox;
 mod outputs;
 mod receipts;
 mod server;
 
 pub use client::{ClientOutput, ClientSession, LaneId, SendBlocked};
+pub use mark::ChangeMark;
 pub use outbox::{Outbox, Pumped, Settled, Waiting};
 pub use receipts::{Positions, Receipts};
 pub use server::{ServerOutput, ServerSession};

@@ -549,6 +549,9 @@ pub mod event {
 /// a device that finds a gap in a group's seqs, or that was told to check, reads the history.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Notice {
+    /// number of the group's last change when it happened; of a change its own
+    #[prost(uint64, tag = "4")]
+    pub changes: u64,
     #[prost(oneof = "notice::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<notice::Kind>,
 }
@@ -870,11 +873,14 @@ pub struct HistoryPage {
     /// seq of the conversation's last message
     #[prost(uint64, tag = "3")]
     pub head: u64,
+    /// pulled groups: the messages are as they were after this change, or later
+    #[prost(uint64, tag = "4")]
+    pub changes: u64,
 }
 /// QUERY: asks for something that is not history. Answered by ANSWER with the same number, or by FAILURE.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Query {
-    #[prost(oneof = "query::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "query::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<query::Kind>,
 }
 /// Nested message and enum types in `Query`.
@@ -895,6 +901,8 @@ pub mod query {
         Settings(super::SettingsQuery),
         #[prost(message, tag = "7")]
         Presence(super::PresenceQuery),
+        #[prost(message, tag = "8")]
+        Changes(super::ChangesQuery),
     }
 }
 /// The user's conversations, those with the latest activity first.
@@ -922,6 +930,19 @@ pub struct MembersQuery {
     #[prost(uint32, tag = "3")]
     pub limit: u32,
 }
+/// What was changed in a pulled group since a number.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangesQuery {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub conversation: ::prost::bytes::Bytes,
+    /// the last change that the device has; 0: none
+    #[prost(uint64, tag = "2")]
+    pub after: u64,
+    /// changes that the answer covers at most; 1 to 128
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DevicesQuery {
 }
@@ -939,7 +960,7 @@ pub struct PresenceQuery {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answer {
-    #[prost(oneof = "answer::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "answer::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<answer::Kind>,
 }
 /// Nested message and enum types in `Answer`.
@@ -960,6 +981,8 @@ pub mod answer {
         Settings(super::Settings),
         #[prost(message, tag = "7")]
         Presence(super::Presences),
+        #[prost(message, tag = "8")]
+        Changes(super::Changes),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1012,6 +1035,9 @@ pub struct ConversationEntry {
     /// the user has blocked the peer
     #[prost(bool, tag = "14")]
     pub blocked: bool,
+    /// number of the last change of a pulled group
+    #[prost(uint64, tag = "15")]
+    pub changes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GroupInfo {
@@ -1054,6 +1080,33 @@ pub struct MemberEntry {
     /// not joined yet
     #[prost(bool, tag = "3")]
     pub invited: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Changes {
+    /// each once, in the order of their last changes; those that the user may see
+    #[prost(message, repeated, tag = "1")]
+    pub messages: ::prost::alloc::vec::Vec<ChangedMessage>,
+    /// all changes up to this number are here or were before
+    #[prost(uint64, tag = "2")]
+    pub through: u64,
+    /// there are later ones
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+    /// changes that were asked for are no longer kept: read again, or drop, what is kept of the group
+    #[prost(bool, tag = "4")]
+    pub too_old: bool,
+}
+/// A message that was changed, as it is now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChangedMessage {
+    #[prost(message, optional, tag = "1")]
+    pub message: ::core::option::Option<Message>,
+    /// user id: who made the last change of it
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// when; Unix time
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Versions {

@@ -234,6 +234,8 @@ fn limits_are_those_of_the_code() {
         REPORT_BYTES_MAX,
         RECEIPT_FAN_OUT_MAX,
         CONVERSATIONS_PAGE_MAX,
+        CHANGES_PAGE_MAX,
+        CHANGES_KEPT_MAX,
         MEMBERS_PAGE_MAX,
         PRESENCE_USERS_MAX,
         PRESENCE_REFRESH_MS,

@@ -7,9 +7,10 @@ use quipu_protocol::event::{
     Changed, Content, Event, EventBody, Message, Note as Happened, Notice,
 };
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, TimestampMs, UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, TimestampMs, UserId,
 };
-use quipu_protocol::session::{Positions, Settled, Waiting};
+use quipu_protocol::query::Changes;
+use quipu_protocol::session::{ChangeMark, Positions, Settled, Waiting};
 use quipu_protocol::welcome::Welcome;
 
 use crate::checker::{Kept, Note};
@@ -52,6 +53,10 @@ struct Conversation {
     gone: bool,
     /// Its messages come as notices.
     pulled: bool,
+    /// Which of its changes are in all that is here.
+    mark: ChangeMark,
+    /// What is below is not for the user to read.
+    floor: u64,
     /// Its history has not been read to the end since the events began anew.
     unread: bool,
     /// It was in the list that was taken then, or its history is read for another reason.
@@ -493,6 +498,11 @@ impl Disk {
         row.opened = true;
         row.head = row.head.max(Some(message.seq));
         row.note(session, message);
+        if message.content == Content::Note(Box::new(Happened::Pulled)) {
+            // What came after it was told to those who were connected.
+            row.mark.keep(ChangeNumber::START, false);
+            self.found.push(message.conversation);
+        }
         if message.from != session.user && !row.gone {
             row.wanted.raise(Positions {
                 delivered: Some(message.seq),
@@ -535,38 +545,53 @@ impl Disk {
         self.tables.messages.entry(place).or_insert_with(kept);
     }
 
-    /// Takes a notice. Says what was settled by it, and the group of which messages are missing in front of it.
-    pub(crate) fn notice(
-        &mut self,
-        names: &Names,
-        notice: &Notice,
-    ) -> (Vec<Told>, Option<ConversationId>) {
-        let mut told = Vec::new();
-        let (Some(session), Notice::Message(message)) = (self.tables.session, notice) else {
-            let mut behind = None;
-            if let Notice::Changed(changed) = notice {
-                let place = (changed.conversation, changed.seq);
-                match self.tables.messages.get_mut(&place) {
-                    // One in front of it was dropped.
-                    Some(kept) if changed.version > kept.version + 1 => {
-                        behind = Some(changed.conversation);
-                    }
-                    Some(kept) => names.change(kept, changed),
-                    None => self.hold(changed),
-                }
+    /// Applies the change of a notice, unless one of the same message is still to come or was dropped.
+    fn noticed_change(&mut self, names: &Names, changed: &Changed, number: ChangeNumber) {
+        let place = (changed.conversation, changed.seq);
+        let follows = match self.tables.messages.get_mut(&place) {
+            Some(kept) if changed.version > kept.version + 1 => false,
+            Some(kept) => {
+                names.change(kept, changed);
+                true
             }
-            return (told, behind);
+            None => {
+                self.hold(changed);
+                true
+            }
+        };
+        if let Some(row) = self.tables.conversations.get_mut(&changed.conversation) {
+            match follows {
+                true => row.mark.change(number),
+                false => row.mark.hear(number),
+            }
+        }
+    }
+
+    /// Takes a notice. Says what was settled by it, and whether messages are missing in front of it.
+    pub(crate) fn notice(&mut self, names: &Names, notice: &Notice) -> (Vec<Told>, bool) {
+        let mut told = Vec::new();
+        let (Some(session), Notice::Message(message, as_of)) = (self.tables.session, notice) else {
+            if let Notice::Changed(changed, number) = notice {
+                self.noticed_change(names, changed, *number);
+            }
+            return (told, false);
         };
         let conversation = message.conversation;
         let behind = self.lacks_before(conversation, message.seq);
+        let is_new = !self.has(conversation, message.seq.get());
+        let alone = self.is_empty(conversation);
         let row = self.tables.conversations.entry(conversation).or_default();
         row.pulled = true;
         row.opened = true;
         row.head = row.head.max(Some(message.seq));
         row.note(&session, message);
+        match is_new {
+            true => row.mark.keep(*as_of, alone),
+            false => row.mark.hear(*as_of),
+        }
         self.answered(&session, message, &mut told);
         self.insert(names, message);
-        (told, behind.then_some(conversation))
+        (told, behind)
     }
 
     fn lacks_before(&self, conversation: ConversationId, seq: Seq) -> bool {
@@ -574,13 +599,13 @@ impl Disk {
         before.is_some_and(|before| !self.tables.messages.contains_key(&(conversation, before)))
     }
 
-    /// Takes what the list says of a conversation. Whether its history has to be read.
+    /// Takes what the list says of a conversation. From where on its history has to be read.
     pub(crate) fn listed(
         &mut self,
         conversation: ConversationId,
         pulled: bool,
         (head, own): (Option<Seq>, Positions),
-    ) -> bool {
+    ) -> Option<u64> {
         let row = self.tables.conversations.entry(conversation).or_default();
         row.inside = true;
         row.opened = true;
@@ -590,8 +615,84 @@ impl Disk {
         row.listed = true;
         let anew = self.tables.list_due && self.sabotage != Some(Sabotage::HalfResync);
         row.unread |= anew;
-        // What became of its messages came as notices too, so that all of it is read again.
-        pulled || anew
+        match (anew, pulled) {
+            (true, _) => Some(1),
+            // What became of the messages that are here is asked for by the number of the last change.
+            (false, true) => self.lacks(conversation, head),
+            (false, false) => None,
+        }
+    }
+
+    /// The first message that is not here of those that the user may read, up to a head or to what is known of it.
+    pub(crate) fn lacks(&self, conversation: ConversationId, head: Option<Seq>) -> Option<u64> {
+        let first = self.first_missing(conversation);
+        let head = head.max(self.head(conversation)).map_or(0, Seq::get);
+        (first <= head).then_some(first)
+    }
+
+    /// The first message that is not here of those that the user may read, whether it is there yet or not.
+    pub(crate) fn first_missing(&self, conversation: ConversationId) -> u64 {
+        let row = self.tables.conversations.get(&conversation);
+        let floor = row.map_or(1, |row| row.floor.max(1));
+        (floor..)
+            .find(|seq| !self.has(conversation, *seq))
+            .unwrap_or(floor)
+    }
+
+    /// A page that was asked for from `first` on begins with `found`: what is between is not for the user to read.
+    pub(crate) fn begins(&mut self, conversation: ConversationId, (first, found): (u64, u64)) {
+        if let Some(row) = self.tables.conversations.get_mut(&conversation)
+            && found > first
+        {
+            row.floor = row.floor.max(found);
+        }
+    }
+
+    /// Which changes of a group are here.
+    pub(crate) fn mark(&self, conversation: ConversationId) -> ChangeMark {
+        let row = self.tables.conversations.get(&conversation);
+        row.map_or_else(ChangeMark::default, |row| row.mark)
+    }
+
+    /// The gateway says which change is the last.
+    pub(crate) fn hear(&mut self, conversation: ConversationId, last: ChangeNumber) {
+        let alone = self.is_empty(conversation);
+        if let Some(row) = self.tables.conversations.get_mut(&conversation) {
+            // Nothing is here that could lack a change.
+            match alone || self.sabotage == Some(Sabotage::ForgetMark) {
+                true => row.mark.keep(last, true),
+                false => row.mark.hear(last),
+            }
+        }
+    }
+
+    fn is_empty(&self, conversation: ConversationId) -> bool {
+        let all = (conversation, Seq::FIRST)..;
+        let mut rows = self.tables.messages.range(all);
+        rows.next().is_none_or(|((of, _), _)| *of != conversation)
+    }
+
+    /// Applies what was changed in a group after a number, to what is here.
+    pub(crate) fn take_changes(
+        &mut self,
+        names: &Names,
+        conversation: ConversationId,
+        (after, page): (ChangeNumber, &Changes),
+    ) {
+        for changed in &page.messages {
+            let place = (conversation, changed.message.seq);
+            let new = names.kept(&changed.message, TimestampMs(0));
+            if let Some(kept) = self.tables.messages.get_mut(&place)
+                && kept.version < new.version
+            {
+                *kept = new;
+            }
+        }
+        if let Some(row) = self.tables.conversations.get_mut(&conversation) {
+            row.mark.catch_up(after, page.through);
+            // All of it is read again.
+            row.unread |= page.too_old;
+        }
     }
 
     /// Whether the list of conversations has to be taken, because events began in the middle of the inbox.
@@ -638,7 +739,7 @@ impl Disk {
         &mut self,
         names: &Names,
         messages: &[Message],
-        forgotten: u64,
+        (forgotten, as_of): (u64, ChangeNumber),
     ) -> (Vec<Told>, Option<Seq>) {
         let mut told = Vec::new();
         let Some(session) = self.tables.session else {
@@ -646,6 +747,7 @@ impl Disk {
         };
         let first = messages.first().filter(|_| forgotten != self.forgotten);
         let mut again = first.map(|message| message.seq);
+        self.mark_page(messages, as_of);
         for message in messages {
             let new = names.kept(message, TimestampMs(0));
             let place = (message.conversation, message.seq);
@@ -665,6 +767,23 @@ impl Disk {
             self.answered(&session, message, &mut told);
         }
         (told, again)
+    }
+
+    /// Notes which changes the messages of a page have for sure, before they are kept.
+    fn mark_page(&mut self, messages: &[Message], as_of: ChangeNumber) {
+        let Some(first) = messages.first() else {
+            return;
+        };
+        let mut seqs = messages.iter().map(|message| message.seq.get());
+        let is_new = seqs.any(|seq| !self.has(first.conversation, seq));
+        let alone = self.is_empty(first.conversation);
+        let row = self.tables.conversations.entry(first.conversation);
+        let mark = &mut row.or_default().mark;
+        match (is_new, self.sabotage) {
+            (_, Some(Sabotage::ForgetMark)) => mark.keep(as_of, true),
+            (true, _) => mark.keep(as_of, alone),
+            (false, _) => mark.hear(as_of),
+        }
     }
 
     /// What there is, in the words of the checker.

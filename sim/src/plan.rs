@@ -214,6 +214,8 @@ pub(crate) struct Plan {
     pub(crate) acts: Vec<Act>,
     /// Messages in a page of history, and entries in one of the list.
     pub(crate) page_messages: usize,
+    /// The last changes of a pulled group that a gateway tells of; whoever missed more reads the history again.
+    pub(crate) changes_kept: u64,
     /// How many in a thousand changes come to the log once more, when their devices have gone on.
     pub(crate) late_changes: u64,
     /// How often in a thousand writes a client's database makes a checkpoint by itself.
@@ -323,6 +325,7 @@ impl Plan {
             duration,
             acts: Act::choose(lives),
             page_messages: lives.pick(&[1, 3, 50]),
+            changes_kept: u64::MAX,
             late_changes: 0,
             checkpoints: 100,
             faults,

@@ -7,8 +7,8 @@ use quipu_core::row::{Conversation, EntityKey, IndexKey, IndexRange, Membership,
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::Message;
-use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
-use quipu_protocol::query::PresenceEntry;
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, TimestampMs, UserId};
+use quipu_protocol::query::{ChangedMessage, Changes, PresenceEntry};
 use quipu_protocol::session::Positions;
 
 use crate::plan::{MS, SECOND, Us};
@@ -32,6 +32,8 @@ pub(crate) enum Question {
     Page(ConversationId, u64),
     /// One page of history, from a seq on.
     Around(ConversationId, u64),
+    /// What was changed in a pulled group after a number.
+    Changes(ConversationId, ChangeNumber),
     /// Who of all people is here, now and from now on.
     Presence,
 }
@@ -49,7 +51,11 @@ pub(crate) enum Answer {
         more: bool,
         /// Of the page by page kind: where this one begins, and the head that it should come to.
         reach: Option<(u64, Option<Seq>)>,
+        /// The last change before it was read.
+        changes: ChangeNumber,
     },
+    /// Says behind which number, too.
+    Changes(ConversationId, ChangeNumber, Changes),
     /// Says to which question, too.
     Refused(Question, RejectCode),
     Presence(Vec<PresenceEntry>),
@@ -63,6 +69,7 @@ pub(crate) struct Listed {
     /// Of a group: whether the user is in it, and whether it is pulled.
     group: Option<(bool, bool)>,
     head: Option<Seq>,
+    changes: ChangeNumber,
     /// How far the user is known to have come in it, if it is a direct one.
     own: Positions,
 }
@@ -75,6 +82,8 @@ struct Seen {
     head: Option<Seq>,
     /// The last one that devices were told of.
     told: Option<Seq>,
+    /// The last change of a pulled group.
+    changes: ChangeNumber,
 }
 
 /// A history that did not reach what is known of it.
@@ -93,9 +102,16 @@ fn listed_in(key: IndexKey) -> Option<ConversationId> {
         | IndexKey::MediaRef(..)
         | IndexKey::Due(..)
         | IndexKey::Report(..)
+        | IndexKey::Changed(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     }
+}
+
+/// The last change of a conversation, if it is a pulled group.
+fn last_change(row: &Conversation) -> ChangeNumber {
+    let group = row.group.as_deref();
+    group.map_or(ChangeNumber::START, |group| group.changes)
 }
 
 /// Puts a question behind the others, unless it will be answered with one of them.
@@ -106,9 +122,15 @@ pub(crate) fn queue(questions: &mut VecDeque<Question>, question: Question) {
             of == conversation && from <= first
         }
         (Question::Presence, Question::Presence) => true,
-        (Question::List(_) | Question::Page(..) | Question::Around(..) | Question::Presence, _) => {
-            false
-        }
+        (Question::Changes(of, _), Question::Changes(conversation, _)) => of == conversation,
+        (
+            Question::List(_)
+            | Question::Page(..)
+            | Question::Around(..)
+            | Question::Changes(..)
+            | Question::Presence,
+            _,
+        ) => false,
     };
     if !questions.iter().any(covers) {
         questions.push_back(question);
@@ -144,9 +166,9 @@ impl World {
         let (shards, index) = (self.store_shards(), IndexRange::Listed(*user, None));
         let conversations = match question {
             Question::Presence => Vec::new(),
-            Question::Page(conversation, _) | Question::Around(conversation, _) => {
-                vec![conversation]
-            }
+            Question::Page(conversation, _)
+            | Question::Around(conversation, _)
+            | Question::Changes(conversation, _) => vec![conversation],
             Question::List(_) => {
                 let listed = self.store.index(&index).into_iter();
                 listed.filter_map(listed_in).collect()
@@ -167,14 +189,24 @@ impl World {
             // Answered by the board: see `watch_all`.
             Question::Presence => Answer::Presence(Vec::new()),
             Question::List(after) => self.list(user, after),
+            Question::Changes(conversation, after) => {
+                match self.first_visible(user, &conversation) {
+                    Ok(seen) => {
+                        let page = self.changes_after(conversation, after, seen);
+                        Answer::Changes(conversation, after, page)
+                    }
+                    Err(code) => Answer::Refused(question, code),
+                }
+            }
             Question::Page(conversation, first) | Question::Around(conversation, first) => {
                 match self.first_visible(user, &conversation) {
                     Ok(Seen {
                         first: visible,
                         head,
                         told,
+                        changes,
                     }) => {
-                        let first = first.max(visible);
+                        let (asked, first) = (first, first.max(visible));
                         let limit = self.plan.page_messages;
                         let rows = self.store.history(conversation, first);
                         let there = rows.take_while(|row| Some(row.0.seq) <= head);
@@ -189,7 +221,8 @@ impl World {
                             conversation,
                             messages,
                             more,
-                            reach: by_pages.then_some((first, told)),
+                            reach: by_pages.then_some((asked, told)),
+                            changes,
                         }
                     }
                     Err(code) => Answer::Refused(question, code),
@@ -227,6 +260,7 @@ impl World {
                     activity: row.activity,
                     group,
                     head: self.told_head(user, &conversation, &row),
+                    changes: last_change(&row),
                 })
             })
             .filter(|entry| {
@@ -269,15 +303,18 @@ impl World {
                 first: 1,
                 head: row.head,
                 told: row.head,
+                changes: ChangeNumber::START,
             };
             return member.map(|_| all).ok_or(unknown);
         };
         let told = self.told_head(user, id, &row);
+        let changes = last_change(&row);
         if self.sabotage == Some(Sabotage::OpenHistory) {
             return Ok(Seen {
                 first: 1,
                 head: row.head,
                 told,
+                changes,
             });
         }
         let member = self.store.entity(EntityKey::Member(*id, *user));
@@ -287,6 +324,7 @@ impl World {
                 first: member.first(group).get(),
                 head: row.head,
                 told,
+                changes,
             }),
             Some(_) => Err(RejectCode::NotAMember),
             None => Err(unknown),
@@ -302,11 +340,18 @@ impl World {
         if !link.welcomed || link.is_asking {
             return;
         }
-        if let Some(question) = link.questions.pop_front() {
+        while let Some(mut question) = link.questions.pop_front() {
+            if let Question::Changes(conversation, after) = &mut question {
+                let mark = it.disk.mark(*conversation);
+                if !mark.is_behind() {
+                    continue;
+                }
+                *after = mark.has();
+            }
             link.is_asking = true;
             link.forgotten = it.disk.forgotten();
             let number = link.number;
-            self.carry_question(number, question);
+            return self.carry_question(number, question);
         }
     }
 
@@ -340,9 +385,13 @@ impl World {
                         None if disk.list_due() => false,
                         Some((false, _)) | None => continue,
                     };
-                    if disk.listed(entry.conversation, pulled, (entry.head, entry.own)) {
-                        self.wonder(device, Question::Page(entry.conversation, 1));
+                    let own = (entry.head, entry.own);
+                    let from = disk.listed(entry.conversation, pulled, own);
+                    disk.hear(entry.conversation, entry.changes);
+                    if let Some(first) = from {
+                        self.wonder(device, Question::Page(entry.conversation, first));
                     }
+                    self.wonder_about_changes(device, entry.conversation);
                 }
                 if more {
                     self.wonder(device, Question::List(last));
@@ -355,8 +404,14 @@ impl World {
                 messages,
                 more,
                 reach,
+                changes,
             } => {
-                let again = self.keep_page(device, &messages);
+                if let (Some((asked, _)), Some(found)) = (reach, messages.first()) {
+                    let disk = &mut self.devices[device].disk;
+                    disk.begins(conversation, (asked, found.seq.get()));
+                }
+                let again = self.keep_page(device, &messages, changes);
+                self.wonder_about_changes(device, conversation);
                 let last = messages.last().map(|last| last.seq.get());
                 self.trace.say(|| {
                     format!(
@@ -368,7 +423,8 @@ impl World {
                 } else if let (Some(last), true) = (last, more) {
                     self.wonder(device, Question::Page(conversation, last + 1));
                 } else if let Some((first, head)) = reach {
-                    let next = last.map_or(first, |last| last + 1);
+                    let floor = self.devices[device].disk.first_missing(conversation);
+                    let next = last.map_or(first.max(floor), |last| last + 1);
                     self.reached(device, conversation, next, head);
                 }
             }
@@ -387,11 +443,84 @@ impl World {
                     }
                 }
             }
+            Answer::Changes(conversation, after, page) => {
+                self.take_changes(device, conversation, (after, &page));
+            }
             Answer::Presence(entries) => {
                 self.take_presence(device, entries);
             }
         }
         self.ask_next(device);
+    }
+
+    /// Asks for the changes of a group, if some are missing in what the device has.
+    pub(crate) fn wonder_about_changes(&mut self, device: usize, conversation: ConversationId) {
+        let mark = self.devices[device].disk.mark(conversation);
+        if mark.is_behind() {
+            self.wonder(device, Question::Changes(conversation, mark.has()));
+        }
+    }
+
+    fn take_changes(
+        &mut self,
+        device: usize,
+        conversation: ConversationId,
+        (after, page): (ChangeNumber, &Changes),
+    ) {
+        self.trace.say(|| {
+            format!(
+                "device {device} has what was changed in {conversation} after {after}: {page:?}"
+            )
+        });
+        let disk = &mut self.devices[device].disk;
+        disk.take_changes(&self.names, conversation, (after, page));
+        if page.too_old {
+            self.wonder(device, Question::Page(conversation, 1));
+        }
+        if page.through > after {
+            self.wonder_about_changes(device, conversation);
+        } else if self.devices[device].disk.mark(conversation).is_behind() {
+            let first = self.devices[device].disk.first_missing(conversation);
+            self.ask_again_later(device, conversation, first);
+        }
+    }
+
+    /// What a gateway tells of the changes of a group: each message once, as it is now.
+    fn changes_after(
+        &self,
+        conversation: ConversationId,
+        after: ChangeNumber,
+        seen: Seen,
+    ) -> Changes {
+        let rows = self.store.numbered(conversation, after);
+        let forgotten = seen.changes.0.saturating_sub(self.plan.changes_kept);
+        let mut page = Changes {
+            messages: Vec::new(),
+            through: seen.changes,
+            more: false,
+            too_old: true,
+        };
+        if after > seen.changes || after.0 < forgotten {
+            return page;
+        }
+        (page.through, page.too_old) = (after, false);
+        for (number, change) in rows.into_iter().take(self.plan.page_messages) {
+            page.through = number;
+            let is_lost = self.sabotage == Some(Sabotage::LoseChange) && number.0 % 2 == 1;
+            let is_here = |one: &ChangedMessage| one.message.seq == change.seq;
+            if is_lost || change.seq.get() < seen.first || page.messages.iter().any(is_here) {
+                continue;
+            }
+            if let Some(row) = self.store.message(conversation, change.seq) {
+                page.messages.push(ChangedMessage {
+                    message: self.readable(row.0),
+                    by: change.by,
+                    at: change.at,
+                });
+            }
+        }
+        page.more = page.through < seen.changes;
+        page
     }
 
     /// A history was read to its end, which is before `next`. What the device knows to be there and has not is on its way.
@@ -451,7 +580,12 @@ impl World {
     }
 
     /// Keeps what a page says, and shows it. Says from where on it has to be asked for again, if changes overtook it that are not known.
-    fn keep_page(&mut self, device: usize, messages: &[Message]) -> Option<Seq> {
+    fn keep_page(
+        &mut self,
+        device: usize,
+        messages: &[Message],
+        changes: ChangeNumber,
+    ) -> Option<Seq> {
         let number = self.devices[device].number;
         for message in messages {
             let (what, _) = self.names.what(message);
@@ -462,7 +596,8 @@ impl World {
         }
         let it = &mut self.devices[device];
         let forgotten = it.link.as_ref().map_or(0, |link| link.forgotten);
-        let (told, again) = it.disk.keep_history(&self.names, messages, forgotten);
+        let known = (forgotten, changes);
+        let (told, again) = it.disk.keep_history(&self.names, messages, known);
         for told in told {
             self.tell(device, told);
         }

@@ -18,6 +18,8 @@ use crate::world::World;
 const LIVES: u64 = 0x6c69_7665_7300_0000;
 /// Makes the seed of what inboxes keep out of it.
 const KEEPS: u64 = 0x6b65_6570_7300_0000;
+/// Makes the seed of how many changes of pulled groups are told of out of it.
+const CHANGES: u64 = 0x6368_616e_6765_7300;
 /// Makes the seed of who watches whom out of it.
 const WATCHES: u64 = 0x7761_7463_6800_0000;
 
@@ -86,6 +88,7 @@ fn run_to_the_end(seed: u64, options: Options) -> Outcome {
     if !plain && !keep_all {
         plan.keep_little(&mut Rng::new(seed ^ KEEPS));
         plan.watch(&mut Rng::new(seed ^ WATCHES));
+        plan.changes_kept = Rng::new(seed ^ CHANGES).pick(&[2, 10, u64::MAX, u64::MAX]);
     }
     let trace = Trace::new(text);
     trace.say(|| format!("{plan:#?}"));

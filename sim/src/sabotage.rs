@@ -60,6 +60,10 @@ pub enum Sabotage {
     /// Who asks for the head of a pulled group is not told what the user's own shard has told others of, nor held back until the
     /// history shows it.
     IgnoreNews,
+    /// Who asks what was changed in a pulled group is not told of every second change.
+    LoseChange,
+    /// A client believes that all that it has of a pulled group is as the gateway has it now.
+    ForgetMark,
     /// Shards are told to keep half of what the settings say.
     KeepLess,
     /// What a shard is told to keep does not reach its row.

@@ -5,9 +5,11 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use quipu_core::record::Position;
-use quipu_core::row::{EntityKey, EntityPlace, HistoryRow, InboxRow, IndexKey, IndexRange, Row};
+use quipu_core::row::{
+    EntityKey, EntityPlace, HistoryRow, InboxRow, IndexKey, IndexRange, NumberedChange, Row,
+};
 use quipu_core::shard::{ShardCount, ShardId, ShardState};
-use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Cursor, InboxSeq, Seq, UserId};
 
 /// The key of a row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,6 +188,24 @@ impl Store {
             Key::Entity(_) | Key::History(..) | Key::Inbox(..) | Key::Shard(_) => None,
         })
         .collect()
+    }
+
+    /// The changes of a group behind a number.
+    pub(crate) fn numbered(
+        &self,
+        group: ConversationId,
+        after: ChangeNumber,
+    ) -> Vec<(ChangeNumber, NumberedChange)> {
+        let (from, to) = IndexRange::Changes(group, after).bounds();
+        let rows = self.rows.range(Key::Index(from)..Key::Index(to));
+        let read = |(key, value): (&Key, &Bytes)| {
+            let Key::Index(key) = key else { return None };
+            let Ok(IndexKey::Changed(_, number)) = IndexKey::decode(key) else {
+                return None;
+            };
+            Some((number, NumberedChange::decode(value).ok()?))
+        };
+        rows.filter_map(read).collect()
     }
 
     /// At most `limit` entries of an inbox after the cursor.

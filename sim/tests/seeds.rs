@@ -127,6 +127,8 @@ sabotages! {
     reused_request_numbers_are_seen = ReuseRequests;
     news_that_nobody_asks_for_are_seen = IgnoreNews first 225;
     reads_that_are_behind_what_was_told_are_seen = ReadBehind first 225;
+    changes_that_nobody_is_told_of_are_seen = LoseChange first 137;
+    a_forgotten_number_of_changes_is_seen = ForgetMark first 137;
     inboxes_that_keep_too_little_are_seen = KeepLess;
     forgotten_settings_are_seen = ForgetKeep;
     trusted_cursors_are_seen = TrustCursors;

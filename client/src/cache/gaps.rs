@@ -17,20 +17,23 @@ pub(crate) struct Pulled {
     pub(crate) head: Option<Seq>,
     /// Messages behind this seq are missing; 0: all but the newest, which are fetched when somebody scrolls there.
     pub(crate) gap_after: Option<u64>,
+    /// Messages that are here are to be read again.
+    pub(crate) stale: bool,
 }
 
 impl Tables {
     /// Groups whose messages come as notices.
     pub(crate) fn pulled(&self) -> Result<Vec<Pulled>, Error> {
-        let sql =
-            "SELECT id, head, gap_after FROM conversation WHERE pulled = 1 AND gone = 0 LIMIT ?1";
+        let sql = "SELECT id, head, gap_after, stale_to FROM conversation WHERE pulled = 1 AND gone = 0 LIMIT ?1";
         let mut statement = self.db.prepare_cached(sql)?;
         let found = statement.query_and_then([GROUPS_MAX], |found| {
             let gap_after: Option<i64> = found.get(2)?;
+            let stale_to: Option<i64> = found.get(3)?;
             Ok(Pulled {
                 conversation: row::conversation(found, 0)?,
                 head: row::optional_seq(found, 1)?,
                 gap_after: gap_after.map(i64::cast_unsigned),
+                stale: stale_to.is_some(),
             })
         })?;
         found.collect()

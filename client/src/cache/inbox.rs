@@ -1,17 +1,17 @@
 //! Writes what the gateway sent: one transaction for everything that has arrived, before anybody hears of it.
 
 mod ahead;
-mod changes;
+pub(super) mod changes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quipu_protocol::event::{Changed, Content, Event, EventBody, Message, Note, Notice, Receipt};
-use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
 use quipu_protocol::session::{Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Tables, gaps, invitations, outbox, row};
+use super::{Tables, gaps, invitations, marks, outbox, row};
 use crate::error::{Error, Refusal};
 use crate::events::ClientEvent;
 use crate::model::Account;
@@ -43,8 +43,8 @@ pub(crate) struct Applied {
     pub(crate) events: Vec<ClientEvent>,
     /// The last event that is kept.
     pub(crate) cursor: Cursor,
-    /// Groups of which messages are missing between what the cache has and what came, and behind which seq.
-    pub(crate) behind: Vec<(ConversationId, u64)>,
+    /// Groups of which messages are missing between what the cache has and what came, and behind which seq; or changes alone.
+    pub(crate) behind: Vec<(ConversationId, Option<u64>)>,
 }
 
 /// What a turn changes, gathered while its transaction is open and taken over after the commit.
@@ -56,7 +56,7 @@ struct Changes {
     removed: outbox::Counts,
     inserted: usize,
     cursor: Cursor,
-    behind: Vec<(ConversationId, u64)>,
+    behind: Vec<(ConversationId, Option<u64>)>,
     /// Of messages that are not in the cache.
     ahead: Vec<Changed>,
 }
@@ -147,16 +147,21 @@ impl Tables {
 
     /// Keeps a page of history. Its messages are not events: they have no place in the inbox and are announced to nobody.
     /// But a message of this device that is among them is acked thereby, if no answer came: whoever waits for it is woken, and what
-    /// to announce is given back.
+    /// to announce is given back. `as_of`: which change of a pulled group it has for sure.
     pub(crate) fn keep_history(
         &mut self,
         messages: &[Message],
         head: Option<Seq>,
+        as_of: ChangeNumber,
     ) -> Result<Vec<ClientEvent>, Error> {
         let account = self.signed_in()?.account;
         let tx = self.db.transaction()?;
         let mut inserted = 0;
         let mut changes = Changes::default();
+        let alone = match messages.first() {
+            Some(first) => marks::is_empty(&tx, &first.conversation)?,
+            None => false,
+        };
         for message in messages {
             inserted += usize::from(insert(&tx, &account, message, None)? == Inserted::Yes);
             changes::refresh(&tx, message)?;
@@ -177,6 +182,15 @@ impl Tables {
             };
             note_gap(&tx, first, head.head)?;
             raise_head(&tx, &first.conversation, &head, false)?;
+            let before = marks::read(&tx, &first.conversation)?;
+            let mut mark = before;
+            match inserted > 0 {
+                true => mark.keep(as_of, alone),
+                false => mark.hear(as_of),
+            }
+            if mark != before {
+                marks::write(&tx, &first.conversation, mark)?;
+            }
         }
         // Not pruned here, or a page of old history would be gone before it is read: the next event makes room.
         tx.commit()?;
@@ -293,6 +307,10 @@ fn keep_message(
     if message.content == Content::Note(Box::new(Note::Pulled)) {
         // What came after it was told to those who were connected, and this may be an old story.
         changes::missing(tx, (&message.conversation, message.seq.get()), changes)?;
+        // Those before it say nothing of what was changed since, and some may have been kept after the news of that.
+        let mut mark = marks::read(tx, &message.conversation)?;
+        mark.keep(ChangeNumber::START, false);
+        marks::write(tx, &message.conversation, mark)?;
     }
     changes.events.push(ClientEvent::Message {
         inbox_seq,

@@ -4,12 +4,12 @@ use quipu_protocol::id::{ConversationId, Cursor, Seq, UserId};
 use quipu_protocol::query::ConversationEntry;
 use rusqlite::{Transaction, params};
 
-use super::{Tables, gaps, row};
+use super::{Tables, gaps, marks, row};
 use crate::error::Error;
 use crate::events::ClientEvent;
 
-/// Groups of which messages are missing, and behind which seq.
-type Behind = Vec<(ConversationId, u64)>;
+/// Groups of which messages are missing, and behind which seq; or changes alone.
+type Behind = Vec<(ConversationId, Option<u64>)>;
 
 impl Tables {
     /// Keeps a page of the list: what each conversation is, where it ends, what is unread, and the last message. Those that the
@@ -27,7 +27,10 @@ impl Tables {
             keep(&tx, &me, entry)?;
             if let Some(after) = falls_short(entry) {
                 gaps::remember(&tx, entry.conversation.as_bytes(), after)?;
-                behind.push((entry.conversation, after));
+                behind.push((entry.conversation, Some(after)));
+            }
+            if marks::hear(&tx, &entry.conversation, entry.changes)?.is_behind() {
+                behind.push((entry.conversation, None));
             }
         }
         tx.commit()?;
@@ -36,7 +39,8 @@ impl Tables {
             if let Some(mut last) = entry.last.clone() {
                 // One of which not all is known shows up as such when its page is read.
                 self.overtake(std::slice::from_mut(&mut last), self.forgotten());
-                acked.extend(self.keep_history(std::slice::from_ref(&last), entry.head)?);
+                let last = std::slice::from_ref(&last);
+                acked.extend(self.keep_history(last, entry.head, entry.changes)?);
             }
         }
         Ok((acked, behind))

@@ -111,6 +111,12 @@ ALTER TABLE account ADD COLUMN list_due INTEGER NOT NULL DEFAULT 0;
 -- What that list said: how many messages up to which seq were unread. The cache does not have them all.
 ALTER TABLE conversation ADD COLUMN listed_head INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE conversation ADD COLUMN listed_unread INTEGER NOT NULL DEFAULT 0;
+", "
+-- Of a group whose messages come as notices: all that is here has the changes up to this number, and the last that was told of.
+ALTER TABLE conversation ADD COLUMN changes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE conversation ADD COLUMN changes_told INTEGER NOT NULL DEFAULT 0;
+-- Messages up to this seq may lack changes that the gateway has forgotten, and are read again; empty: none.
+ALTER TABLE conversation ADD COLUMN stale_to INTEGER;
 "];
 
 /// Brings the tables to the newest version, or refuses a file that is newer.

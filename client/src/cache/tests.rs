@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{
-    Changed, ChangedKind, Content, Event, EventBody, Gone, Invitation, Message, Note, Notice,
-    Receipt, Rejection,
+    Changed, ChangedKind, Content, Event, EventBody, Gone, Invitation, Message, MessageState, Note,
+    Notice, Reaction, Receipt, Rejection,
 };
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq,
+    TimestampMs, UserId,
 };
+use quipu_protocol::query::{ChangedMessage, Changes};
 use quipu_protocol::session::Settled;
 use quipu_protocol::welcome::{Limits, Welcome};
 use tokio::sync::oneshot;
@@ -437,7 +439,11 @@ fn the_oldest_arrivals_make_room() {
 fn history_is_no_arrival_until_its_event_comes() {
     let mut tables = alice(None);
     tables
-        .keep_history(&[from_bob(1), from_bob(2)], Some(seq(2)))
+        .keep_history(
+            &[from_bob(1), from_bob(2)],
+            Some(seq(2)),
+            ChangeNumber::START,
+        )
         .expect("keeps");
     assert!(
         tables
@@ -479,7 +485,11 @@ fn an_own_message_that_a_page_of_history_brings_is_acked() {
     };
     // The answer to the SEND was lost with its connection, and nobody gives it again.
     let acked = tables
-        .keep_history(std::slice::from_ref(&mine), Some(seq(1)))
+        .keep_history(
+            std::slice::from_ref(&mine),
+            Some(seq(1)),
+            ChangeNumber::START,
+        )
         .expect("keeps");
     assert!(
         matches!(&acked[..], [ClientEvent::Acked { id, .. }] if *id == sent.id),
@@ -488,7 +498,7 @@ fn an_own_message_that_a_page_of_history_brings_is_acked() {
     let end = end.try_recv().expect("the waiter is woken");
     assert_eq!(end.expect("acked"), seq(1));
     assert!(tables.outbox(direct()).expect("reads").is_empty());
-    let again = tables.keep_history(&[mine], Some(seq(1)));
+    let again = tables.keep_history(&[mine], Some(seq(1)), ChangeNumber::START);
     assert!(again.expect("keeps").is_empty());
 }
 
@@ -562,7 +572,7 @@ fn changes_apply_once_and_by_version() {
     assert_eq!(message.content.text(), "");
     // An older page of history does not bring the words back.
     tables
-        .keep_history(&[from_bob(1)], Some(seq(1)))
+        .keep_history(&[from_bob(1)], Some(seq(1)), ChangeNumber::START)
         .expect("keeps");
     assert_eq!(read(&tables).content, Content::Gone(Gone::Deleted));
 }
@@ -580,9 +590,15 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
     };
     let title = Content::Note(Box::new(Note::Created("climbing".to_owned())));
     let notices = vec![
-        Notice::Message(in_group(1, title)),
-        Notice::Message(in_group(4, Content::Text("up".to_owned()))),
-        Notice::Message(in_group(4, Content::Text("up".to_owned()))),
+        Notice::Message(in_group(1, title), ChangeNumber::START),
+        Notice::Message(
+            in_group(4, Content::Text("up".to_owned())),
+            ChangeNumber::START,
+        ),
+        Notice::Message(
+            in_group(4, Content::Text("up".to_owned())),
+            ChangeNumber::START,
+        ),
     ];
     let turn = Turn {
         notices,
@@ -590,7 +606,7 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
     };
     let applied = tables.apply(turn, true).expect("applies");
     assert_eq!(applied.events.len(), 2, "{:?}", applied.events);
-    assert_eq!(applied.behind, [(group, 1)]);
+    assert_eq!(applied.behind, [(group, Some(1))]);
     let list = tables.conversations().expect("reads");
     let summary = list.iter().find(|summary| summary.id == group);
     let summary = summary.expect("the group is listed");
@@ -601,6 +617,7 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
         conversation: group,
         head: Seq::new(4).ok(),
         gap_after: Some(1),
+        stale: false,
     };
     assert_eq!(known(&tables), [pulled]);
     // A later gap is part of this one, until it is closed.
@@ -610,6 +627,202 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
     pulled.gap_after = None;
     assert_eq!(known(&tables), [pulled]);
     assert_eq!(tables.open_gap(group, 4).expect("remembers"), 4);
+}
+
+const CLIMBERS: ConversationId = ConversationId([0xff; 16]);
+
+/// A message of a group of notices in this version, which is its text as well, with so many signs.
+fn climber(seq_value: u64, version: u32, signs: &[&str]) -> Message {
+    let reactions = signs.iter().map(|emoji| Reaction {
+        user: user("carol"),
+        emoji: (*emoji).to_owned(),
+    });
+    let state = MessageState {
+        version,
+        reactions: reactions.collect(),
+        ..MessageState::default()
+    };
+    Message {
+        conversation: CLIMBERS,
+        to: None,
+        seq: seq(seq_value),
+        content: Content::Text(format!("version {version}")),
+        state: (version > 0).then(|| Box::new(state)),
+        ..from_bob(1)
+    }
+}
+
+fn edited(seq_value: u64, version: u32) -> Changed {
+    Changed {
+        conversation: CLIMBERS,
+        kind: ChangedKind::Edited(climber(seq_value, version, &[]).content),
+        ..changed(seq_value, version, ChangedKind::Gone(Gone::Deleted))
+    }
+}
+
+fn notices(tables: &mut Tables, notices: Vec<Notice>) -> Vec<(ConversationId, Option<u64>)> {
+    let turn = Turn {
+        notices,
+        ..Turn::default()
+    };
+    tables.apply(turn, true).expect("applies").behind
+}
+
+fn noticed(seq_value: u64, as_of: u64) -> Notice {
+    Notice::Message(climber(seq_value, 0, &[]), ChangeNumber(as_of))
+}
+
+fn noticed_edit(seq_value: u64, version: u32, number: u64) -> Notice {
+    Notice::Changed(Box::new(edited(seq_value, version)), ChangeNumber(number))
+}
+
+fn mark(tables: &Tables) -> (u64, u64) {
+    let mark = tables.mark(&CLIMBERS).expect("reads");
+    (mark.has().0, mark.told().0)
+}
+
+fn page_of_changes(messages: &[Message], through: u64) -> Changes {
+    let messages = messages.iter().map(|message| ChangedMessage {
+        message: message.clone(),
+        by: user("carol"),
+        at: TimestampMs(77),
+    });
+    Changes {
+        messages: messages.collect(),
+        through: ChangeNumber(through),
+        more: false,
+        too_old: false,
+    }
+}
+
+fn version_of(tables: &Tables, seq_value: u64) -> u32 {
+    let around = Page::Around(seq(seq_value));
+    let found = tables.messages(CLIMBERS, around, 1).expect("reads");
+    let state = found.first().and_then(|message| message.state.as_ref());
+    state.map_or(0, |state| state.version)
+}
+
+#[test]
+fn changes_of_notices_are_counted_and_those_that_are_missing_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut tables = alice(Some(folder.path()));
+    // The first that is here says where the count begins.
+    assert_eq!(notices(&mut tables, vec![noticed(1, 40)]), []);
+    assert_eq!(mark(&tables), (40, 40));
+    let next = vec![noticed_edit(1, 1, 41), noticed(2, 41)];
+    assert_eq!(notices(&mut tables, next), []);
+    assert_eq!((mark(&tables), version_of(&tables, 1)), ((41, 41), 1));
+    // One of this message was dropped: it waits for it. One of another message need not.
+    let behind = notices(&mut tables, vec![noticed_edit(1, 3, 43)]);
+    assert_eq!(behind, [(CLIMBERS, None)]);
+    assert_eq!(notices(&mut tables, vec![noticed_edit(2, 1, 44)]), behind);
+    let versions = (version_of(&tables, 1), version_of(&tables, 2));
+    assert_eq!((mark(&tables), versions), ((41, 44), (1, 1)));
+    drop(tables);
+
+    // The process died: it knows what it lacks.
+    let mut tables = open(Some(folder.path()), 1000);
+    assert_eq!(mark(&tables), (41, 44));
+    let page = [
+        climber(1, 3, &["+"]),
+        climber(2, 1, &[]),
+        climber(9, 1, &[]),
+    ];
+    let page = page_of_changes(&page, 44);
+    let after = ChangeNumber(41);
+    let caught_up = tables.take_changes(&CLIMBERS, after, &page).expect("takes");
+    assert!(!caught_up.mark.is_behind());
+    let told = caught_up.events.iter().map(|event| match event {
+        ClientEvent::Changed(changed) => (changed.seq.get(), changed.version, &changed.kind),
+        other => panic!("{other:?}"),
+    });
+    let told = told.collect::<Vec<_>>();
+    let words = ChangedKind::Edited(Content::Text("version 3".to_owned()));
+    let sign = ChangedKind::Reacted {
+        emoji: "+".to_owned(),
+        on: true,
+    };
+    // As one change after the other would have said it; what is not here is no news.
+    assert_eq!(told, [(1, 2, &words), (1, 3, &sign)]);
+    let again = tables.take_changes(&CLIMBERS, after, &page).expect("takes");
+    assert_eq!((again.events.len(), mark(&tables)), (0, (44, 44)));
+
+    // A page that was under way while changes came.
+    let old = [climber(7, 0, &[])];
+    let head = Some(seq(7));
+    tables
+        .keep_history(&old, head, ChangeNumber(42))
+        .expect("keeps");
+    assert_eq!(mark(&tables), (42, 44));
+    // One with nothing new does not take the count back.
+    let known = [climber(1, 0, &[])];
+    tables
+        .take_changes(&CLIMBERS, ChangeNumber(42), &page_of_changes(&[], 44))
+        .expect("takes");
+    tables
+        .keep_history(&known, head, ChangeNumber(10))
+        .expect("keeps");
+    assert_eq!((mark(&tables), version_of(&tables, 1)), ((44, 44), 3));
+}
+
+#[test]
+fn what_the_gateway_has_forgotten_is_read_again_or_dropped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut tables = alice(Some(folder.path()));
+    let first: Vec<Notice> = (1..=6).map(|at| noticed(at, 3)).collect();
+    notices(&mut tables, first);
+    assert!(
+        tables
+            .hear_changes(&CLIMBERS, ChangeNumber(5000))
+            .expect("hears")
+    );
+    let too_old = Changes {
+        too_old: true,
+        ..page_of_changes(&[], 5001)
+    };
+    let caught_up = tables
+        .take_changes(&CLIMBERS, ChangeNumber(3), &too_old)
+        .expect("takes");
+    assert!(caught_up.events.is_empty() && !caught_up.mark.is_behind());
+    drop(tables);
+    let mut tables = open(Some(folder.path()), 1000);
+    let stale = |tables: &Tables| tables.stale_to(&CLIMBERS).expect("reads");
+    assert_eq!(
+        (stale(&tables), mark(&tables)),
+        (Some(seq(6)), (5001, 5001))
+    );
+    assert!(tables.pulled().expect("reads")[0].stale);
+    // The newest are read again, and some that were not here; then what is left is dropped.
+    let page = [climber(4, 2, &[]), climber(5, 0, &[]), climber(6, 7, &[])];
+    tables
+        .keep_history(&page, Some(seq(6)), ChangeNumber(5001))
+        .expect("keeps");
+    tables.reread(&CLIMBERS, Seq::new(3).ok()).expect("notes");
+    assert_eq!(stale(&tables), Some(seq(3)));
+    tables.drop_stale(&CLIMBERS).expect("drops");
+    let left = tables.messages(CLIMBERS, Page::Latest, 10).expect("reads");
+    let left: Vec<u64> = left.iter().map(|message| message.seq.get()).collect();
+    assert_eq!(
+        (left, stale(&tables), tables.messages),
+        (vec![4, 5, 6], None, 3)
+    );
+    assert_eq!(version_of(&tables, 6), 7);
+}
+
+#[test]
+fn the_note_that_makes_a_group_one_of_notices_begins_the_count() {
+    let mut tables = alice(None);
+    // News of it come before what the inbox has still to bring.
+    notices(&mut tables, vec![noticed(5, 2), noticed_edit(3, 1, 3)]);
+    assert_eq!(mark(&tables), (3, 3));
+    let pulled = Message {
+        content: Content::Note(Box::new(Note::Pulled)),
+        ..climber(4, 0, &[])
+    };
+    let events = vec![event(1, climber(3, 0, &[])), event(2, pulled)];
+    apply(&mut tables, events);
+    assert_eq!(mark(&tables), (0, 3));
+    assert_eq!(version_of(&tables, 3), 0);
 }
 
 fn invitation(group: u8, at: u64) -> Invitation {

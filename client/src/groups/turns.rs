@@ -8,6 +8,7 @@ use quipu_protocol::error::RejectCode;
 use quipu_protocol::id::ConversationId;
 
 use super::{CatchUps, Filled};
+use crate::cache::lower;
 use crate::error::Error;
 
 /// Groups that are caught up with at once, beside the one that a check of all groups is at.
@@ -34,8 +35,8 @@ pub(super) enum Start {
     Worker,
     /// The one that checks all groups.
     Check,
-    /// One that asks for this group again after a pause below this bound, for what is behind this seq.
-    Pause(ConversationId, u64, Duration),
+    /// One that asks for this group again after a pause below this bound, for what is behind this seq, or for changes alone.
+    Pause(ConversationId, Option<u64>, Duration),
 }
 
 /// A group that was asked too early.
@@ -49,10 +50,10 @@ struct Early {
 /// Who works on what. Decides only; tasks are started by others.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Groups that a task is at, and the lowest seq behind which more has gone missing meanwhile.
-    busy: BTreeMap<ConversationId, Option<u64>>,
+    /// Groups that a task is at, and what has gone missing meanwhile: changes, or messages behind this seq too.
+    busy: BTreeMap<ConversationId, Option<Option<u64>>>,
     /// In the order in which they were asked for, each once.
-    waiting: VecDeque<(ConversationId, u64)>,
+    waiting: VecDeque<(ConversationId, Option<u64>)>,
     /// Groups whose history did not have yet what is known of it.
     early: BTreeMap<ConversationId, Early>,
     workers: usize,
@@ -62,15 +63,15 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Messages of a group are missing behind `after`.
-    pub(super) fn want(&mut self, conversation: ConversationId, after: u64) -> Start {
+    /// Changes of a group are missing, and messages behind `after`, if it is set.
+    pub(super) fn want(&mut self, conversation: ConversationId, after: Option<u64>) -> Start {
         if let Some(again) = self.busy.get_mut(&conversation) {
-            *again = Some(again.map_or(after, |before| before.min(after)));
+            *again = Some(again.map_or(after, |before| lower(before, after)));
             return Start::Nothing;
         }
         let mut waiting = self.waiting.iter_mut();
         if let Some((_, known)) = waiting.find(|(other, _)| *other == conversation) {
-            *known = after.min(*known);
+            *known = lower(*known, after);
             return Start::Nothing;
         }
         if self.waiting.len() >= CATCH_UPS_WAITING_MAX {
@@ -96,7 +97,7 @@ impl Turns {
     }
 
     /// The next group for a worker; `None`: there is none, and the worker ends.
-    pub(super) fn take(&mut self) -> Option<(ConversationId, u64)> {
+    pub(super) fn take(&mut self) -> Option<(ConversationId, Option<u64>)> {
         let next = self.waiting.pop_front();
         match next {
             Some((conversation, _)) => drop(self.busy.insert(conversation, None)),
@@ -112,7 +113,7 @@ impl Turns {
     }
 
     /// Gives a group to the check, unless another task is at it or will be.
-    pub(super) fn claim(&mut self, conversation: ConversationId, after: u64) -> bool {
+    pub(super) fn claim(&mut self, conversation: ConversationId, after: Option<u64>) -> bool {
         let is_waiting = self.waiting.iter().any(|(other, _)| *other == conversation);
         if is_waiting || self.busy.contains_key(&conversation) {
             // Merged into what is known, so no task is needed.
@@ -127,17 +128,15 @@ impl Turns {
     /// another task; what is not there yet is asked for again after a pause.
     pub(super) fn finish(
         &mut self,
-        (conversation, after): (ConversationId, u64),
+        (conversation, after): (ConversationId, Option<u64>),
         filled: &Result<Filled, Error>,
     ) -> Start {
         if let Ok(filled) = filled {
-            self.counts.pages += filled.pages;
-            self.counts.cut += u64::from(filled.cut);
-            self.counts.filled += u64::from(!filled.cut && filled.behind.is_none());
+            self.count(filled);
         }
         let meanwhile = self.busy.remove(&conversation).flatten();
         let (behind, times_max) = match filled {
-            Ok(filled) => (filled.behind, u32::MAX),
+            Ok(filled) => (lacks(filled), u32::MAX),
             Err(error) if is_not_in_it(error) => (Some(after), CATCH_UP_REFUSALS_MAX),
             Err(_) => {
                 self.counts.failed += 1;
@@ -156,13 +155,27 @@ impl Turns {
         match meanwhile {
             Some(again) => self.want(
                 conversation,
-                behind.map_or(again, |behind| behind.min(again)),
+                behind.map_or(again, |behind| lower(behind, again)),
             ),
             None => pause,
         }
     }
 
-    fn pause(&mut self, (conversation, behind): (ConversationId, u64), times_max: u32) -> Start {
+    fn count(&mut self, filled: &Filled) {
+        if let Some(gap) = &filled.messages {
+            self.counts.pages += gap.pages;
+            self.counts.cut += u64::from(gap.cut);
+            self.counts.filled += u64::from(!gap.cut && gap.behind.is_none());
+        }
+        self.counts.changes += filled.changes.pages;
+        self.counts.reread += u64::from(filled.changes.reread);
+    }
+
+    fn pause(
+        &mut self,
+        (conversation, behind): (ConversationId, Option<u64>),
+        times_max: u32,
+    ) -> Start {
         let full = self.early.len() >= CATCH_UP_PAUSES_MAX;
         if full && !self.early.contains_key(&conversation) {
             self.counts.failed += 1;
@@ -193,7 +206,7 @@ impl Turns {
     }
 
     /// The pause of a group is over.
-    pub(super) fn resume(&mut self, conversation: ConversationId, after: u64) -> Start {
+    pub(super) fn resume(&mut self, conversation: ConversationId, after: Option<u64>) -> Start {
         match self.early.get_mut(&conversation) {
             Some(early) if early.times > 0 => {
                 early.pauses = false;
@@ -214,6 +227,12 @@ impl Turns {
     }
 }
 
+/// What is to be asked for again after a pause: the history ends early, or changes do.
+fn lacks(filled: &Filled) -> Option<Option<u64>> {
+    let behind = filled.messages.and_then(|gap| gap.behind);
+    (behind.is_some() || filled.changes.more).then_some(behind)
+}
+
 /// Whether the gateway says that the user is not in the group.
 fn is_not_in_it(error: &Error) -> bool {
     let Error::Refused(refusal) = error else {
@@ -227,6 +246,8 @@ fn is_not_in_it(error: &Error) -> bool {
 mod tests {
     use super::*;
     use crate::error::Refusal;
+    use crate::groups::Gap;
+    use crate::groups::changes::Fetched;
 
     fn group(number: usize) -> ConversationId {
         let mut id = [0xff; 16];
@@ -234,18 +255,60 @@ mod tests {
         ConversationId(id)
     }
 
+    const NO_CHANGES: Fetched = Fetched {
+        pages: 0,
+        reread: false,
+        more: false,
+    };
+
     const FILLED: Result<Filled, Error> = Ok(Filled {
-        pages: 2,
-        cut: false,
-        behind: None,
+        messages: Some(Gap {
+            pages: 2,
+            cut: false,
+            behind: None,
+        }),
+        changes: NO_CHANGES,
     });
 
     fn short(behind: u64) -> Result<Filled, Error> {
         Ok(Filled {
-            pages: 1,
-            cut: false,
-            behind: Some(behind),
+            messages: Some(Gap {
+                pages: 1,
+                cut: false,
+                behind: Some(behind),
+            }),
+            changes: NO_CHANGES,
         })
+    }
+
+    #[test]
+    fn changes_that_are_not_all_here_are_asked_for_again() {
+        let mut turns = Turns::default();
+        let some = |more| {
+            Ok(Filled {
+                messages: None,
+                changes: Fetched {
+                    pages: 1,
+                    reread: false,
+                    more,
+                },
+            })
+        };
+        let start = turns.want(group(0), None);
+        let pause = asks(&mut turns, start, &some(true));
+        assert_eq!(pause, Start::Pause(group(0), None, CATCH_UP_PAUSE_MIN));
+        let start = turns.resume(group(0), None);
+        assert_eq!(start, Start::Worker);
+        assert_eq!(turns.take(), Some((group(0), None)));
+        // Messages go missing meanwhile: they are not forgotten for the changes.
+        assert_eq!(turns.want(group(0), Some(9)), Start::Nothing);
+        assert_eq!(turns.want(group(0), None), Start::Nothing);
+        assert_eq!(turns.finish((group(0), None), &some(false)), Start::Worker);
+        assert_eq!(turns.take(), Some((group(0), Some(9))));
+        assert_eq!(turns.finish((group(0), Some(9)), &FILLED), Start::Nothing);
+        let counts = turns.counts();
+        assert_eq!((counts.changes, counts.filled, counts.early), (2, 1, 1));
+        assert!(turns.early.is_empty());
     }
 
     fn refused() -> Result<Filled, Error> {
@@ -266,13 +329,13 @@ mod tests {
     #[test]
     fn a_history_that_is_too_short_is_asked_again_after_longer_and_longer_pauses() {
         let mut turns = Turns::default();
-        let mut start = turns.want(group(0), 7);
+        let mut start = turns.want(group(0), Some(7));
         let mut bounds = Vec::new();
         for _ in 0..12 {
             let Start::Pause(id, behind, bound) = asks(&mut turns, start, &short(9)) else {
                 panic!("no pause: {start:?}");
             };
-            assert_eq!((id, behind), (group(0), 9));
+            assert_eq!((id, behind), (group(0), Some(9)));
             bounds.push(bound);
             start = turns.resume(id, behind);
         }
@@ -284,38 +347,38 @@ mod tests {
         assert_eq!((counts.early, counts.filled, counts.pages), (12, 1, 14));
         assert!(turns.early.is_empty());
         // It begins anew.
-        let start = turns.want(group(0), 9);
+        let start = turns.want(group(0), Some(9));
         let pause = asks(&mut turns, start, &short(9));
-        assert_eq!(pause, Start::Pause(group(0), 9, CATCH_UP_PAUSE_MIN));
+        assert_eq!(pause, Start::Pause(group(0), Some(9), CATCH_UP_PAUSE_MIN));
     }
 
     #[test]
     fn a_group_pauses_once_and_not_at_all_when_more_has_come() {
         let mut turns = Turns::default();
-        let start = turns.want(group(0), 7);
+        let start = turns.want(group(0), Some(7));
         let pause = asks(&mut turns, start, &short(9));
         assert!(matches!(pause, Start::Pause(..)));
         // News while it pauses: it is asked at once, and there is one pause still.
-        let start = turns.want(group(0), 12);
+        let start = turns.want(group(0), Some(12));
         assert_eq!(asks(&mut turns, start, &short(9)), Start::Nothing);
-        let start = turns.want(group(0), 12);
+        let start = turns.want(group(0), Some(12));
         assert_eq!(asks(&mut turns, start, &FILLED), Start::Nothing);
         // The pause ends, and nothing is wanted any more.
-        assert_eq!(turns.resume(group(0), 9), Start::Nothing);
+        assert_eq!(turns.resume(group(0), Some(9)), Start::Nothing);
         assert!(turns.early.is_empty());
         // News while it is asked: at once as well.
-        turns.want(group(0), 20);
+        turns.want(group(0), Some(20));
         let next = turns.take().unwrap();
-        turns.want(group(0), 25);
+        turns.want(group(0), Some(25));
         assert_eq!(turns.finish(next, &short(22)), Start::Worker);
-        assert_eq!(turns.take(), Some((group(0), 22)));
+        assert_eq!(turns.take(), Some((group(0), Some(22))));
         assert!(turns.early.is_empty());
     }
 
     #[test]
     fn who_is_not_in_a_group_stops_asking_and_pauses_are_bounded() {
         let mut turns = Turns::default();
-        let mut start = turns.want(group(0), 7);
+        let mut start = turns.want(group(0), Some(7));
         for _ in 0..CATCH_UP_REFUSALS_MAX {
             let Start::Pause(id, after, _) = asks(&mut turns, start, &refused()) else {
                 panic!("no pause");
@@ -325,14 +388,14 @@ mod tests {
         assert_eq!(asks(&mut turns, start, &refused()), Start::Nothing);
         assert_eq!((turns.counts().failed, turns.early.len()), (1, 0));
         for number in 0..=CATCH_UP_PAUSES_MAX {
-            let start = turns.want(group(number), 1);
+            let start = turns.want(group(number), Some(1));
             let pause = asks(&mut turns, start, &short(1));
             let pauses = matches!(pause, Start::Pause(..));
             assert_eq!(pauses, number < CATCH_UP_PAUSES_MAX);
         }
         assert_eq!(turns.counts().failed, 2);
         let offline = Err(Error::Offline("gone".into()));
-        let start = turns.want(group(0), 1);
+        let start = turns.want(group(0), Some(1));
         assert_eq!(asks(&mut turns, start, &offline), Start::Nothing);
         assert_eq!(turns.counts().failed, 3);
     }
@@ -340,25 +403,25 @@ mod tests {
     #[test]
     fn tasks_are_bounded_and_each_group_has_one() {
         let mut turns = Turns::default();
-        let started = (0..10).map(|number| turns.want(group(number), 7));
+        let started = (0..10).map(|number| turns.want(group(number), Some(7)));
         let started: Vec<Start> = started.collect();
         let workers = started.iter().filter(|start| **start == Start::Worker);
         assert_eq!(workers.count(), CATCH_UPS_AT_ONCE);
         assert_eq!(turns.counts().waiting, 10);
 
-        assert_eq!(turns.take(), Some((group(0), 7)));
+        assert_eq!(turns.take(), Some((group(0), Some(7))));
         // The same group again, while one is at it: it comes again, from the lowest gap, and only then.
-        assert_eq!(turns.want(group(0), 90), Start::Nothing);
-        assert_eq!(turns.want(group(0), 80), Start::Nothing);
-        assert!(!turns.claim(group(0), 85));
+        assert_eq!(turns.want(group(0), Some(90)), Start::Nothing);
+        assert_eq!(turns.want(group(0), Some(80)), Start::Nothing);
+        assert!(!turns.claim(group(0), Some(85)));
         assert_eq!(turns.counts().waiting, 9);
-        assert_eq!(turns.finish((group(0), 7), &FILLED), Start::Nothing);
+        assert_eq!(turns.finish((group(0), Some(7)), &FILLED), Start::Nothing);
         assert_eq!(turns.counts().waiting, 10);
-        assert_eq!(turns.waiting.back(), Some(&(group(0), 80)));
+        assert_eq!(turns.waiting.back(), Some(&(group(0), Some(80))));
         // A group that waits takes over a lower gap.
-        assert_eq!(turns.want(group(1), 3), Start::Nothing);
-        assert_eq!(turns.take(), Some((group(1), 3)));
-        assert_eq!(turns.finish((group(1), 3), &FILLED), Start::Nothing);
+        assert_eq!(turns.want(group(1), Some(3)), Start::Nothing);
+        assert_eq!(turns.take(), Some((group(1), Some(3))));
+        assert_eq!(turns.finish((group(1), Some(3)), &FILLED), Start::Nothing);
         while let Some(next) = turns.take() {
             turns.finish(next, &FILLED);
         }
@@ -370,17 +433,17 @@ mod tests {
     fn one_that_finds_no_room_is_left_to_a_check() {
         let mut turns = Turns::default();
         for number in 0..CATCH_UPS_WAITING_MAX {
-            turns.want(group(number), 1);
+            turns.want(group(number), Some(1));
         }
-        assert_eq!(turns.want(group(9999), 1), Start::Check);
-        assert_eq!(turns.want(group(9998), 1), Start::Nothing);
+        assert_eq!(turns.want(group(9999), Some(1)), Start::Check);
+        assert_eq!(turns.want(group(9998), Some(1)), Start::Nothing);
         let counts = turns.counts();
         assert_eq!(
             (counts.postponed, counts.waiting),
             (2, CATCH_UPS_WAITING_MAX)
         );
         assert!(turns.take_check());
-        assert!(turns.claim(group(9999), 1));
+        assert!(turns.claim(group(9999), Some(1)));
         // Asked for while it runs, however often: one more.
         assert_eq!(turns.want_check(), Start::Nothing);
         assert_eq!(turns.want_check(), Start::Nothing);

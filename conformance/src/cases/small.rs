@@ -163,7 +163,9 @@ async fn commands_above_the_rate(context: Context) -> anyhow::Result<()> {
 }
 
 /// A group one above the fan-out limit, with its owner first, and all events taken.
-async fn pulled(context: &Context) -> anyhow::Result<(Vec<Session>, ConversationId, u64)> {
+pub(super) async fn pulled(
+    context: &Context,
+) -> anyhow::Result<(Vec<Session>, ConversationId, u64)> {
     let mut members = Vec::new();
     for _ in 0..=FAN_OUT_MAX {
         members.push(context.user().await?);
@@ -200,7 +202,7 @@ async fn next_notice(session: &mut Session) -> anyhow::Result<notice::Kind> {
     notice.kind.context("a NOTICE without a kind")
 }
 
-async fn accepted(session: &mut Session) -> anyhow::Result<u64> {
+pub(super) async fn accepted(session: &mut Session) -> anyhow::Result<u64> {
     let reply: wire::Reply = session.s0.expect(FrameType::Reply).await?;
     match reply.outcome {
         Some(Outcome::Accepted(accepted)) => Ok(accepted.seq),

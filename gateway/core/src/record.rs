@@ -7,7 +7,8 @@ mod redact;
 use bytes::Bytes;
 use quipu_protocol::event::{Change, Content, DeviceCommand, EventBody, Invitation, Reply, Role};
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs, UserId,
+    ChangeNumber, ClientSeq, ConversationId, DeviceId, MessageId, RequestId, Seq, TimestampMs,
+    UserId,
 };
 
 pub use self::fact::{Fact, GivenUp, SessionId};
@@ -18,7 +19,7 @@ use crate::shard::{ShardCount, ShardId};
 /// Version of the rules by which [`ShardState::apply`](crate::shard::ShardState::apply) turns records into state. Raised by
 /// every change that gives the same records another outcome; a record names the version that it needs, and a gateway that
 /// only knows older ones stops in front of it.
-pub const STATE_MACHINE_VERSION: u32 = 4;
+pub const STATE_MACHINE_VERSION: u32 = 5;
 
 /// Where a record stands in its shard's log: 1 for the first, gap-free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -114,6 +115,9 @@ pub enum EntryBody {
         group: ConversationId,
         /// Whether it is too large for inbox rows: those who are here get a notice, the others find the head.
         pulled: bool,
+        /// The last change of a pulled group; of a change its own number. None: it was logged before changes had one, or the group
+        /// is pushed.
+        changes: ChangeNumber,
         /// What.
         event: EventBody,
     },

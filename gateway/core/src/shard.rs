@@ -175,6 +175,7 @@ impl ShardState {
                 EntryBody::Spread {
                     group,
                     pulled,
+                    changes: _,
                     event,
                 } => {
                     let to = (*group, *pulled);
@@ -320,8 +321,12 @@ impl ShardState {
             EntryBody::Spread {
                 group,
                 pulled,
+                changes,
                 event,
-            } => roster::spread(entities, &mut turn, *group, *pulled, event),
+            } => {
+                let pulled = pulled.then_some(*changes);
+                roster::spread(entities, &mut turn, *group, pulled, event);
+            }
             EntryBody::Standing {
                 conversation,
                 user,

@@ -8,7 +8,8 @@ use quipu_core::row::{EntityKey, HistoryRow, InboxKind, InboxRow, IndexKey, Inde
 use quipu_core::shard::ShardId;
 use quipu_protocol::event::{Content, Message, Receipt};
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq, TimestampMs, UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, Seq,
+    TimestampMs, UserId,
 };
 
 use crate::store::{HistoryRange, Store, body_bytes};
@@ -372,6 +373,19 @@ fn index_rows_come_by_range_and_go(store: &dyn Store) {
         "what was taken away can come back"
     );
     assert_eq!(keys(IndexRange::Reports, 9), []);
+
+    // Numbers, in their order and not in that of their first bytes; the oldest goes as the newest comes.
+    let change = |number| IndexKey::Changed(conversation(1), ChangeNumber(number));
+    let rows = (250..=260).map(|number| Row::Index(change(number), Some(Bytes::new())));
+    store.commit(rows.collect()).expect("a commit");
+    let newest = Row::Index(change(261), Some(Bytes::new()));
+    store
+        .commit(vec![newest, Row::Index(change(250), None)])
+        .expect("a commit");
+    let after = |number| IndexRange::Changes(conversation(1), ChangeNumber(number));
+    assert_eq!(keys(after(254), 3), [change(255), change(256), change(257)]);
+    assert_eq!(keys(after(0), 99).len(), 11);
+    assert_eq!(keys(after(261), 9), []);
 }
 
 fn a_sync_says_which_shard_rows_are_durable(store: &dyn Store) {

@@ -3,7 +3,7 @@
 use quipu_core::row::{Conversation, EntityKey, Group, News, Place, Roster, RosterEntry};
 use quipu_core::shard::ShardCount;
 use quipu_protocol::event::{Rejection, Role};
-use quipu_protocol::id::{ConversationId, Seq, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, UserId};
 use quipu_protocol::query::{Answer, ConversationEntry, GroupInfo, MemberEntry};
 
 use super::lists::{last, unread};
@@ -53,6 +53,7 @@ pub(super) fn entry(
                 unread: unread(store, user, &id, read.max(unseen), head)?,
                 last: last(store, &id, row.head)?,
                 keep_ms: row.keep_ms,
+                changes: group.changes,
                 ..bare(id, &row, info(group, role))
             }))
         }
@@ -108,6 +109,7 @@ fn bare(id: ConversationId, row: &Conversation, group: GroupInfo) -> Conversatio
         peer_delivered: None,
         peer_read: None,
         blocked: false,
+        changes: ChangeNumber::START,
     }
 }
 

@@ -8,12 +8,12 @@ use quipu_core::row::{
 use quipu_core::shard::ShardCount;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{Content, Message, Rejection};
-use quipu_protocol::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use quipu_protocol::limits::{CONVERSATIONS_MAX, EDITS_MAX};
 use quipu_protocol::query::{self, Answer, ConversationEntry, DeviceEntry, Query};
 
 use super::behind::Told;
-use super::{Asking, groups, presence, visible};
+use super::{Asking, changes, groups, presence, visible};
 use crate::access::access;
 use crate::store::{HistoryRange, Store, StoreError};
 
@@ -28,25 +28,36 @@ pub(super) fn answer(
     asking: &Asking,
     query: &Query,
 ) -> Result<Option<Result<Answer, Rejection>>, StoreError> {
-    let told = || Told::read(store, shards, &asking.user);
-    let waits = match query {
+    if waits((store, shards), &asking.user, query)? {
+        return Ok(None);
+    }
+    answer_now((store, shards), asking, query).map(Some)
+}
+
+/// Whether a conversation does not show yet what the user was told of it.
+pub(super) fn waits(
+    (store, shards): (&dyn Store, ShardCount),
+    user: &UserId,
+    query: &Query,
+) -> Result<bool, StoreError> {
+    let told = || Told::read(store, shards, user);
+    match query {
         Query::Conversations { .. } => {
             // The marks first: what the list is made of may grow meanwhile.
             let told = told()?;
-            told.is_ahead_of(store, listed(store, &asking.user)?)?
+            told.is_ahead_of(store, listed(store, user)?)
         }
         Query::Conversation(id)
         | Query::Members {
             conversation: id, ..
         }
-        | Query::Versions(id, _) => told()?.is_ahead_of(store, [*id])?,
+        | Query::Versions(id, _)
+        | Query::Changes {
+            conversation: id, ..
+        } => told()?.is_ahead_of(store, [*id]),
         // They are about no conversation.
-        Query::Devices | Query::Settings | Query::Presence { .. } => false,
-    };
-    if waits {
-        return Ok(None);
+        Query::Devices | Query::Settings | Query::Presence { .. } => Ok(false),
     }
-    answer_now((store, shards), asking, query).map(Some)
 }
 
 fn answer_now(
@@ -79,6 +90,11 @@ fn answer_now(
             groups::members(store, shards, user, conversation, page)
         }
         Query::Versions(conversation, seq) => versions(store, user, conversation, *seq),
+        Query::Changes {
+            conversation,
+            after,
+            limit,
+        } => changes::answer(store, user, conversation, (*after, *limit as usize)),
         Query::Presence { users, watch } => {
             presence::answer(store, &asking.watching, users, *watch).map(Ok)
         }
@@ -129,6 +145,7 @@ fn listed(store: &dyn Store, user: &UserId) -> Result<Vec<ConversationId>, Store
         | IndexKey::MediaRef(..)
         | IndexKey::Due(..)
         | IndexKey::Report(..)
+        | IndexKey::Changed(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     });
@@ -177,6 +194,7 @@ fn entry(
         peer_delivered: peer.and_then(|peer| peer.delivered),
         peer_read: peer.and_then(|peer| peer.shown_read),
         blocked: me.blocks,
+        changes: ChangeNumber::START,
     }))
 }
 
@@ -256,6 +274,7 @@ fn versions(
         | IndexKey::MediaRef(..)
         | IndexKey::Due(..)
         | IndexKey::Report(..)
+        | IndexKey::Changed(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     });

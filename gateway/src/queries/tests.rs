@@ -2,11 +2,13 @@
 
 use quipu_core::record::{Entry, EntryBody, Position, Record, Source};
 use quipu_core::retention::Retention;
-use quipu_core::row::{Conversation, Group, HistoryRow, InboxKind, InboxRow, News, Row};
+use quipu_core::row::{
+    Conversation, Group, HistoryRow, InboxKind, InboxRow, IndexKey, News, NumberedChange, Row,
+};
 use quipu_core::shard::{Effects, ShardId, ShardState};
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{ChangedKind, Gone, MessageState, Reaction};
-use quipu_protocol::id::{ClientSeq, DeviceId, MessageId, TimestampMs};
+use quipu_protocol::id::{ChangeNumber, ClientSeq, DeviceId, MessageId, TimestampMs};
 
 use std::time::Duration;
 
@@ -152,6 +154,7 @@ fn told_ahead(membership: &[u8]) -> MemoryStore {
             open: true,
             history_from_start: true,
             pulled: Some(Seq::FIRST),
+            changes: ChangeNumber::START,
             fan_out_max: 1,
             creator: user(),
             owner: user(),
@@ -282,4 +285,91 @@ async fn a_read_waits_until_a_conversation_shows_what_its_reader_was_told() {
     assert_eq!(member.expect("memory"), Ok(true));
     let page = page.expect("memory");
     assert_eq!(page.expect("a member").messages.len(), 1);
+}
+
+/// The group of [`told_ahead`], in which so many changes were made, of which the last `kept` are found: all of the first message.
+fn with_changes(last: u64, kept: std::ops::RangeInclusive<u64>) -> MemoryStore {
+    let store = told_ahead(&[0x38, 1, 0x48, 1]);
+    let key = EntityKey::Conversation(GROUP);
+    let row = store.entities(&[key]).expect("memory").pop().flatten();
+    let mut row = Conversation::decode(&row.expect("a group")).expect("sound");
+    row.group.as_mut().expect("a group").changes = ChangeNumber(last);
+    let mut rows = vec![Row::Entity(key, row.encode())];
+    rows.extend(kept.map(|number| {
+        let change = NumberedChange {
+            seq: Seq::FIRST,
+            by: UserId::new(&format!("user-{number}")).expect("a name"),
+            at: TimestampMs(number),
+        };
+        let key = IndexKey::Changed(GROUP, ChangeNumber(number));
+        Row::Index(key, Some(change.encode()))
+    }));
+    store.commit(rows).expect("memory");
+    store
+}
+
+/// How many messages, the last change that is covered, whether there are more, and whether it is too old; and who made the last.
+fn changes_after(
+    store: &MemoryStore,
+    after: u64,
+    limit: usize,
+) -> (usize, u64, bool, bool, String) {
+    let asked = (ChangeNumber(after), limit);
+    let answer = changes::answer(store, &user(), &GROUP, asked).expect("memory");
+    let Ok(Answer::Changes(page)) = answer else {
+        panic!("{answer:?}");
+    };
+    let by = page.messages.first().map(|changed| changed.by.to_string());
+    let messages = page.messages.len();
+    (
+        messages,
+        page.through.0,
+        page.more,
+        page.too_old,
+        by.unwrap_or_default(),
+    )
+}
+
+#[test]
+fn changes_are_told_while_they_are_kept() {
+    let store = with_changes(9, 5..=9);
+    let by = || "user-9".to_owned();
+    assert_eq!(changes_after(&store, 4, 128), (1, 9, false, false, by()));
+    // As it is now, whoever made the change that is asked for.
+    assert_eq!(changes_after(&store, 4, 2), (1, 6, true, false, by()));
+    assert_eq!(changes_after(&store, 8, 2), (1, 9, false, false, by()));
+    let none = String::new;
+    assert_eq!(changes_after(&store, 9, 2), (0, 9, false, false, none()));
+    for too_old in [0, 3, 10, u64::MAX] {
+        let answer = changes_after(&store, too_old, 128);
+        assert_eq!(answer, (0, 9, false, true, none()), "{too_old}");
+    }
+    // One that was made after the group's row was read is there already.
+    let store = with_changes(9, 5..=10);
+    let answer = changes_after(&store, 8, 128);
+    assert_eq!(answer, (1, 10, false, false, "user-10".to_owned()));
+    let pushed = with_changes(0, 1..=0);
+    assert_eq!(changes_after(&pushed, 0, 1), (0, 0, false, false, none()));
+}
+
+#[test]
+fn changes_wait_until_they_are_all_that_their_reader_was_told_of() {
+    let (home, there) = (MANY.of_user(&user()), MANY.of_conversation(&GROUP));
+    let told = Source {
+        shard: there,
+        position: Position(5),
+        index: 0,
+    };
+    let store = with_changes(1, 1..=1);
+    let rows = [shard_row(home, 2, Some(told)), shard_row(there, 4, None)];
+    store.commit(rows.concat()).expect("memory");
+    let query = Query::Changes {
+        conversation: GROUP,
+        after: ChangeNumber::START,
+        limit: 1,
+    };
+    let waits = || lists::waits((&store, MANY), &user(), &query).expect("memory");
+    assert!(waits());
+    store.commit(shard_row(there, 5, None)).expect("memory");
+    assert!(!waits());
 }

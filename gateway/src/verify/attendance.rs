@@ -48,7 +48,8 @@ impl Attendances {
             | IndexKey::Version(..)
             | IndexKey::MediaRef(..)
             | IndexKey::Due(..)
-            | IndexKey::Report(..) => {}
+            | IndexKey::Report(..)
+            | IndexKey::Changed(..) => {}
         }
         Ok(())
     }

@@ -61,6 +61,7 @@ impl Extras {
             IndexKey::Due(at, _, seq) => self.ends[1].add(seq.get(), at.0),
             IndexKey::Listed(..)
             | IndexKey::Report(..)
+            | IndexKey::Changed(..)
             | IndexKey::Here(_)
             | IndexKey::Offline(_) => {}
         }

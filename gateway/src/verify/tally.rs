@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::row::{
     Account, Answers, Conversation, DeadLetters, EntityKey, Group, Inbox, InboxKind, IndexKey,
-    Membership, News, OldContent, Place, Report as Complaint, Roster, Row, Seat, Settings,
+    Membership, News, NumberedChange, OldContent, Place, Report as Complaint, Roster, Row, Seat,
+    Settings,
 };
 use quipu_core::shard::{ShardCount, ShardId};
 use quipu_protocol::id::{ConversationId, InboxSeq, Seq, UserId};
@@ -14,6 +15,7 @@ use super::attendance::Attendances;
 use super::changed::Changes;
 use super::extras::Extras;
 use super::group::{self, Pointers, Standing};
+use super::numbered::Numbered;
 
 /// Numbers that should be all of 1 to some head, each once.
 #[derive(Debug, Default, Clone, Copy)]
@@ -55,6 +57,16 @@ impl Numbers {
         ))
     }
 
+    /// What is wrong with them, if they should be exactly those above `floor` to `head`.
+    pub(super) fn gap_exactly(&self, floor: u64, head: u64) -> Option<String> {
+        match self.min {
+            Some(min) if min <= floor => {
+                Some(format!("entry {min} where the first is {}", floor + 1))
+            }
+            Some(_) | None => self.gap_after(floor, head),
+        }
+    }
+
     /// What is wrong with them, if they should be the last ones to `head`, however many of the first are gone.
     fn gap_before(&self, head: u64) -> Option<String> {
         self.gap_after(head, head)
@@ -86,6 +98,8 @@ struct ConversationTally {
     news: BTreeMap<ShardId, News>,
     extras: Extras,
     changes: Changes,
+    /// Of a pulled group: the changes that are found by their numbers.
+    numbered: Numbered,
 }
 
 #[derive(Debug, Default)]
@@ -165,6 +179,10 @@ impl Tally {
     fn add_index(&mut self, key: &IndexKey, value: &[u8], report: &mut Report) {
         let read = match key {
             IndexKey::Version(..) => OldContent::decode(value).map(drop),
+            IndexKey::Changed(id, number) => NumberedChange::decode(value).map(|change| {
+                let tally = self.conversations.entry(*id).or_default();
+                tally.numbered.add(*number, change.seq);
+            }),
             IndexKey::Report(..) => Complaint::decode(value).map(drop),
             IndexKey::Here(_) | IndexKey::Offline(_) => self.attendances.index(key, value),
             IndexKey::Listed(..) | IndexKey::MediaRef(..) | IndexKey::Due(..) => Ok(()),
@@ -184,7 +202,7 @@ impl Tally {
                 let tally = self.conversations.entry(*conversation).or_default();
                 tally.extras.find(key);
             }
-            IndexKey::Here(_) | IndexKey::Offline(_) => {}
+            IndexKey::Changed(..) | IndexKey::Here(_) | IndexKey::Offline(_) => {}
         }
     }
 
@@ -372,6 +390,9 @@ impl Tally {
         group::check_counts(id, group, &tally.memberships, report);
         group::check_shards(id, group, (&tally.memberships, self.shards), report);
         group::check_rosters(id, &tally.memberships, &tally.rosters, report);
+        for problem in tally.numbered.problems(group.changes, head) {
+            report.problem(format!("group {id} has {problem}"));
+        }
         group::check_news(id, (head, group), &tally.news, report);
         for (user, standing) in &tally.memberships {
             if !self.has_inbox(user) {

@@ -220,7 +220,7 @@ async fn a_large_group_is_told_by_notices_and_read_from_the_history() {
         other => panic!("{other:?}"),
     }
     for peer in &mut peers {
-        let Notice::Message(message) = notice(peer).await else {
+        let Notice::Message(message, _) = notice(peer).await else {
             panic!("not a message");
         };
         assert_eq!(message.content, Content::Text("hello".into()));
@@ -260,7 +260,7 @@ async fn a_device_that_does_not_read_loses_notices_and_is_told_to_check() {
         assert_eq!(seq.get(), number + 3);
     }
     let mut messages = 0;
-    while let Notice::Message(_) = notice(&mut bob).await {
+    while let Notice::Message(..) = notice(&mut bob).await {
         messages += 1;
     }
     // The check came; nothing is lost, it is in the history.
@@ -269,7 +269,7 @@ async fn a_device_that_does_not_read_loses_notices_and_is_told_to_check() {
     assert_eq!(page(&bob).await.head.map(|seq| seq.get()), Some(TEXTS + 3));
     alice.send(CLIMBERS, "still there?").await;
     loop {
-        if let Notice::Message(message) = notice(&mut bob).await
+        if let Notice::Message(message, _) = notice(&mut bob).await
             && message.content == Content::Text("still there?".into())
         {
             break;

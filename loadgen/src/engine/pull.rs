@@ -48,8 +48,8 @@ impl Engine {
                 return self.pull(device);
             }
             // Nobody changes messages of a pulled group.
-            Notice::Changed(_) => return,
-            Notice::Message(message) => message,
+            Notice::Changed(..) => return,
+            Notice::Message(message, _) => message,
         };
         let Some((number, member)) = self.places.of(device) else {
             return self.ledger.misdelivered();

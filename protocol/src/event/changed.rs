@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Message;
 use super::content::{Content, Gone};
 use super::convert::{conversation, user};
-use crate::id::{ConversationId, Seq, TimestampMs, UserId};
+use crate::id::{ChangeNumber, ConversationId, Seq, TimestampMs, UserId};
 use crate::limits::EMOJI_BYTES_MAX;
 use crate::violation::Violation;
 use crate::wire;
@@ -59,10 +59,10 @@ pub struct Invitation {
 /// News of a group that is too large to have its messages in every inbox: not numbered, not acked, not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A new message. A gap in front of it is read from the history.
-    Message(Message),
-    /// Something happened to a message.
-    Changed(Box<Changed>),
+    /// A new message, and the last change of the group before it. A gap in front of it is read from the history.
+    Message(Message, ChangeNumber),
+    /// Something happened to a message; the number of this change in the group.
+    Changed(Box<Changed>, ChangeNumber),
     /// Notices were dropped: ask for the heads of all such groups.
     Check,
 }
@@ -71,25 +71,42 @@ impl TryFrom<wire::Notice> for Notice {
     type Error = Violation;
 
     fn try_from(notice: wire::Notice) -> Result<Self, Violation> {
+        const RULE: &str = "QP-NOTICE-1";
+        let changes = ChangeNumber(notice.changes);
         match notice.kind {
-            Some(wire::notice::Kind::Message(message)) => Ok(Self::Message(message.try_into()?)),
+            Some(wire::notice::Kind::Message(message)) => {
+                Ok(Self::Message(message.try_into()?, changes))
+            }
+            Some(wire::notice::Kind::Changed(_)) if changes == ChangeNumber::START => Err(
+                Violation::new(RULE, "a change of a pulled group has a number"),
+            ),
             Some(wire::notice::Kind::Changed(changed)) => {
-                Ok(Self::Changed(Box::new(changed.try_into()?)))
+                Ok(Self::Changed(Box::new(changed.try_into()?), changes))
             }
             Some(wire::notice::Kind::Check(_)) => Ok(Self::Check),
-            None => Err(Violation::new("QP-NOTICE-1", "a notice says what is new")),
+            None => Err(Violation::new(RULE, "a notice says what is new")),
         }
     }
 }
 
 impl From<&Notice> for wire::Notice {
     fn from(notice: &Notice) -> Self {
-        let kind = match notice {
-            Notice::Message(message) => wire::notice::Kind::Message(message.into()),
-            Notice::Changed(changed) => wire::notice::Kind::Changed((&**changed).into()),
-            Notice::Check => wire::notice::Kind::Check(wire::Check {}),
+        let (kind, changes) = match notice {
+            Notice::Message(message, changes) => {
+                (wire::notice::Kind::Message(message.into()), *changes)
+            }
+            Notice::Changed(changed, changes) => {
+                (wire::notice::Kind::Changed((&**changed).into()), *changes)
+            }
+            Notice::Check => (
+                wire::notice::Kind::Check(wire::Check {}),
+                ChangeNumber::START,
+            ),
         };
-        Self { kind: Some(kind) }
+        Self {
+            kind: Some(kind),
+            changes: changes.0,
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::event::{Content, Message, Privacy, Role};
-use crate::id::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use crate::id::{ChangeNumber, ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use crate::limits::CHANGES_PAGE_MAX;
 use crate::violation::Violation;
 use crate::wire;
 
@@ -34,6 +35,33 @@ pub enum Answer {
     Settings(Settings),
     /// Users who may be told of.
     Presence(Vec<PresenceEntry>),
+    /// What was changed in a pulled group.
+    Changes(Box<Changes>),
+}
+
+/// A page of the changes of a pulled group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Each message once, in the order of their last changes; those that the user may see.
+    pub messages: Vec<ChangedMessage>,
+    /// All changes up to this one are here, or were before.
+    pub through: ChangeNumber,
+    /// Whether there are later ones.
+    pub more: bool,
+    /// Changes that were asked for are no longer kept: there are no messages here, and what the device keeps of the group may
+    /// lack any change up to `through`.
+    pub too_old: bool,
+}
+
+/// A message that was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedMessage {
+    /// As it is now.
+    pub message: Message,
+    /// Who made the last change of it.
+    pub by: UserId,
+    /// When the log took that.
+    pub at: TimestampMs,
 }
 
 /// One conversation, as one of its members sees it.
@@ -67,6 +95,8 @@ pub struct ConversationEntry {
     pub peer_read: Option<Seq>,
     /// Whether the user has blocked the other.
     pub blocked: bool,
+    /// The last change of a pulled group.
+    pub changes: ChangeNumber,
 }
 
 /// What a member sees of a group.
@@ -196,6 +226,7 @@ impl TryFrom<wire::Answer> for Answer {
             Some(Kind::Devices(of)) => Self::Devices(all(of.devices)?),
             Some(Kind::Settings(settings)) => Self::Settings(settings.try_into()?),
             Some(Kind::Presence(of)) => Self::Presence(all(of.users)?),
+            Some(Kind::Changes(page)) => Self::Changes(Box::new(page.try_into()?)),
             None => return Err(wrong("an answer says something")),
         })
     }
@@ -225,6 +256,41 @@ impl TryFrom<wire::ConversationEntry> for ConversationEntry {
             peer_delivered: Seq::new(entry.peer_delivered).ok(),
             peer_read: Seq::new(entry.peer_read).ok(),
             blocked: entry.blocked,
+            changes: ChangeNumber(entry.changes),
+        })
+    }
+}
+
+impl TryFrom<wire::Changes> for Changes {
+    type Error = Violation;
+
+    fn try_from(page: wire::Changes) -> Result<Self, Violation> {
+        let messages: Vec<ChangedMessage> = all(page.messages)?;
+        let ids =
+            |two: &[ChangedMessage]| two[0].message.conversation == two[1].message.conversation;
+        if messages.len() > CHANGES_PAGE_MAX || !messages.windows(2).all(ids) {
+            return Err(Violation::new(
+                "QP-QUERY-6",
+                "a page of changes has at most 128 messages of one conversation",
+            ));
+        }
+        Ok(Self {
+            messages,
+            through: ChangeNumber(page.through),
+            more: page.more,
+            too_old: page.too_old,
+        })
+    }
+}
+
+impl TryFrom<wire::ChangedMessage> for ChangedMessage {
+    type Error = Violation;
+
+    fn try_from(changed: wire::ChangedMessage) -> Result<Self, Violation> {
+        Ok(Self {
+            message: changed.message.unwrap_or_default().try_into()?,
+            by: user(&changed.by)?,
+            at: TimestampMs(changed.at_ms),
         })
     }
 }
@@ -335,8 +401,28 @@ impl From<Answer> for wire::Answer {
             Answer::Presence(users) => Kind::Presence(wire::Presences {
                 users: users.into_iter().map(Into::into).collect(),
             }),
+            Answer::Changes(page) => Kind::Changes((*page).into()),
         };
         Self { kind: Some(kind) }
+    }
+}
+
+impl From<Changes> for wire::Changes {
+    fn from(page: Changes) -> Self {
+        let messages = page
+            .messages
+            .into_iter()
+            .map(|changed| wire::ChangedMessage {
+                message: Some((&changed.message).into()),
+                by: changed.by.to_string(),
+                at_ms: changed.at.0,
+            });
+        Self {
+            messages: messages.collect(),
+            through: page.through.0,
+            more: page.more,
+            too_old: page.too_old,
+        }
     }
 }
 
@@ -357,6 +443,7 @@ impl From<ConversationEntry> for wire::ConversationEntry {
             peer_delivered: number(entry.peer_delivered),
             peer_read: number(entry.peer_read),
             blocked: entry.blocked,
+            changes: entry.changes.0,
         }
     }
 }

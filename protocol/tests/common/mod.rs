@@ -16,12 +16,12 @@ use quipu_protocol::event::{
 use quipu_protocol::frame::{FrameType, StreamKind, encode};
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
-    UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq,
+    TimestampMs, UserId,
 };
 use quipu_protocol::limits::DATAGRAM_BYTES_MAX;
 use quipu_protocol::media::{Blob, Download, MediaHash, MediaType, Upload, UploadId};
-use quipu_protocol::query::{Answer, PresenceEntry, Query};
+use quipu_protocol::query::{Answer, ChangedMessage, Changes, PresenceEntry, Query};
 use quipu_protocol::welcome::{GoAway, Limits, Welcome};
 use quipu_protocol::wire;
 
@@ -485,6 +485,19 @@ fn on_the_lane() -> Vec<Example> {
             "NOTICE: notices were dropped",
             frame(FrameType::Notice, &wire::Notice::from(&Notice::Check)),
         ),
+        lane(
+            "NOTICE: the seventh change of the group",
+            frame(
+                FrameType::Notice,
+                &wire::Notice::from(&Notice::Changed(
+                    Box::new(Changed {
+                        conversation: group(),
+                        ..changed()
+                    }),
+                    ChangeNumber(7),
+                )),
+            ),
+        ),
     ]
 }
 
@@ -494,7 +507,22 @@ fn answers_to_requests() -> Vec<Example> {
         messages: vec![message(299, 7, "one"), message(300, 8, "two")],
         more: true,
         head: Some(seq(300)),
+        changes: ChangeNumber::START,
     };
+    let changes = Answer::Changes(Box::new(Changes {
+        messages: vec![ChangedMessage {
+            message: Message {
+                conversation: group(),
+                to: None,
+                ..message(12, 1, "hi all")
+            },
+            by: user("ben"),
+            at: TimestampMs(1_800_000_000_004),
+        }],
+        through: ChangeNumber(7),
+        more: false,
+        too_old: false,
+    }));
     let failure = Rejection::new(RejectCode::NotAMember, "not your conversation");
     vec![
         request(
@@ -519,6 +547,10 @@ fn answers_to_requests() -> Vec<Example> {
                     })),
                 },
             ),
+        ),
+        request(
+            "ANSWER: what was changed in a group",
+            frame(FrameType::Answer, &wire::Answer::from(changes)),
         ),
         request(
             "FAILURE",

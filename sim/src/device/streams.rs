@@ -81,7 +81,11 @@ impl World {
         let instant = self.instant();
         let mut transmit: Vec<Bytes> = Vec::new();
         let me = self.devices[device].disk.session();
-        let pulled = self.devices[device].disk.pulled();
+        let disk = &self.devices[device].disk;
+        let pulled = disk.pulled().into_iter();
+        let pulled: Vec<_> = pulled
+            .map(|group| (group, disk.first_missing(group)))
+            .collect();
         let Some(link) = &mut self.devices[device].link else {
             return;
         };
@@ -108,7 +112,8 @@ impl World {
                 ClientOutput::Notice(Notice::Check) => {
                     queue(&mut link.questions, Question::List(None));
                     for group in &pulled {
-                        queue(&mut link.questions, Question::Page(*group, 1));
+                        let (group, first) = *group;
+                        queue(&mut link.questions, Question::Page(group, first));
                     }
                 }
                 ClientOutput::Notice(notice) => link.notices.push(notice),

@@ -60,7 +60,8 @@ impl World {
             // Groups that are known are asked about by themselves: one that moves to the front while the list is read by pages is
             // not on it.
             for group in it.disk.pulled() {
-                queue(&mut link.questions, Question::Page(group, 1));
+                let first = it.disk.first_missing(group);
+                queue(&mut link.questions, Question::Page(group, first));
             }
         }
         if self.plan.grace.is_some() {
@@ -87,7 +88,7 @@ impl World {
         for notice in std::mem::take(&mut link.notices) {
             self.trace
                 .say(|| format!("device {device} takes {notice:?}"));
-            if let Notice::Message(message) = &notice {
+            if let Notice::Message(message, _) = &notice {
                 let (what, _) = self.names.what(message);
                 let talk = self.names.talk(&message.conversation);
                 let from = self.names.person(&message.from);
@@ -95,13 +96,21 @@ impl World {
                 let place = (message.seq.get(), from, what);
                 self.checker.fetched(number, talk, place);
             }
+            let group = match &notice {
+                Notice::Message(message, _) => message.conversation,
+                Notice::Changed(changed, _) => changed.conversation,
+                Notice::Check => continue,
+            };
             let (told, behind) = self.devices[device].disk.notice(&self.names, &notice);
             for told in told {
                 self.tell(device, told);
             }
-            if let (Some(behind), Some(link)) = (behind, &mut self.devices[device].link) {
-                queue(&mut link.questions, Question::Page(behind, 1));
+            let it = &mut self.devices[device];
+            if let (true, Some(link)) = (behind, &mut it.link) {
+                let first = it.disk.first_missing(group);
+                queue(&mut link.questions, Question::Page(group, first));
             }
+            self.wonder_about_changes(device, group);
         }
     }
 
@@ -125,7 +134,8 @@ impl World {
         }
         link.session.kept(instant, cursor);
         for conversation in it.disk.take_found() {
-            queue(&mut link.questions, Question::Page(conversation, 1));
+            let first = it.disk.first_missing(conversation);
+            queue(&mut link.questions, Question::Page(conversation, first));
         }
         for told in told {
             self.tell(device, told);

@@ -3,7 +3,7 @@
 use quipu_protocol::event::{
     Changed, ChangedKind, Forwarded, Invitation, MessageState, Privacy, Reaction, Rich,
 };
-use quipu_protocol::id::{ClientSeq, DeviceId};
+use quipu_protocol::id::{ChangeNumber, ClientSeq, DeviceId};
 use quipu_protocol::query::{
     ConversationEntry, DeviceEntry, GroupInfo, MemberEntry, PresenceEntry, Settings,
 };
@@ -148,6 +148,7 @@ fn whole_entry() -> ConversationEntry {
         peer_delivered: None,
         peer_read: Some(Seq::FIRST),
         blocked: false,
+        changes: ChangeNumber::START,
     }
 }
 

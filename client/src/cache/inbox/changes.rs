@@ -4,12 +4,12 @@ use prost::Message as _;
 use quipu_protocol::event::{
     Changed, ChangedKind, Content, Message, MessageState, Note, Notice, Reaction,
 };
-use quipu_protocol::id::{ConversationId, Seq};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq};
 use quipu_protocol::wire;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::row::{self, MESSAGE};
-use super::super::{gaps, invitations};
+use super::super::{gaps, invitations, marks};
 use super::{Changes, Inserted, answered, insert};
 use crate::error::Error;
 use crate::events::ClientEvent;
@@ -36,7 +36,7 @@ pub(super) fn changed(
 }
 
 /// How often a message was changed, as far as it says.
-pub(super) fn version(message: &Message) -> u32 {
+pub(in super::super) fn version(message: &Message) -> u32 {
     message.state.as_ref().map_or(0, |state| state.version)
 }
 
@@ -77,7 +77,7 @@ fn react(reactions: &mut Vec<Reaction>, reaction: Reaction, on: bool) {
     }
 }
 
-fn find(
+pub(in super::super) fn find(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
     seq: Seq,
@@ -90,7 +90,7 @@ fn find(
 }
 
 /// Takes over what a newer version of a cached message says.
-pub(super) fn refresh(tx: &Transaction<'_>, message: &Message) -> Result<(), Error> {
+pub(in super::super) fn refresh(tx: &Transaction<'_>, message: &Message) -> Result<(), Error> {
     let Some(state) = &message.state else {
         return Ok(());
     };
@@ -168,14 +168,28 @@ fn set_gone(tx: &Transaction<'_>, id: &[u8; 16], gone: bool) -> Result<(), Error
     Ok(())
 }
 
-/// Applies the change of a notice, unless notices in front of it were dropped: then the message is read from the history.
-fn noticed_change(tx: &Transaction<'_>, news: Changed, changes: &mut Changes) -> Result<(), Error> {
-    let known = find(tx, &news.conversation, news.seq)?;
+/// Applies the change of a notice, unless one of the same message is still to come or was dropped: then all changes are asked for
+/// that are not here.
+fn noticed_change(
+    tx: &Transaction<'_>,
+    (news, number): (Changed, ChangeNumber),
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    let id = news.conversation;
+    let known = find(tx, &id, news.seq)?;
     let version = known.as_ref().map(version);
+    let mut mark = marks::read(tx, &id)?;
     if version.is_some_and(|version| news.version > version.saturating_add(1)) {
-        return missing(tx, (&news.conversation, news.seq.get() - 1), changes);
+        mark.hear(number);
+    } else {
+        changed(tx, news, changes)?;
+        mark.change(number);
     }
-    changed(tx, news, changes)
+    marks::write(tx, &id, mark)?;
+    if mark.is_behind() {
+        ask_for(&id, None, changes);
+    }
+    Ok(())
 }
 
 /// Messages of a group are missing behind `after`, or not as they are now: they are to be fetched.
@@ -185,12 +199,25 @@ pub(super) fn missing(
     changes: &mut Changes,
 ) -> Result<(), Error> {
     gaps::remember(tx, id.as_bytes(), after)?;
+    ask_for(id, Some(after), changes);
+    Ok(())
+}
+
+/// Changes of a group are to be fetched, and messages behind a seq, if there is one.
+fn ask_for(id: &ConversationId, after: Option<u64>, changes: &mut Changes) {
     let mut known = changes.behind.iter_mut();
     match known.find(|(conversation, _)| conversation == id) {
-        Some((_, before)) => *before = after.min(*before),
+        Some((_, before)) => *before = lower(*before, after),
         None => changes.behind.push((*id, after)),
     }
-    Ok(())
+}
+
+/// Of two places behind which messages are missing the lower one; `None`: none are.
+pub(crate) fn lower(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Keeps a notice of a large group. A message that does not follow the last one shows that others are missing.
@@ -200,18 +227,23 @@ pub(super) fn notice(
     notice: Notice,
     changes: &mut Changes,
 ) -> Result<(), Error> {
-    let message = match notice {
-        Notice::Message(message) => message,
-        Notice::Changed(news) => return noticed_change(tx, *news, changes),
+    let (message, as_of) = match notice {
+        Notice::Message(message, as_of) => (message, as_of),
+        Notice::Changed(news, number) => return noticed_change(tx, (*news, number), changes),
         Notice::Check => return Ok(()),
     };
+    let id = message.conversation;
     let head: Option<i64> = tx
         .prepare_cached("SELECT head FROM conversation WHERE id = ?1")?
         .query_row([message.conversation.as_bytes()], |row| row.get(0))
         .optional()?;
     set_pulled(tx, message.conversation.as_bytes())?;
+    let alone = marks::is_empty(tx, &message.conversation)?;
+    let mut mark = marks::read(tx, &message.conversation)?;
+    mark.hear(as_of);
     if insert(tx, account, &message, None)? == Inserted::Yes {
         changes.inserted += 1;
+        mark.keep(as_of, alone);
         let known = changes.conversations.get(&message.conversation);
         let before = known.and_then(|known| known.head).map_or(0, Seq::get);
         let before = before.max(head.unwrap_or(0).cast_unsigned());
@@ -229,6 +261,10 @@ pub(super) fn notice(
         changes
             .events
             .push(ClientEvent::Noticed(std::sync::Arc::new(message)));
+    }
+    marks::write(tx, &id, mark)?;
+    if mark.is_behind() {
+        ask_for(&id, None, changes);
     }
     Ok(())
 }

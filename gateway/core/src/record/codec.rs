@@ -5,7 +5,9 @@ use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{
     Change, EventBody, Invitation, Outcome, Rejection, Reply, ReplyTo, Role,
 };
-use quipu_protocol::id::{ClientSeq, ConversationId, DeviceId, RequestId, Seq, UserId};
+use quipu_protocol::id::{
+    ChangeNumber, ClientSeq, ConversationId, DeviceId, RequestId, Seq, UserId,
+};
 use quipu_protocol::wire;
 
 use super::fact::{read_fact, write_fact};
@@ -79,11 +81,13 @@ fn write_entry(out: &mut Writer, entry: &Entry) {
         EntryBody::Spread {
             group,
             pulled,
+            changes,
             event,
         } => out.nested(5, |out| {
             out.conversation(1, group);
             out.uint(2, u64::from(*pulled));
             write_event(out, event, SPREAD);
+            out.uint(6, changes.0);
         }),
         EntryBody::Standing {
             conversation,
@@ -413,16 +417,19 @@ fn read_deliver(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
 
 fn read_spread(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
     let (mut group, mut pulled, mut event) = (None, false, None);
+    let mut changes = ChangeNumber::START;
     while let Some(field) = fields.next()? {
         match field.number {
             1 => group = Some(field.conversation()?),
             2 => pulled = field.uint()? != 0,
+            6 => changes = ChangeNumber(field.uint()?),
             _ => event = read_event(WHAT, &field, SPREAD)?.or(event),
         }
     }
     Ok(EntryBody::Spread {
         group: required(WHAT, "the group of a spread", group)?,
         pulled,
+        changes,
         event: required(WHAT, "the event of a spread", event)?,
     })
 }

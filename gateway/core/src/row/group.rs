@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quipu_protocol::event::Role;
-use quipu_protocol::id::{Seq, UserId};
+use quipu_protocol::id::{ChangeNumber, Seq, UserId};
 
 use super::CorruptRow;
 use super::conversation::{Member, read_member, write_member, write_reports};
@@ -26,6 +26,8 @@ pub struct Group {
     pub history_from_start: bool,
     /// The note that made it pulled: what comes after it is in no inbox. `None`: it is pushed.
     pub pulled: Option<Seq>,
+    /// The last change of a message since it is pulled.
+    pub changes: ChangeNumber,
     /// Members up to which it is pushed.
     pub fan_out_max: u32,
     /// Who made it.
@@ -108,13 +110,14 @@ impl Group {
                 }
             });
         }
+        out.uint(11, self.changes.0);
     }
 
     pub(super) fn read(mut fields: Fields) -> Result<Self, CorruptRow> {
         let (mut title, mut topic) = (String::new(), String::new());
         let (mut open, mut history_from_start, mut pulled) = (false, false, None);
         let (mut fan_out_max, mut creator, mut owner) = (0, None, None);
-        let (mut invited, mut shards) = (0, Vec::new());
+        let (mut invited, mut shards, mut changes) = (0, Vec::new(), ChangeNumber::START);
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => field.text()?.clone_into(&mut title),
@@ -127,6 +130,7 @@ impl Group {
                 8 => owner = Some(field.user()?),
                 9 => invited = field.narrow()?,
                 10 => shards = read_shards(&field)?,
+                11 => changes = ChangeNumber(field.uint()?),
                 _ => {}
             }
         }
@@ -136,6 +140,7 @@ impl Group {
             open,
             history_from_start,
             pulled,
+            changes,
             fan_out_max,
             creator: required(GROUP, "who made it", creator)?,
             owner: required(GROUP, "the owner", owner)?,

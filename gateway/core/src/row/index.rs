@@ -1,7 +1,7 @@
-//! Keys of the rows that are found by range: lists of conversations, old versions, references, things that fall due.
+//! Keys of the rows that are found by range: lists of conversations, old versions, references, numbered changes, things that fall due.
 
 use quipu_protocol::event::Content;
-use quipu_protocol::id::{ConversationId, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, TimestampMs, UserId};
 
 use super::CorruptRow;
 use crate::codec::corrupt;
@@ -20,6 +20,9 @@ pub enum IndexKey {
     /// A complaint: when it came, about which conversation, from whom, and about which message of it:
     /// [`Report`](super::Report).
     Report(TimestampMs, ConversationId, UserId, Option<Seq>),
+    /// A change of a pulled group by its number; of the last [`CHANGES_KEPT_MAX`](quipu_protocol::limits::CHANGES_KEPT_MAX) ones:
+    /// [`NumberedChange`](super::NumberedChange).
+    Changed(ConversationId, ChangeNumber),
     /// A device of the user has a session, as far as the log knows.
     Here(UserId),
     /// The offline topic: messages wait for the user, and no device takes them. Its value is an
@@ -40,6 +43,8 @@ pub enum IndexRange {
     Due(TimestampMs),
     /// All complaints, the oldest first.
     Reports,
+    /// The changes of a pulled group that come after this one.
+    Changes(ConversationId, ChangeNumber),
     /// The users with sessions that come after this one.
     Here(Option<UserId>),
     /// The users in the offline topic that come after this one.
@@ -51,6 +56,7 @@ const VERSION: u8 = 2;
 const MEDIA_REF: u8 = 3;
 const DUE: u8 = 4;
 const REPORT: u8 = 5;
+const CHANGED: u8 = 6;
 const HERE: u8 = 0x10;
 const OFFLINE: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
@@ -102,6 +108,11 @@ impl IndexKey {
                 push_user(&mut key, user);
                 key.extend_from_slice(&seq.map_or(0, Seq::get).to_be_bytes());
             }
+            Self::Changed(conversation, number) => {
+                key.push(CHANGED);
+                key.extend_from_slice(conversation.as_bytes());
+                key.extend_from_slice(&number.0.to_be_bytes());
+            }
             Self::Here(user) => {
                 key.push(HERE);
                 push_user(&mut key, user);
@@ -132,6 +143,10 @@ impl IndexKey {
                 rest.conversation()?,
                 rest.user()?,
                 Seq::new(u64::from_be_bytes(rest.array()?)).ok(),
+            ),
+            CHANGED => Self::Changed(
+                rest.conversation()?,
+                ChangeNumber(u64::from_be_bytes(rest.array()?)),
             ),
             HERE => Self::Here(rest.user()?),
             OFFLINE => Self::Offline(rest.user()?),
@@ -181,6 +196,13 @@ impl IndexRange {
                 (vec![DUE], end)
             }
             Self::Reports => (vec![REPORT], vec![REPORT + 1]),
+            Self::Changes(conversation, after) => {
+                let mut prefix = vec![CHANGED];
+                prefix.extend_from_slice(conversation.as_bytes());
+                let end = next_prefix(&prefix);
+                prefix.extend_from_slice(&after.next().0.to_be_bytes());
+                (prefix, end)
+            }
             Self::Here(after) => users_after(HERE, after.as_ref()),
             Self::Offline(after) => users_after(OFFLINE, after.as_ref()),
         }
@@ -287,6 +309,9 @@ mod tests {
             IndexKey::Due(TimestampMs(6), a, seq(1)),
             IndexKey::Report(TimestampMs(u64::MAX), b, user("zed"), None),
             IndexKey::Report(TimestampMs(u64::MAX), b, user("zed"), Some(seq(2))),
+            IndexKey::Changed(a, ChangeNumber(255)),
+            IndexKey::Changed(a, ChangeNumber(256)),
+            IndexKey::Changed(b, ChangeNumber(1)),
         ]
     }
 
@@ -313,6 +338,10 @@ mod tests {
             (IndexRange::Due(TimestampMs(5)), 8..9),
             (IndexRange::Due(TimestampMs(u64::MAX)), 8..10),
             (IndexRange::Reports, 10..12),
+            (IndexRange::Changes(a, ChangeNumber::START), 12..14),
+            (IndexRange::Changes(a, ChangeNumber(255)), 13..14),
+            (IndexRange::Changes(a, ChangeNumber(256)), 14..14),
+            (IndexRange::Changes(b, ChangeNumber::START), 14..15),
         ];
         for (range, expected) in cases {
             let (start, end) = range.bounds();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_protocol::event::Message;
-use quipu_protocol::id::{ConversationId, Seq, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, UserId};
 
 use super::{ShardCount, ShardId};
 use crate::record::Position;
@@ -31,6 +31,8 @@ pub(super) enum Audience<'a> {
     Group {
         id: ConversationId,
         pulled: bool,
+        /// The last change of a pulled one.
+        changes: ChangeNumber,
         /// The shards that have members, with their numbers.
         shards: &'a [(ShardId, u32)],
     },
@@ -56,6 +58,7 @@ impl OpenConversation {
             Some(group) => Audience::Group {
                 id,
                 pulled: group.pulled.is_some(),
+                changes: group.changes,
                 shards: &group.shards,
             },
         }

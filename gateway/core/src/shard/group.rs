@@ -2,7 +2,7 @@
 
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{EventBody, Invitation, NewGroup, Note, Outcome, Role};
-use quipu_protocol::id::{ConversationId, Seq, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, UserId};
 use quipu_protocol::limits::{GROUP_MEMBERS_MAX, RECEIPT_FAN_OUT_MAX};
 
 use super::change::Asked;
@@ -43,6 +43,7 @@ pub(super) fn create(
         open: new.open,
         history_from_start: new.history_from_start,
         pulled: None,
+        changes: ChangeNumber::START,
         fan_out_max: asked.fan_out_max,
         creator: command.user,
         owner: command.user,

@@ -12,7 +12,7 @@ use super::conversation::{Rights, announce, rights, write_note};
 use super::entities::Entities;
 use super::turn::{Turn, rejected};
 use crate::record::Command;
-use crate::row::{Conversation, EntityKey, IndexKey, OldContent};
+use crate::row::{Conversation, EntityKey, IndexKey, NumberedChange, OldContent};
 
 /// Where a message stands.
 pub(super) type Place = (ConversationId, Seq);
@@ -348,6 +348,29 @@ fn refer(turn: &mut Turn, (id, seq): Place, from: &Content, to: &Content) {
     }
 }
 
+/// Numbers a change in a pulled group: it is in nobody's inbox, and a device that was away asks for what it missed. The end of
+/// a message's time has no number, as the message says when it comes and nothing can follow it.
+fn number(entities: &mut Entities, turn: &mut Turn, command: &Command, (id, seq): Place) {
+    let mut conversation = entities.conversation(id, turn.position);
+    let group = conversation
+        .get()
+        .and_then(|open| open.row.group.as_deref());
+    if group.is_none_or(|group| group.pulled.is_none()) {
+        return;
+    }
+    let group = conversation
+        .change()
+        .and_then(|open| open.row.group.as_deref_mut());
+    let Some(group) = group else { return };
+    group.changes = group.changes.next();
+    let change = NumberedChange {
+        seq,
+        by: command.user,
+        at: turn.time,
+    };
+    turn.numbered(id, group.changes, change);
+}
+
 fn tell(
     entities: &mut Entities,
     turn: &mut Turn,
@@ -356,6 +379,7 @@ fn tell(
     (version, kind): (u32, ChangedKind),
 ) {
     turn.changed((conversation, seq), version);
+    number(entities, turn, command, (conversation, seq));
     let changed = Changed {
         conversation,
         seq,

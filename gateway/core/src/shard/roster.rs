@@ -1,7 +1,7 @@
 //! Decisions of a user's shard about conversations: which of them a user is in, and whom a group's news goes to here.
 
 use quipu_protocol::event::{EventBody, Invitation, Message, Notice};
-use quipu_protocol::id::{ConversationId, UserId};
+use quipu_protocol::id::{ChangeNumber, ConversationId, UserId};
 use quipu_protocol::limits::CONVERSATIONS_MAX;
 
 use super::entities::{Entities, OpenRoster};
@@ -124,12 +124,12 @@ fn list(
     turn.listed(user, conversation, on);
 }
 
-/// Gives an event of a group to its members that live here.
+/// Gives an event of a group to its members that live here. `pulled`: it is too large for inboxes, and this is its last change.
 pub(super) fn spread(
     entities: &mut Entities,
     turn: &mut Turn,
     group: ConversationId,
-    pulled: bool,
+    pulled: Option<ChangeNumber>,
     event: &EventBody,
 ) {
     let roster = entities.roster(group, turn.position);
@@ -137,16 +137,18 @@ pub(super) fn spread(
         return;
     };
     let members = open.members().clone();
-    if !pulled {
+    let Some(changes) = pulled else {
         return user::deliver(entities, turn, &members, event);
-    }
+    };
     let notice = match event {
-        EventBody::Message(message) => Notice::Message(message.clone()),
-        EventBody::Changed(changed) => Notice::Changed(changed.clone()),
+        EventBody::Message(message) => Notice::Message(message.clone(), changes),
+        // Logged before changes had a number.
+        EventBody::Changed(_) if changes == ChangeNumber::START => Notice::Check,
+        EventBody::Changed(changed) => Notice::Changed(changed.clone(), changes),
         // Nobody sends these to a pulled group.
         EventBody::Receipt(_) | EventBody::Invitation(_) => return,
     };
-    if let Notice::Message(message) = &notice {
+    if let Notice::Message(message, _) = &notice {
         tell(entities, turn, message);
     }
     turn.notice(group, members, notice);

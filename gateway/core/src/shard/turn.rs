@@ -8,14 +8,17 @@ use bytes::Bytes;
 use quipu_protocol::event::{
     EventBody, Message, Notice, Outcome, Receipt, Rejection, Reply, ReplyTo,
 };
-use quipu_protocol::id::{ConversationId, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId};
+use quipu_protocol::id::{
+    ChangeNumber, ConversationId, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
+};
+use quipu_protocol::limits::CHANGES_KEPT_MAX;
 use siphasher::sip::SipHasher13;
 
 use super::entities::Audience;
 use super::{Action, Effects, ShardCount, ShardId};
 use crate::record::{Command, Entry, EntryBody, Position, Source, Standing};
 use crate::retention::Retention;
-use crate::row::{HistoryRow, IndexKey, Presence, Row, Settings};
+use crate::row::{HistoryRow, IndexKey, NumberedChange, Presence, Row, Settings};
 
 /// How many entries a record has sent to each shard.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +68,7 @@ mod decision {
     pub(super) const SETTINGS: u8 = 10;
     pub(super) const REPORTED: u8 = 11;
     pub(super) const TRIMMED: u8 = 12;
+    pub(super) const NUMBERED: u8 = 13;
     pub(super) const PRESENCE: u8 = 0x10;
 }
 
@@ -100,6 +104,24 @@ impl Turn<'_> {
             hasher.write_u64(seq.get());
             hasher.write_u32(version);
         });
+    }
+
+    /// Keeps which message a change of a pulled group was about, and forgets the oldest one that need not be kept any more.
+    pub(super) fn numbered(
+        &mut self,
+        group: ConversationId,
+        number: ChangeNumber,
+        of: NumberedChange,
+    ) {
+        self.digest(decision::NUMBERED, |hasher| {
+            hasher.write(group.as_bytes());
+            hasher.write_u64(number.0);
+            hasher.write_u64(of.seq.get());
+        });
+        self.index(IndexKey::Changed(group, number), Some(of.encode()));
+        if let Some(old @ 1..) = number.0.checked_sub(CHANGES_KEPT_MAX as u64) {
+            self.index(IndexKey::Changed(group, ChangeNumber(old)), None);
+        }
     }
 
     /// Notes in the digest that a user has other settings.
@@ -164,11 +186,17 @@ impl Turn<'_> {
                     self.deliver(*shard, to, event());
                 }
             }
-            Audience::Group { id, pulled, shards } => {
+            Audience::Group {
+                id,
+                pulled,
+                changes,
+                shards,
+            } => {
                 for (shard, _) in shards {
                     let body = EntryBody::Spread {
                         group: id,
                         pulled,
+                        changes,
                         event: event(),
                     };
                     self.send(*shard, body);

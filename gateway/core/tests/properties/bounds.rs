@@ -2,12 +2,14 @@
 
 use quipu_core::limits::{DEAD_LETTERS_PER_SHARD_MAX, DEVICES_PER_ACCOUNT_MAX};
 use quipu_core::record::{CommandKind, Entry, Fact, GivenUp, Position, Record, SessionId};
-use quipu_core::row::{Account, DeadLetters, EntityKey, Presence};
+use quipu_core::row::{
+    Account, Conversation, DeadLetters, EntityKey, IndexKey, NumberedChange, Presence, Row,
+};
 use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Outcome, Rejection};
-use quipu_protocol::id::{ConversationId, Cursor, RequestId, Seq, TimestampMs};
-use quipu_protocol::limits::DEDUP_WINDOW;
+use quipu_protocol::event::{Change, NewGroup, Outcome, Rejection};
+use quipu_protocol::id::{ClientSeq, ConversationId, Cursor, RequestId, Seq, TimestampMs};
+use quipu_protocol::limits::{CHANGES_KEPT_MAX, DEDUP_WINDOW};
 
 use crate::support::{self, Store};
 
@@ -122,6 +124,65 @@ fn more_devices_than_an_account_may_have_push_out_those_not_seen_for_longest() {
     assert!(presence.is_listening());
     assert!(presence.device(support::device(1)).is_some());
     assert!(presence.device(support::device(many)).is_some());
+}
+
+#[test]
+fn a_pulled_group_keeps_the_numbers_of_so_many_changes() {
+    let mut shard = Shard::new();
+    let (alice, id) = (support::user("alice"), support::group("signs"));
+    let create = Change::CreateGroup(NewGroup {
+        conversation: id,
+        title: "signs".to_owned(),
+        topic: String::new(),
+        open: true,
+        history_from_start: true,
+        invite: Vec::new(),
+    });
+    let kind = CommandKind::Change {
+        request: RequestId(1),
+        client_seq: ClientSeq::new(1).ok(),
+        change: Box::new(create),
+        // It is pulled from the beginning: the first message is the third of it.
+        fan_out_max: 0,
+    };
+    shard.apply(vec![
+        support::register(alice, support::device(1), 1, 1),
+        support::command(alice, support::device(1), kind),
+        support::send(alice, support::device(1), id, 1, "hello"),
+    ]);
+    let seq = support::seq(3);
+    let last = CHANGES_KEPT_MAX as u64 + 3;
+    for number in 1..=last {
+        let react = Change::React {
+            conversation: id,
+            seq,
+            emoji: "+".to_owned(),
+            on: number % 2 == 1,
+        };
+        let react = support::change(alice, support::device(1), number + 1, react);
+        let effects = shard.apply(vec![react]);
+        // The message, and what goes out, is one for each change; the rows of the index stay as many as they may be.
+        let index = effects
+            .rows
+            .iter()
+            .filter(|row| matches!(row, Row::Index(..)));
+        assert_eq!(index.count(), if number > last - 3 { 2 } else { 1 });
+    }
+    let kept = shard
+        .store
+        .index
+        .iter()
+        .filter_map(|(key, value)| match key {
+            IndexKey::Changed(of, number) => {
+                assert_eq!((*of, NumberedChange::decode(value).unwrap().seq), (id, seq));
+                Some(number.0)
+            }
+            _ => None,
+        });
+    assert!(kept.eq(4..=last));
+    let row = &shard.store.entities[&EntityKey::Conversation(id)];
+    let row = Conversation::decode(row).unwrap();
+    assert_eq!(row.group.map(|group| group.changes.0), Some(last));
 }
 
 #[test]

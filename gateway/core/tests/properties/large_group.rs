@@ -10,7 +10,7 @@ use quipu_core::row::{
 };
 use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::event::{Notice, Role};
-use quipu_protocol::id::{Seq, TimestampMs, UserId};
+use quipu_protocol::id::{ChangeNumber, Seq, TimestampMs, UserId};
 use quipu_protocol::limits::GROUP_MEMBERS_MAX;
 
 use crate::support::{self, Store};
@@ -39,6 +39,7 @@ fn store() -> Store {
         open: true,
         history_from_start: false,
         pulled: Some(Seq::FIRST),
+        changes: ChangeNumber::START,
         fan_out_max: 256,
         creator: member(0),
         owner: member(0),
@@ -123,7 +124,7 @@ fn a_message_to_ten_thousand_is_stored_once() {
         let [Action::Notice { users, notice }] = &effects.actions[..] else {
             panic!("{:?}", effects.actions);
         };
-        assert!(matches!(notice, Notice::Message(message) if message.seq.get() == 2));
+        assert!(matches!(notice, Notice::Message(message, _) if message.seq.get() == 2));
         assert!(users.iter().all(|user| SHARDS.of_user(user) == shard));
         told.extend(users.iter().copied());
     }

@@ -6,7 +6,7 @@
 //! `alice/1 hides read|typing|presence|seen ...` · `alice/1 reports alice+bob [SEQ]: REASON` · `expire alice+bob SEQ ...`
 
 use quipu_core::record::{Entry, EntryBody};
-use quipu_core::row::{IndexKey, OldContent, Report};
+use quipu_core::row::{IndexKey, NumberedChange, OldContent, Report};
 use quipu_core::shard::ShardId;
 use quipu_protocol::event::{
     Attachment, Change, ChangedKind, Content, Message, MessageState, Privacy, Rich,
@@ -196,6 +196,7 @@ pub(super) fn index_row(
         IndexKey::Due(at, id, seq) => format!("due at {}: {} {seq}", at.0, name(id)),
         IndexKey::Here(user) => format!("here {user}"),
         IndexKey::Offline(user) => format!("offline {user}"),
+        IndexKey::Changed(id, number) => format!("change {number} of {}", name(id)),
         IndexKey::Report(at, id, user, _) => {
             format!("report at {} of {} by {user}", at.0, name(id))
         }
@@ -211,6 +212,10 @@ pub(super) fn index_row(
                 report.reason,
                 message.unwrap_or_else(|| "all".to_owned())
             )
+        }
+        (IndexKey::Changed(..), Some(value)) => {
+            let change = NumberedChange::decode(value).unwrap();
+            format!("message {} by {} at {}", change.seq, change.by, change.at.0)
         }
         (
             IndexKey::Listed(..)

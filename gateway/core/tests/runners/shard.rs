@@ -34,7 +34,8 @@ use quipu_protocol::event::{
     Reply, ReplyTo, Role,
 };
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq, TimestampMs, UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, RequestId, Seq,
+    TimestampMs, UserId,
 };
 
 use super::changes;
@@ -454,8 +455,10 @@ impl Cluster {
                 Action::Notice { users, notice } => {
                     let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
                     let what = match notice {
-                        Notice::Message(message) => self.message(message),
-                        Notice::Changed(changed) => self.changed(changed),
+                        Notice::Message(message, _) => self.message(message),
+                        Notice::Changed(changed, number) => {
+                            format!("change {number}: {}", self.changed(changed))
+                        }
                         Notice::Check => "check".to_owned(),
                     };
                     format!("notices {}: {what}", users.join(" "))
@@ -509,10 +512,19 @@ impl Cluster {
             EntryBody::Spread {
                 group,
                 pulled,
+                changes,
                 event,
             } => {
                 let how = if *pulled { "notice" } else { "spread" };
-                format!("{how} in {}: {}", self.name(group), self.event(event))
+                let number = match event {
+                    EventBody::Changed(_) if *pulled => format!("change {changes}: "),
+                    EventBody::Changed(_)
+                    | EventBody::Message(_)
+                    | EventBody::Receipt(_)
+                    | EventBody::Invitation(_) => String::new(),
+                };
+                let event = self.event(event);
+                format!("{how} in {}: {number}{event}", self.name(group))
             }
             EntryBody::Standing {
                 conversation,
@@ -798,8 +810,12 @@ impl Cluster {
 
     fn conversation_row(&self, id: &ConversationId, row: &Conversation, bytes: usize) -> String {
         if let Some(group) = &row.group {
+            let changes = match group.changes {
+                ChangeNumber::START => String::new(),
+                number => format!(", changes {number}"),
+            };
             return format!(
-                "row group {}: head {}, {:?} {:?}, owner {}, members {}, invited {}, pulled {}",
+                "row group {}: head {}, {:?} {:?}, owner {}, members {}, invited {}, pulled {}{changes}",
                 self.name(id),
                 or_none(row.head),
                 group.title,

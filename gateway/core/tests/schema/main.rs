@@ -20,8 +20,8 @@ use quipu_core::record::{
 use quipu_core::retention::{Age, Retention};
 use quipu_core::row::{
     Account, Answers, Conversation, DeadLetter, DeadLetters, Device, HistoryRow, Inbox, InboxKind,
-    InboxRow, Membership, News, OfflineRow, OldContent, Place, Presence, PresentDevice, Report,
-    Roster, Seat, Settings, Waiting,
+    InboxRow, Membership, News, NumberedChange, OfflineRow, OldContent, Place, Presence,
+    PresentDevice, Report, Roster, Seat, Settings, Waiting,
 };
 use quipu_core::shard::ShardId;
 use quipu_protocol::error::RejectCode;
@@ -30,8 +30,8 @@ use quipu_protocol::event::{
     Note, Outcome, Privacy, Reaction, Receipt, Rejection, Reply, ReplyTo, Rich, Role,
 };
 use quipu_protocol::id::{
-    ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq, TimestampMs,
-    UserId,
+    ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq,
+    TimestampMs, UserId,
 };
 use quipu_protocol::limits::DEDUP_WINDOW;
 
@@ -287,6 +287,7 @@ fn groups_are_what_the_schema_says() {
             owner: "bob".into(),
             invited: 4,
             shards: vec![0, 200, 300, 1],
+            changes: 1025,
         }),
         ..Default::default()
     };
@@ -294,6 +295,7 @@ fn groups_are_what_the_schema_says() {
     let group = row.group.as_deref().unwrap();
     assert_eq!((group.members(), group.pulled), (201, Some(seq(7))));
     assert_eq!((group.creator, group.owner), (user("alice"), user("bob")));
+    assert_eq!(group.changes, ChangeNumber(1025));
     assert_eq!(row.encode(), written.encode_to_vec());
 
     let invited = wire::Membership {
@@ -362,6 +364,19 @@ fn groups_are_what_the_schema_says() {
     let row = News::decode(&news.encode_to_vec()).unwrap();
     assert_eq!(row.head, Some(seq(300)));
     assert_eq!(row.encode(), news.encode_to_vec());
+
+    let change = NumberedChange {
+        seq: seq(300),
+        by: user("alice"),
+        at: TimestampMs(301),
+    };
+    let read = wire::NumberedChange::decode(change.encode()).unwrap();
+    assert_eq!(
+        (read.seq, read.by.as_str(), read.at_ms),
+        (300, "alice", 301)
+    );
+    assert_eq!(read.encode_to_vec(), change.encode());
+    assert_eq!(NumberedChange::decode(&change.encode()), Ok(change));
 }
 
 #[test]
@@ -595,6 +610,10 @@ fn news() -> Vec<EntryBody> {
         .map(|event| EntryBody::Spread {
             group: ConversationId([0xff; 16]),
             pulled: event == EventBody::Receipt(receipt()),
+            changes: match event {
+                EventBody::Changed(_) => ChangeNumber(300),
+                _ => ChangeNumber::START,
+            },
             event,
         })
         .collect();

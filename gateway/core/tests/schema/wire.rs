@@ -207,6 +207,9 @@ pub struct Spread {
     /// no inbox rows: a notice to those who are here
     #[prost(bool, tag = "2")]
     pub pulled: bool,
+    /// number of the last change of a pulled group; of a change its own
+    #[prost(uint64, tag = "6")]
+    pub changes: u64,
     #[prost(oneof = "spread::Event", tags = "3, 4, 5")]
     pub event: ::core::option::Option<spread::Event>,
 }
@@ -710,6 +713,22 @@ pub struct Group {
     /// pairs (shard, members who live there), ascending by shard, none with 0
     #[prost(uint32, repeated, tag = "10")]
     pub shards: ::prost::alloc::vec::Vec<u32>,
+    /// number of the last change of a message since it is pulled
+    #[prost(uint64, tag = "11")]
+    pub changes: u64,
+}
+/// The value of an index row: a change of a pulled group, found by its number.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NumberedChange {
+    /// of the message
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// user id
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// Unix time
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
 }
 /// A user of a group, in the group's shard; the user is in its key.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,7 +1,8 @@
 //! Damage to what the shards of a pulled group's members were told of.
 
-use quipu_core::row::News;
+use quipu_core::row::{IndexKey, News, NumberedChange};
 use quipu_protocol::event::{Change, NewGroup};
+use quipu_protocol::id::ChangeNumber;
 
 use super::*;
 
@@ -104,4 +105,55 @@ fn what_a_shard_was_told_before_the_group_committed_it_is_sound() {
     let report = world.report();
     assert!(report.is_sound(), "{report}");
     assert!(report.replayed_records > 0);
+}
+
+/// The group with three signs on its last message, of which the index has what `keep` lets pass.
+fn numbered(keep: impl Fn(ChangeNumber, &mut NumberedChange) -> bool) -> Vec<String> {
+    let world = world();
+    for (number, emoji) in (2..).zip(["+", "!", "?"]) {
+        let react = Change::React {
+            conversation: CREW,
+            seq: Seq::new(5).unwrap(),
+            emoji: emoji.into(),
+            on: true,
+        };
+        let kind = CommandKind::Change {
+            request: RequestId(number),
+            client_seq: ClientSeq::new(number).ok(),
+            change: Box::new(react),
+            fan_out_max: 1,
+        };
+        world.command("bob", kind);
+        world.process();
+    }
+    let damaged = world.with_rows(|row| match row {
+        Row::Index(IndexKey::Changed(id, number), Some(value)) => {
+            let mut change = NumberedChange::decode(&value).unwrap();
+            let stays = keep(number, &mut change);
+            stays.then(|| Row::Index(IndexKey::Changed(id, number), Some(change.encode())))
+        }
+        row => Some(row),
+    });
+    damaged.report().problems
+}
+
+#[test]
+fn numbered_changes_that_are_missing_or_of_nothing_are_found() {
+    assert_eq!(numbered(|_, _| true), Vec::<String>::new());
+    for lost in 1..=3 {
+        let problems = numbered(|number, _| number.0 != lost).join("; ");
+        assert!(
+            problems.contains("among its numbered changes"),
+            "{problems}"
+        );
+    }
+    let problems = numbered(|_, change| {
+        change.seq = Seq::new(6).unwrap();
+        true
+    });
+    let problems = problems.join("; ");
+    assert!(
+        problems.contains("message 6 where 5 is the last"),
+        "{problems}"
+    );
 }
