@@ -2,6 +2,7 @@
 
 mod account;
 mod agent;
+mod any_certificate;
 mod bench;
 mod ceiling;
 mod conductor;

@@ -182,15 +182,20 @@ fn told_ahead(membership: &[u8]) -> MemoryStore {
     store
 }
 
-#[test]
-fn a_head_is_what_devices_were_told_of_and_a_page_says_that_it_is_short() {
-    let request = HistoryRequest {
+/// The newest messages of the group.
+fn newest() -> HistoryRequest {
+    HistoryRequest {
         conversation: GROUP,
         first: None,
         last: None,
         limit: 10,
         newest_first: true,
-    };
+    }
+}
+
+#[test]
+fn a_head_is_what_devices_were_told_of_and_a_page_says_that_it_is_short() {
+    let request = newest();
     // A member (field 7) who joined with the first message (field 9).
     let store = told_ahead(&[0x38, 1, 0x48, 1]);
     let page = history_page((&store, SHARDS), &user(), &request).expect("memory");
@@ -249,13 +254,7 @@ async fn a_read_waits_until_a_conversation_shows_what_its_reader_was_told() {
     let metrics = Arc::new(Metrics::new());
     let mut queries = Queries::new(Arc::clone(&store), MANY, 1, Arc::clone(&metrics));
     queries.behind_wait = Duration::ZERO;
-    let request = HistoryRequest {
-        conversation: GROUP,
-        first: None,
-        last: None,
-        limit: 10,
-        newest_first: true,
-    };
+    let request = newest();
     let refused = queries
         .history(user(), request.clone())
         .await

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[path = "../../src/any_certificate.rs"]
+mod any_certificate;
 mod saboteur;
 
 use std::cell::RefCell;
@@ -19,12 +21,11 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quipu_protocol::frame::{self, FrameDecoder, FrameType, RawFrame, StreamKind};
 use quipu_protocol::limits::STREAM_WINDOW_BYTES;
 use quipu_protocol::{varint, wire};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use any_certificate::AnyCertificate;
 pub(crate) use saboteur::Sabotage;
 use saboteur::{Saboteur, Show};
 
@@ -437,7 +438,7 @@ fn client_endpoint() -> anyhow::Result<quinn::Endpoint> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OurGateway(provider())))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider())))
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
@@ -446,43 +447,4 @@ fn client_endpoint() -> anyhow::Result<quinn::Endpoint> {
     let mut endpoint = quinn::Endpoint::client(any)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
-}
-
-/// The test started the gateway itself: any certificate is its own.
-#[derive(Debug)]
-struct OurGateway(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for OurGateway {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("QUIC has no TLS 1.2".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
