@@ -63,6 +63,14 @@ pub enum Error {
     /// what the gateway sends again.
     #[error("the data folder: {0}")]
     Storage(String),
+    /// A file that was to be sent, or one that was to be written, cannot be used. What has come of a download stays beside it.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
     /// The network of this machine refused to work (no socket, no such host).
     #[error("the network: {0}")]
     Network(String),

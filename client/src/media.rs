@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quipu_protocol::error::{RejectCode, StreamCode};
+use quipu_protocol::error::{Retry, StreamCode};
 use quipu_protocol::event::{Attachment, Rejection};
 use quipu_protocol::id::ConversationId;
 use quipu_protocol::media::{MediaHash, MediaType};
@@ -146,10 +146,7 @@ impl Broken {
 
     fn refused(rejection: Rejection) -> Self {
         let wait = Duration::from_millis(rejection.retry_after_ms);
-        let passes = matches!(
-            rejection.code,
-            RejectCode::Busy | RejectCode::RateLimited | RejectCode::Internal
-        ) && wait <= PAUSE_MAX;
+        let passes = rejection.code.retry() == Retry::After && wait <= PAUSE_MAX;
         let refusal = Error::Refused(Refusal {
             code: rejection.code,
             reason: rejection.reason,

@@ -11,7 +11,9 @@ use quipu_client::protocol::error::RejectCode;
 use quipu_client::protocol::id::{ConversationId, UserId};
 use quipu_client::protocol::media::MediaHash;
 use quipu_client::{Client, Error};
+use quipu_gateway::Gateway;
 use support::{any, gateway, register, within};
+use tempfile::TempDir;
 use tokio::sync::Notify;
 
 fn user(name: &str) -> UserId {
@@ -28,6 +30,27 @@ fn file(folder: &Path, length: usize) -> (PathBuf, Vec<u8>) {
     let path = folder.join(format!("file-of-{length}.bin"));
     std::fs::write(&path, &bytes).expect("written");
     (path, bytes)
+}
+
+/// Somebody with a gateway and a conversation with nobody else.
+struct Alone {
+    data: TempDir,
+    gateway: Gateway,
+    ana: Client,
+    to: ConversationId,
+}
+
+async fn alone() -> Alone {
+    let data = tempfile::tempdir().expect("a folder");
+    let gateway = gateway(data.path(), any()).await;
+    let ana = register(gateway.address(), None, "ana").await;
+    let opened = within("opening", ana.open_direct(user("ana"))).await;
+    Alone {
+        data,
+        gateway,
+        ana,
+        to: opened.expect("opened"),
+    }
 }
 
 async fn up(client: &Client, to: ConversationId, path: &Path) -> Result<u64, Error> {
@@ -95,12 +118,12 @@ async fn a_picture_goes_up_and_comes_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_goes_on_behind_what_is_there_and_checks_the_whole() {
-    let data = tempfile::tempdir().expect("a folder");
-    let gateway = gateway(data.path(), any()).await;
-    let ana = register(gateway.address(), None, "ana").await;
-    let to = within("opening", ana.open_direct(user("ana")))
-        .await
-        .expect("opened");
+    let Alone {
+        data,
+        gateway: _gateway,
+        ana,
+        to,
+    } = alone().await;
     let (path, bytes) = file(data.path(), 500_000);
     let hash = MediaHash(*blake3::hash(&bytes).as_bytes());
     up(&ana, to, &path).await.expect("uploaded");
@@ -172,4 +195,68 @@ async fn an_upload_goes_on_after_the_gateway_was_killed() {
     within("a download", download).await.expect("downloaded");
     assert!(std::fs::read(&copy).expect("there") == bytes);
     drop(second);
+}
+
+/// The bytes before the change are out by then, the others are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_it_is_sent_is_said_to_have_changed() {
+    let Alone {
+        data,
+        gateway: _gateway,
+        ana,
+        to,
+    } = alone().await;
+    for shrinks in [false, true] {
+        let (path, bytes) = file(data.path(), 4 << 20);
+        let mut changed = false;
+        let upload = ana.upload(to, &path, UploadOptions::default(), |at| {
+            if !changed && at.done > 0 {
+                let (whole, less) = (vec![0; bytes.len()], &bytes[..1 << 20]);
+                std::fs::write(&path, if shrinks { less } else { &whole }).expect("written");
+                changed = true;
+            }
+        });
+        match within("a failure", upload).await {
+            Err(Error::Invalid(why)) => assert!(why.contains("changed while"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // As it is now, it is a file like any other.
+    let (path, _) = file(data.path(), 4 << 20);
+    up(&ana, to, &path).await.expect("uploaded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_file_names_it() {
+    let Alone {
+        data,
+        gateway: _gateway,
+        ana,
+        to,
+    } = alone().await;
+    let (empty, _) = file(data.path(), 0);
+    let missing = data.path().join("missing.bin");
+    for (path, word) in [
+        (&empty, "is empty"),
+        (&missing, "No such file"),
+        (&data.path().to_owned(), "is not a file"),
+    ] {
+        let failed = up(&ana, to, path).await.expect_err("it is refused");
+        let text = failed.to_string();
+        assert!(
+            text.contains(word) && text.contains(path.to_str().expect("UTF-8")),
+            "{text}"
+        );
+    }
+    // A refused download leaves nothing beside its target.
+    let before = std::fs::read_dir(data.path()).expect("a folder").count();
+    let target = data.path().join("target.bin");
+    let download = ana.download(to, MediaHash([1; 32]), &target, |_| {});
+    within("a refusal", download)
+        .await
+        .expect_err("it is not there");
+    assert_eq!(
+        std::fs::read_dir(data.path()).expect("a folder").count(),
+        before
+    );
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use quipu_client::media::UploadOptions;
 use quipu_client::protocol::error::CloseCode;
 use quipu_client::protocol::event::{
     Change, Changed, ChangedKind, Content, DeviceCommand, Event, EventBody, Message, MessageState,
@@ -433,4 +434,31 @@ async fn a_page_that_is_behind_what_was_told_is_asked_for_again() {
     let (read, ()) = tokio::join!(client.history(conversation, NEWEST), answers);
     let read = read.expect("a page");
     assert_eq!(read.messages[0].content.text(), "version 3");
+}
+
+/// Its disk is full: bytes go out, and none of them is kept.
+#[tokio::test]
+async fn an_upload_that_the_gateway_does_not_keep_is_tried_less_and_less() {
+    let peer = Peer::new();
+    let (client, session) = registered(&peer, config(peer.address(), None)).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("film.bin");
+    std::fs::write(&path, vec![7; 1 << 20]).expect("written");
+    let conversation = ConversationId::direct(&user("alice"), &user("bob"));
+    let uploading = tokio::spawn(async move {
+        let options = UploadOptions::default();
+        client.upload(conversation, &path, options, |_| {}).await
+    });
+    let mut last = session.fails_to_keep(1000).await;
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        let next = session.fails_to_keep(1000).await;
+        pauses.push((next - last).as_millis());
+        last = next;
+    }
+    uploading.abort();
+    // The first thousand bytes were progress. What went out since was none.
+    for (pause, least) in pauses.iter().zip([200, 400, 800, 1600]) {
+        assert!(*pause >= least, "the pauses were {pauses:?} ms");
+    }
 }

@@ -30,8 +30,13 @@ pub enum InvalidId {
     #[error("{0} is not 0")]
     Zero(&'static str),
     /// Hexadecimal text that is none.
-    #[error("{0} is written in hexadecimal digits")]
-    Hex(&'static str),
+    #[error("{what} is written in {digits} hexadecimal digits")]
+    Hex {
+        /// Which identifier.
+        what: &'static str,
+        /// How many it has.
+        digits: usize,
+    },
 }
 
 /// A user: the account's name, which never changes. 2 to 31 bytes of `a-z 0-9 . _ -`, starting with a letter or digit.
@@ -131,11 +136,11 @@ macro_rules! bytes16 {
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 let digits = text.as_bytes();
                 if digits.len() != 32 {
-                    return Err(InvalidId::Hex($what));
+                    return Err(InvalidId::Hex { what: $what, digits: 32 });
                 }
                 let mut bytes = [0; 16];
                 for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                    let nibble = |digit: u8| char::from(digit).to_digit(16).ok_or(InvalidId::Hex($what));
+                    let nibble = |digit: u8| char::from(digit).to_digit(16).ok_or(InvalidId::Hex { what: $what, digits: 32 });
                     *byte = (nibble(pair[0])? << 4 | nibble(pair[1])?) as u8;
                 }
                 Ok(Self(bytes))

@@ -46,9 +46,10 @@ impl FromStr for MediaHash {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        read_hex(text)
-            .map(Self)
-            .ok_or(InvalidId::Hex("a media hash"))
+        read_hex(text).map(Self).ok_or(InvalidId::Hex {
+            what: "a media hash",
+            digits: 64,
+        })
     }
 }
 
@@ -83,9 +84,10 @@ impl FromStr for UploadId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        read_hex(text)
-            .map(Self)
-            .ok_or(InvalidId::Hex("an upload id"))
+        read_hex(text).map(Self).ok_or(InvalidId::Hex {
+            what: "an upload id",
+            digits: 32,
+        })
     }
 }
 

@@ -115,6 +115,12 @@ fn why(connection: &watch::Receiver<ConnectionState>) -> String {
     }
 }
 
+/// Says on standard error what is wrong: one line, with nothing in it that the terminal would obey, since a part of it may
+/// come from a gateway.
+pub(crate) fn complain(words: &str) {
+    eprintln!("quipu: {}", text::display(&text::single_line(words)));
+}
+
 /// Writes a message as one JSON line, or for people: with the day, each further line indented.
 fn write_message(out: &mut impl Write, message: &Message, as_json: bool) -> io::Result<()> {
     if as_json {

@@ -29,11 +29,7 @@ fn main() -> ExitCode {
     match start(&cli) {
         Ok(code) => code,
         Err(error) => {
-            // One line, with nothing in it that the terminal would obey: a part of it may come from a gateway.
-            eprintln!(
-                "quipu: {}",
-                text::display(&text::single_line(&format!("{error:#}")))
-            );
+            commands::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

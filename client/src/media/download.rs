@@ -36,7 +36,13 @@ pub(super) async fn run(
         received: 0,
         progress: &mut progress,
     };
-    let (size, media_type) = transfer.until_whole().await?;
+    let (size, media_type) = match transfer.until_whole().await {
+        Ok(whole) => whole,
+        Err(error) => {
+            transfer.leave().await;
+            return Err(error);
+        }
+    };
     transfer.put_in_place(path).await?;
     Ok(DownloadedFile {
         size,
@@ -201,6 +207,16 @@ impl<P: FnMut(Progress) + Send> Transfer<'_, P> {
         self.sink = Some(sink);
         self.tell(have, total);
         Ok(())
+    }
+
+    /// Keeps what has come; a file with nothing in it is in nobody's way.
+    async fn leave(&mut self) {
+        let is_empty = |sink: &Sink| sink.hasher.count() == 0;
+        if self.sink.take().as_ref().is_some_and(is_empty) {
+            let part = self.part.clone();
+            // One that cannot be removed is gone on with, or replaced, by the next call.
+            let _ = blocking(move || fs::remove_file(&part).map_err(failed(&part))).await;
+        }
     }
 
     async fn put_in_place(&mut self, path: &Path) -> Result<(), Error> {

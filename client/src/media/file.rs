@@ -1,10 +1,10 @@
 //! Work on files, on threads that may wait for a disk.
 
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::{ErrorKind, Read, Seek as _, SeekFrom};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quipu_protocol::media::MediaHash;
 
@@ -27,7 +27,15 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// Names the file in what the system says.
 pub(super) fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    move |error| Error::Storage(format!("{}: {error}", path.display()))
+    move |error| Error::File {
+        path: path.to_owned(),
+        why: match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                format!("{error}: free some room, then try again; what has come is kept")
+            }
+            _ => error.to_string(),
+        },
+    }
 }
 
 /// Puts the rest of a file through a hasher, at leisure. Returns the bytes that there were.
@@ -74,18 +82,54 @@ fn rest_after(worked: Duration) -> Option<Duration> {
     (worked >= WORK_TIME_MIN).then(|| worked.min(REST_TIME_MAX))
 }
 
-/// Opens a file, and says its hash and its size.
-pub(super) fn open_and_hash(path: &Path) -> Result<(File, MediaHash, u64), Error> {
-    let mut file = File::open(path).map_err(failed(path))?;
-    if !file.metadata().map_err(failed(path))?.is_file() {
+/// A file as it was when it was hashed.
+#[derive(Debug)]
+pub(super) struct Hashed {
+    pub(super) file: File,
+    pub(super) hash: MediaHash,
+    pub(super) size: u64,
+    pub(super) state: State,
+}
+
+/// What changes when somebody writes to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl State {
+    /// As it is now; blocks for a moment.
+    pub(super) fn of(file: &File) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            size: metadata.len(),
+            modified: metadata.modified().ok(),
+        })
+    }
+}
+
+/// Opens a file, and hashes it.
+pub(super) fn open_and_hash(path: &Path) -> Result<Hashed, Error> {
+    // Asked by its name first: to open a pipe would wait for somebody who writes to it.
+    let metadata = std::fs::metadata(path).map_err(failed(path))?;
+    if !metadata.is_file() {
         return Err(Error::Invalid(format!("{} is not a file", path.display())));
     }
+    let mut file = File::open(path).map_err(failed(path))?;
+    let state = State::of(&file).map_err(failed(path))?;
     let mut hasher = blake3::Hasher::new();
     let size = hash_rest(&mut file, &mut hasher).map_err(failed(path))?;
     if size == 0 {
-        return Err(Error::Invalid(format!("{} is empty", path.display())));
+        let empty = format!("{} is empty: there is nothing to send", path.display());
+        return Err(Error::Invalid(empty));
     }
-    Ok((file, MediaHash(*hasher.finalize().as_bytes()), size))
+    Ok(Hashed {
+        file,
+        hash: MediaHash(*hasher.finalize().as_bytes()),
+        size,
+        state,
+    })
 }
 
 /// A piece of a file from `offset` on; empty at its end.

@@ -88,12 +88,13 @@ fn by_first_bytes(head: &[u8]) -> Option<&'static str> {
 }
 
 /// A name that is safe to give to a file here, made of one that somebody else chose: no folders, no hidden files, no
-/// control characters, at most 255 bytes, never empty.
+/// control characters, none that turn the order of the others round, at most 255 bytes, never empty.
 pub fn safe_file_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let kept: String = last
         .chars()
         .filter(|c| !c.is_control() && !matches!(c, ':' | '*' | '?' | '"' | '<' | '>' | '|'))
+        .filter(|c| !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
         .collect();
     let kept = kept.trim_matches(|c: char| c.is_whitespace() || c == '.');
     let end = kept.floor_char_boundary(NAME_BYTES_MAX);
@@ -118,6 +119,7 @@ mod tests {
             ("", "file"),
             ("a\u{1b}[2Jb\n", "a[2Jb"),
             ("x/", "file"),
+            ("cat\u{202e}gpj.exe", "catgpj.exe"),
         ] {
             assert_eq!(safe_file_name(given), safe, "{given:?}");
         }

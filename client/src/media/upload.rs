@@ -10,7 +10,7 @@ use quipu_protocol::id::{ConversationId, DeviceId};
 use quipu_protocol::media::{MediaHash, Upload, UploadId};
 use quipu_protocol::wire;
 
-use super::file::{blocking, open_and_hash, read_piece};
+use super::file::{State, blocking, open_and_hash, read_piece};
 use super::stream::BlobStream;
 use super::{Attempts, Broken, Progress, UploadOptions, UploadedFile, kind, thumbnail};
 use crate::client::Client;
@@ -29,13 +29,14 @@ pub(super) async fn run(
     let device = client.account().await?.ok_or(Error::NotSignedIn)?.device;
     let (given, preview) = (path.to_owned(), !options.without_preview);
     let media_type = options.media_type;
-    let (file, hash, size, media_type, preview) = blocking(move || {
-        let (file, hash, size) = open_and_hash(&given)?;
+    let (hashed, media_type, preview) = blocking(move || {
+        let hashed = open_and_hash(&given)?;
         let media_type = media_type.unwrap_or_else(|| kind::guess(&given));
-        let preview = preview.then(|| thumbnail::of_file(&given, size)).flatten();
-        Ok((file, hash, size, media_type, preview))
+        let preview = preview.then(|| thumbnail::of_file(&given, hashed.size));
+        Ok((hashed, media_type, preview.flatten()))
     })
     .await?;
+    let (hash, size) = (hashed.hash, hashed.size);
     let upload = Upload {
         upload: upload_id(device, conversation, hash),
         conversation,
@@ -48,8 +49,10 @@ pub(super) async fn run(
         client,
         upload,
         path,
-        file: Some(file),
+        file: Some(hashed.file),
+        as_hashed: hashed.state,
         sent: 0,
+        kept: 0,
         resumed: false,
         progress: &mut progress,
     };
@@ -85,8 +88,12 @@ struct Transfer<'a, P> {
     path: &'a Path,
     /// Not there only while a piece is read.
     file: Option<File>,
+    /// The announced hash is of this.
+    as_hashed: State,
     /// Bytes that went out, over all attempts.
     sent: u64,
+    /// Bytes that the gateway had when it last said so. What went out and was not kept is no progress.
+    kept: u64,
     /// Whether the gateway went on with what it had from before.
     resumed: bool,
     progress: &'a mut P,
@@ -98,11 +105,17 @@ impl<P: FnMut(Progress) + Send> Transfer<'_, P> {
         let mut attempts = Attempts::default();
         let mut renamed = false;
         loop {
-            let before = self.sent;
+            let before = self.kept;
             let broken = match self.attempt().await {
                 Ok(()) => return Ok(()),
                 Err(broken) => broken,
             };
+            if matches!(broken, Broken::Failed(_)) && self.has_changed() {
+                let changed =
+                    "changed while it was being sent: send it again when nobody writes to it";
+                let changed = format!("{} {changed}", self.path.display());
+                return Err(Error::Invalid(changed));
+            }
             // What a gateway had from before may be damaged, by a power cut for example: one new beginning.
             if let Broken::Failed(Error::Refused(refusal)) = &broken
                 && refusal.code == RejectCode::Invalid
@@ -111,11 +124,18 @@ impl<P: FnMut(Progress) + Send> Transfer<'_, P> {
             {
                 renamed = true;
                 self.upload.upload = UploadId(rand::random());
+                self.kept = 0;
                 continue;
             }
-            let moved = self.sent > before;
+            let moved = self.kept > before;
             attempts.next(self.client, broken, moved).await?;
         }
+    }
+
+    /// Whether somebody wrote to the file after it was hashed.
+    fn has_changed(&self) -> bool {
+        let now = self.file.as_ref().map(State::of);
+        matches!(now, Some(Ok(now)) if now != self.as_hashed)
     }
 
     async fn attempt(&mut self) -> Result<(), Broken> {
@@ -132,6 +152,7 @@ impl<P: FnMut(Progress) + Send> Transfer<'_, P> {
             return Err(Broken::lost("the gateway has more than there is"));
         }
         self.resumed = state.offset > 0 && state.offset < size;
+        self.kept = self.kept.max(state.offset);
         self.tell(state.offset);
         self.send_from(state.offset, &mut stream).await?;
         let _ = stream.send.finish();

@@ -176,6 +176,34 @@ impl Session {
         .await
     }
 
+    /// Says to the next upload that so many bytes are there, takes some more, and fails. When that was.
+    pub(crate) async fn fails_to_keep(&self, offset: u64) -> Instant {
+        super::within("an upload", async {
+            let (mut send, mut receive) = self.connection.accept_bi().await.expect("an upload");
+            let mut decoder = FrameDecoder::new(StreamKind::BlobFromClient);
+            let chunk = receive.read_chunk(4096, true).await.expect("reads");
+            let mut bytes = chunk.expect("UPLOAD").bytes;
+            let upload = decoder.decode(&mut bytes).expect("sound");
+            assert_eq!(upload.map(|frame| frame.kind), Some(FrameType::Upload));
+            let mut answer = BytesMut::new();
+            let state = wire::UploadState { offset };
+            frame::encode(FrameType::UploadState, &state, &mut answer);
+            send.write_all(&answer).await.expect("writes");
+            let some = receive.read_chunk(4096, true).await.expect("reads");
+            assert!(some.is_some(), "bytes follow");
+            let failed = wire::Rejected {
+                code: RejectCode::Internal.code(),
+                ..wire::Rejected::default()
+            };
+            let mut answer = BytesMut::new();
+            frame::encode(FrameType::Failure, &failed, &mut answer);
+            send.write_all(&answer).await.expect("writes");
+            send.finish().expect("is open");
+            Instant::now()
+        })
+        .await
+    }
+
     async fn lane(&mut self, kind: FrameType, message: &impl prost::Message) {
         let mut bytes = BytesMut::new();
         if self.lane.is_none() {

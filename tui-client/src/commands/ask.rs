@@ -8,7 +8,7 @@ use quipu_protocol::id::{ConversationId, Seq};
 use quipu_protocol::query::{Answer, Query};
 use tokio::time::timeout;
 
-use super::{Ended, why, write_json};
+use super::{Ended, complain, why, write_json};
 use crate::cli::Ask;
 use crate::json::DoneLine;
 
@@ -28,7 +28,7 @@ pub(super) async fn with_gateway<T>(
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => why(&client.connection()),
     };
-    eprintln!("quipu: the gateway is away: {away}");
+    complain(&format!("the gateway is away: {away}"));
     Ok(None)
 }
 

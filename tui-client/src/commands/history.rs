@@ -9,7 +9,7 @@ use quipu_protocol::id::{ConversationId, Seq};
 use quipu_protocol::limits::HISTORY_PAGE_MESSAGES_MAX;
 use tokio::time::timeout;
 
-use super::{Ended, signed_in, why, write_message};
+use super::{Ended, complain, signed_in, why, write_message};
 use crate::cli::HistoryArgs;
 
 /// Prints all of it, the oldest message first.
@@ -30,7 +30,9 @@ pub(super) async fn run(client: &Client, arguments: &HistoryArgs) -> anyhow::Res
         Ok(()) => Ok(Ended::Done),
         Err(Error::Offline(reason)) => {
             from_cache(client, conversation, arguments.json, (printed, last)).await?;
-            eprintln!("quipu: this is what the folder has, the gateway is away: {reason}");
+            complain(&format!(
+                "this is what the folder has, the gateway is away: {reason}"
+            ));
             Ok(Ended::Away)
         }
         Err(error) => Err(error.into()),

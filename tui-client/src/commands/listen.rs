@@ -7,7 +7,7 @@ use quipu_protocol::id::Cursor;
 use tokio::time::{Instant, sleep_until};
 
 use super::beside::Beside;
-use super::{Ended, gave_up, signed_in, write_message};
+use super::{Ended, complain, gave_up, signed_in, write_message};
 use crate::cli::ListenArgs;
 
 /// Under which name the data folder keeps what was printed.
@@ -122,7 +122,7 @@ async fn report(connection: &mut tokio::sync::watch::Receiver<ConnectionState>) 
         retry_at: Some(_),
     } = &*connection.borrow_and_update()
     {
-        eprintln!("quipu: {reason}; trying again");
+        complain(&format!("{reason}; trying again"));
     }
 }
 

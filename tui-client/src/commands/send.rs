@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::rich;
 use super::stdin::{self, Line};
-use super::{Ended, gave_up, signed_in, why, write_json};
+use super::{Ended, complain, gave_up, signed_in, why, write_json};
 use crate::cli::{Place, SendArgs};
 use crate::json::SentLine;
 
@@ -84,19 +84,19 @@ pub(super) async fn one(
     match acked {
         Ok(Ok(seq)) => Ok(Ok((seq, queued.id))),
         Ok(Err(Error::Refused(refusal))) => {
-            eprintln!(
-                "quipu: the message was refused ({}): {}",
+            complain(&format!(
+                "the message was refused ({}): {}",
                 refusal.code, refusal.reason
-            );
+            ));
             client.forget(queued.id).await?;
             Ok(Err(Ended::Refused))
         }
         Ok(Err(error)) => Err(error.into()),
         Err(_) => {
-            eprintln!(
-                "quipu: 1 message is queued, the gateway is away: {}",
+            complain(&format!(
+                "1 message is queued, the gateway is away: {}",
                 why(&connection)
-            );
+            ));
             Ok(Err(Ended::Away))
         }
     }
@@ -180,20 +180,20 @@ impl Sending<'_> {
                     } else {
                         String::new()
                     };
-                    eprintln!(
-                        "quipu: {line}the message was refused ({}): {}",
+                    complain(&format!(
+                        "{line}the message was refused ({}): {}",
                         refusal.code, refusal.reason
-                    );
+                    ));
                     self.client.forget(message.id).await?;
                     self.refused = true;
                 }
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => {
-                    eprintln!(
-                        "quipu: {} queued, the gateway is away: {}",
+                    complain(&format!(
+                        "{} queued, the gateway is away: {}",
                         messages(self.unacked.len()),
                         why(&connection)
-                    );
+                    ));
                     return Ok(Ended::Away);
                 }
             }

@@ -1,15 +1,17 @@
 //! `upload` and `download`: files, on from where the last transfer stopped.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use quipu_client::media::{Progress, UploadOptions};
-use quipu_client::{Client, ConnectionState, Error, Target};
+use quipu_client::{Client, ConnectionState, Error, Refusal, Target};
+use quipu_protocol::error::Retry;
 use quipu_protocol::event::Rich;
 use tokio::time::timeout;
 
-use super::{Ended, send, signed_in, why, write_json};
+use super::{Ended, complain, send, signed_in, why, write_json};
 use crate::cli::{DownloadArgs, TransferArgs, UploadArgs};
 use crate::json::{FileLine, ProgressLine};
 
@@ -19,6 +21,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Brings a file, then sends the message that shows it.
 pub(super) async fn upload(client: &Client, arguments: &UploadArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
+    check_source(&arguments.file)?;
     if let Some(away) = wait_online(client, &arguments.transfer).await? {
         return Ok(away);
     }
@@ -72,11 +75,7 @@ pub(super) async fn upload(client: &Client, arguments: &UploadArgs) -> anyhow::R
 /// Fetches a file.
 pub(super) async fn download(client: &Client, arguments: &DownloadArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
-    ensure!(
-        !arguments.file.exists(),
-        "{} is there already: remove it, or name another file",
-        arguments.file.display()
-    );
+    check_target(&arguments.file)?;
     if let Some(away) = wait_online(client, &arguments.transfer).await? {
         return Ok(away);
     }
@@ -101,12 +100,49 @@ pub(super) async fn download(client: &Client, arguments: &DownloadArgs) -> anyho
     print(&arguments.transfer, &line, &name)
 }
 
+/// Says what is wrong with a file to send before a gateway is asked for anything.
+fn check_source(file: &Path) -> anyhow::Result<()> {
+    let shown = file.display();
+    let metadata = file.metadata().with_context(|| format!("{shown}"))?;
+    ensure!(!metadata.is_dir(), "{shown} is a folder: send its files");
+    ensure!(metadata.is_file(), "{shown} is not a file");
+    ensure!(
+        metadata.len() > 0,
+        "{shown} is empty: there is nothing to send"
+    );
+    Ok(())
+}
+
+/// Says what is wrong with the place for a file before a gateway is asked for it.
+fn check_target(file: &Path) -> anyhow::Result<()> {
+    let shown = file.display();
+    ensure!(
+        !file.is_dir(),
+        "{shown} is a folder: name the file to make in it"
+    );
+    ensure!(
+        // A link to nothing is something too.
+        file.symlink_metadata().is_err(),
+        "{shown} is there already: remove it, or name another file"
+    );
+    let folder = file.parent().unwrap_or(file);
+    ensure!(
+        folder.as_os_str().is_empty() || folder.is_dir(),
+        "there is no folder {}: make it first",
+        folder.display()
+    );
+    Ok(())
+}
+
 /// Waits for the gateway; says how the command ends if it is away.
 async fn wait_online(client: &Client, transfer: &TransferArgs) -> anyhow::Result<Option<Ended>> {
     match timeout(transfer.wait, client.online()).await {
         Ok(online) => Ok(online.map(|()| None)?),
         Err(_) => {
-            eprintln!("quipu: the gateway is away: {}", why(&client.connection()));
+            complain(&format!(
+                "the gateway is away: {}",
+                why(&client.connection())
+            ));
             Ok(Some(Ended::Away))
         }
     }
@@ -143,7 +179,15 @@ async fn unless_away<T>(
 fn ended(error: Error) -> anyhow::Result<Ended> {
     match error {
         Error::Offline(reason) => {
-            eprintln!("quipu: the gateway is away: {reason}; run it again to go on");
+            complain(&format!(
+                "the gateway is away: {reason}; run it again to go on"
+            ));
+            Ok(Ended::Away)
+        }
+        Error::Refused(Refusal { code, reason }) if code.retry() == Retry::After => {
+            complain(&format!(
+                "not now ({code}): {reason}; run it again later to go on"
+            ));
             Ok(Ended::Away)
         }
         error => Err(error.into()),

@@ -4,6 +4,7 @@ mod commands;
 mod screens;
 mod story;
 mod terminals;
+mod transfers;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -44,7 +45,7 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn scenarios(steps: &mut Steps) -> Result<()> {
-    for scenario in [commands::run, story::run, screens::run] {
+    for scenario in [commands::run, story::run, transfers::run, screens::run] {
         let folder = tempfile::Builder::new().prefix("quipu-e2e-").tempdir()?;
         if let Err(error) = scenario(folder.path(), steps) {
             println!("e2e: its folder stays at {}", folder.keep().display());

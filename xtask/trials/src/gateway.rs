@@ -1,5 +1,6 @@
 //! The gateway as a child process: started, killed with SIGKILL, stopped politely, verified.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -22,8 +23,8 @@ pub(crate) struct Gateway {
     folder: PathBuf,
     listen: SocketAddr,
     admin: SocketAddr,
-    /// Members above which a group that is made is pulled; `None`: as the gateway has it by itself.
-    fan_out_max: Option<usize>,
+    /// Settings that are not as the gateway has them by itself, as variables of its environment.
+    settings: BTreeMap<&'static str, String>,
     child: Option<Child>,
 }
 
@@ -38,7 +39,7 @@ impl Gateway {
             folder: folder.to_owned(),
             listen,
             admin,
-            fan_out_max: None,
+            settings: BTreeMap::new(),
             child: None,
         })
     }
@@ -55,7 +56,17 @@ impl Gateway {
 
     /// From its next start on groups that are made are pulled above so many members; `None`: as the gateway has it by itself.
     pub(crate) fn set_fan_out_max(&mut self, members: Option<usize>) {
-        self.fan_out_max = members;
+        match members {
+            Some(members) => self.set("QUIPU_GROUPS_FAN_OUT_MAX", &members.to_string()),
+            None => {
+                self.settings.remove("QUIPU_GROUPS_FAN_OUT_MAX");
+            }
+        }
+    }
+
+    /// From its next start on it has this setting, given as a variable of its environment.
+    pub(crate) fn set(&mut self, variable: &'static str, value: &str) {
+        self.settings.insert(variable, value.to_owned());
     }
 
     /// Starts it. Does not wait until it is ready.
@@ -65,13 +76,12 @@ impl Gateway {
             .create(true)
             .append(true)
             .open(self.folder.join("gateway.log"))?;
-        let fan_out_max = self.fan_out_max.map(|members| members.to_string());
         let child = Command::new(&self.program)
             .args(["--listen", &self.listen.to_string()])
             .args(["--admin-listen", &self.admin.to_string()])
             .arg("--data")
             .arg(self.data())
-            .envs(fan_out_max.map(|members| ("QUIPU_GROUPS_FAN_OUT_MAX", members)))
+            .envs(&self.settings)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

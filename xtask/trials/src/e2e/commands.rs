@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -41,15 +41,22 @@ impl Quipu {
         })
     }
 
+    /// The same, with an account of this name.
+    pub(crate) fn registered(gateway: &Gateway, folder: &Path, name: &str) -> Result<Self> {
+        let quipu = Self::new(gateway, folder, name)?;
+        quipu.good(&["register", name, "--password-stdin"], "correct horse\n")?;
+        Ok(quipu)
+    }
+
     /// The program, and the arguments that every run of it has.
     pub(crate) fn screen(&self) -> Result<(&Path, [&str; 4])> {
         let data = self.data.to_str().context("a path in UTF-8")?;
         Ok((&self.program, ["--server", &self.server, "--data", data]))
     }
 
-    /// Runs a command to its end.
-    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Result<Ended> {
-        let mut child = Command::new(&self.program)
+    /// Starts a command, with pipes for what it reads and says.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Result<Child> {
+        Command::new(&self.program)
             .arg("--server")
             .arg(&self.server)
             .arg("--data")
@@ -59,7 +66,12 @@ impl Quipu {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("start {}", self.program.display()))?;
+            .with_context(|| format!("start {}", self.program.display()))
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Result<Ended> {
+        let mut child = self.start(arguments)?;
         if let Some(mut stdin) = child.stdin.take() {
             // A command that reads nothing may have closed it already.
             let _ = stdin.write_all(input.as_bytes());

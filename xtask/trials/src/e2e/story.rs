@@ -28,11 +28,7 @@ pub(crate) fn run(folder: &Path, steps: &mut Steps) -> Result<()> {
     let mut gateway = Gateway::new(&programs::beside("quipu-gateway")?, folder)?;
     gateway.start()?;
     gateway.wait_ready()?;
-    let person = |name: &str| -> Result<Quipu> {
-        let quipu = Quipu::new(&gateway, folder, name)?;
-        quipu.good(&["register", name, "--password-stdin"], "correct horse\n")?;
-        Ok(quipu)
-    };
+    let person = |name| Quipu::registered(&gateway, folder, name);
     let people = People {
         ana: person("ana")?,
         ben: person("ben")?,
@@ -66,7 +62,7 @@ fn lines(who: &Quipu, arguments: &[&str]) -> Result<Vec<Value>> {
 }
 
 /// The one line that a command prints.
-fn line(who: &Quipu, arguments: &[&str]) -> Result<Value> {
+pub(super) fn line(who: &Quipu, arguments: &[&str]) -> Result<Value> {
     let mut lines = lines(who, arguments)?;
     ensure!(lines.len() == 1, "{} lines from {arguments:?}", lines.len());
     lines.pop().context("one line")
@@ -80,7 +76,7 @@ fn done(who: &Quipu, arguments: &[&str], name: &str) -> Result<Value> {
 }
 
 /// A command that must be refused with words.
-fn refused(who: &Quipu, arguments: &[&str]) -> Result<()> {
+pub(super) fn refused(who: &Quipu, arguments: &[&str]) -> Result<()> {
     let ended = who.run(arguments, "")?;
     ensure!(
         ended.code == REFUSED && !ended.errors.is_empty() && ended.output.is_empty(),
@@ -93,7 +89,7 @@ fn refused(who: &Quipu, arguments: &[&str]) -> Result<()> {
 }
 
 /// Compares some fields of a line.
-fn has(line: &Value, fields: &Value) -> Result<()> {
+pub(super) fn has(line: &Value, fields: &Value) -> Result<()> {
     let fields = fields.as_object().context("an object")?;
     for (name, value) in fields {
         ensure!(line[name] == *value, "{name} is not {value} in {line}");
