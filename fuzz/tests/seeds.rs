@@ -121,6 +121,7 @@ fn pairs_of_keys() -> Vec<(String, Vec<u8>)> {
         IndexKey::Due(TimestampMs(5), group, Seq::FIRST),
         IndexKey::Report(TimestampMs(5), group, ana, Some(Seq::FIRST)),
         IndexKey::Report(TimestampMs(5), group, ana, None),
+        IndexKey::Seated(group, ana),
         IndexKey::Here(ana),
         IndexKey::Offline(ana),
         IndexKey::Changed(group, ChangeNumber(1)),

@@ -173,8 +173,7 @@ impl Queries {
         user: UserId,
         conversation: ConversationId,
     ) -> Result<Option<Arc<[UserId]>>, QueryError> {
-        let shards = self.shards;
-        self.run(move |store| presence::typing_to(store, shards, &user, &conversation))
+        self.run(move |store| presence::typing_to(store, &user, &conversation))
             .await
     }
 

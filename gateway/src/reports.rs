@@ -73,6 +73,7 @@ pub fn list(store: &dyn Store, limit: usize) -> Result<Vec<Complaint>, StoreErro
         | IndexKey::MediaRef(..)
         | IndexKey::Due(..)
         | IndexKey::Changed(..)
+        | IndexKey::Seated(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     });

@@ -103,6 +103,7 @@ fn listed_in(key: IndexKey) -> Option<ConversationId> {
         | IndexKey::Due(..)
         | IndexKey::Report(..)
         | IndexKey::Changed(..)
+        | IndexKey::Seated(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     }

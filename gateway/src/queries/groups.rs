@@ -1,6 +1,8 @@
 //! What a member sees of a group: its entry in the list of conversations, and who is in it.
 
-use quipu_core::row::{Conversation, EntityKey, Group, News, Place, Roster, RosterEntry};
+use quipu_core::row::{
+    Conversation, EntityKey, Group, IndexKey, IndexRange, Membership, News, Seat,
+};
 use quipu_core::shard::ShardCount;
 use quipu_protocol::event::{Rejection, Role};
 use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, UserId};
@@ -113,10 +115,10 @@ fn bare(id: ConversationId, row: &Conversation, group: GroupInfo) -> Conversatio
     }
 }
 
-/// A page of the members and invited users of a group, by name: those on all shards, put together.
+/// A page of the members and invited users of a group, by name. All of it is in the conversation's own shard: the rosters of the
+/// others may not have yet what the reader was told.
 pub(super) fn members(
     store: &dyn Store,
-    shards: ShardCount,
     user: &UserId,
     id: &ConversationId,
     (after, limit): (Option<UserId>, usize),
@@ -126,49 +128,55 @@ pub(super) fn members(
         Err(refused) => return Ok(Err(refused)),
     };
     let mut found = match member.conversation.group {
-        Some(_) => roster(store, shards, id, after)?,
+        Some(_) => seated(store, id, after, limit.saturating_add(1))?,
         // Of a direct one the members are no secret to each other.
         None => {
             let members = member.conversation.members.iter();
-            let members = members.map(|member| (member.user, Place::Member(Role::Member)));
+            let members = members.map(|member| (member.user, Seat::In(Role::Member)));
             members
                 .filter(|(user, _)| after.is_none_or(|after| *user > after))
                 .collect()
         }
     };
-    found.sort_unstable_by_key(|(user, _)| *user);
     let more = found.len() > limit;
     found.truncate(limit);
-    let members = found.into_iter().map(|(user, place)| match place {
-        Place::Member(role) => MemberEntry {
+    let members = found.into_iter().filter_map(|(user, seat)| match seat {
+        Seat::In(role) => Some(MemberEntry {
             user,
             role,
             invited: false,
-        },
-        Place::Invited | Place::Untold => MemberEntry {
+        }),
+        Seat::Invited(_) => Some(MemberEntry {
             user,
             role: Role::Member,
             invited: true,
-        },
+        }),
+        Seat::Out => None,
     });
     let members = members.collect();
     Ok(Ok(Answer::Members { members, more }))
 }
 
-/// Whoever in the rosters of a group comes after this user.
-pub(super) fn roster(
+/// Whoever is in a group or invited and comes after this user, by name; at most so many. One who leaves just now is out.
+pub(super) fn seated(
     store: &dyn Store,
-    shards: ShardCount,
     id: &ConversationId,
     after: Option<UserId>,
-) -> Result<Vec<(UserId, Place)>, StoreError> {
-    let keys: Vec<EntityKey> = shards.iter().map(|of| EntityKey::Roster(*id, of)).collect();
-    let mut found = Vec::new();
-    for row in store.entities(&keys)?.into_iter().flatten() {
-        let roster = Roster::decode(&row)?;
-        let entries = roster.entries.into_iter();
-        let entries = entries.filter(|entry| after.is_none_or(|after| entry.user > after));
-        found.extend(entries.map(|RosterEntry { user, place }| (user, place)));
+    limit: usize,
+) -> Result<Vec<(UserId, Seat)>, StoreError> {
+    let rows = store.index(&IndexRange::Seated(*id, after), limit)?;
+    let mut users = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        if let IndexKey::Seated(_, user) = key {
+            users.push(user);
+        }
+    }
+    let keys: Vec<EntityKey> = users.iter().map(|u| EntityKey::Member(*id, *u)).collect();
+    let mut found = Vec::with_capacity(users.len());
+    for (user, row) in users.into_iter().zip(store.entities(&keys)?) {
+        if let Some(row) = row {
+            found.push((user, Membership::decode(user, &row)?.seat));
+        }
     }
     Ok(found)
 }

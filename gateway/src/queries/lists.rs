@@ -87,7 +87,7 @@ fn answer_now(
             limit,
         } => {
             let page = (*after, *limit as usize);
-            groups::members(store, shards, user, conversation, page)
+            groups::members(store, user, conversation, page)
         }
         Query::Versions(conversation, seq) => versions(store, user, conversation, *seq),
         Query::Changes {
@@ -146,6 +146,7 @@ fn listed(store: &dyn Store, user: &UserId) -> Result<Vec<ConversationId>, Store
         | IndexKey::Due(..)
         | IndexKey::Report(..)
         | IndexKey::Changed(..)
+        | IndexKey::Seated(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     });
@@ -275,6 +276,7 @@ fn versions(
         | IndexKey::Due(..)
         | IndexKey::Report(..)
         | IndexKey::Changed(..)
+        | IndexKey::Seated(..)
         | IndexKey::Here(_)
         | IndexKey::Offline(_) => None,
     });

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use quipu_core::row::{Conversation, EntityKey, Place, Presence, Settings};
-use quipu_core::shard::ShardCount;
+use quipu_core::row::{Conversation, EntityKey, Presence, Seat, Settings};
 use quipu_core::watch::{Facts, WatcherId};
 use quipu_protocol::id::{ConversationId, UserId};
-use quipu_protocol::limits::TYPING_FAN_OUT_MAX;
+use quipu_protocol::limits::{GROUP_MEMBERS_MAX, TYPING_FAN_OUT_MAX};
 use quipu_protocol::query::{Answer, PresenceEntry};
 
 use super::groups;
@@ -86,7 +85,6 @@ pub(super) fn of(
 /// Who is told that a user types in a conversation; `None`: nobody, whatever the user says.
 pub(super) fn typing_to(
     store: &dyn Store,
-    shards: ShardCount,
     user: &UserId,
     id: &ConversationId,
 ) -> Result<Option<Arc<[UserId]>>, StoreError> {
@@ -104,10 +102,8 @@ pub(super) fn typing_to(
     if group.pulled.is_some() || group.members() > TYPING_FAN_OUT_MAX {
         return Ok(None);
     }
-    let others = groups::roster(store, shards, id, None)?.into_iter();
-    let others = others.filter_map(|(other, place)| match place {
-        Place::Member(_) => (other != *user).then_some(other),
-        Place::Invited | Place::Untold => None,
-    });
-    Ok(Some(others.collect()))
+    // Those who are invited stand among them.
+    let others = groups::seated(store, id, None, GROUP_MEMBERS_MAX)?.into_iter();
+    let others = others.filter(|(other, seat)| matches!(seat, Seat::In(_)) && other != user);
+    Ok(Some(others.map(|(other, _)| other).collect()))
 }

@@ -49,7 +49,8 @@ impl Attendances {
             | IndexKey::MediaRef(..)
             | IndexKey::Due(..)
             | IndexKey::Report(..)
-            | IndexKey::Changed(..) => {}
+            | IndexKey::Changed(..)
+            | IndexKey::Seated(..) => {}
         }
         Ok(())
     }

@@ -62,6 +62,7 @@ impl Extras {
             IndexKey::Listed(..)
             | IndexKey::Report(..)
             | IndexKey::Changed(..)
+            | IndexKey::Seated(..)
             | IndexKey::Here(_)
             | IndexKey::Offline(_) => {}
         }

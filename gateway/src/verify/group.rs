@@ -1,6 +1,6 @@
 //! What must agree about a group: its counts, its members' rows, the rosters, and what the inboxes hold of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quipu_core::row::{Group, Membership, News, Place, Seat};
 use quipu_core::shard::{ShardCount, ShardId};
@@ -166,6 +166,23 @@ pub(super) fn check_shards(
     if homes != counted {
         report.problem(format!(
             "group {id} counts its members by shard as {counted:?} where {homes:?} is right"
+        ));
+    }
+}
+
+/// Compares the members of a group with the index of who is there.
+pub(super) fn check_seated(
+    id: &ConversationId,
+    memberships: &BTreeMap<UserId, Standing>,
+    seated: &BTreeSet<UserId>,
+    report: &mut Report,
+) {
+    let there = memberships.iter();
+    let there = there.filter(|(_, standing)| !matches!(standing.seat, Seat::Out));
+    let there: BTreeSet<UserId> = there.map(|(user, _)| *user).collect();
+    for user in there.symmetric_difference(seated) {
+        report.problem(format!(
+            "{user} is in group {id} and not in its index, or the other way round"
         ));
     }
 }

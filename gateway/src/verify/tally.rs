@@ -92,6 +92,8 @@ struct ConversationTally {
     pointers: BTreeMap<UserId, Pointers>,
     /// Of a group, in the group's shard.
     memberships: BTreeMap<UserId, Standing>,
+    /// Of a group: who is there, or invited, by the index.
+    seated: BTreeSet<UserId>,
     /// Of a group, in the users' shards.
     rosters: BTreeMap<UserId, Place>,
     /// Of a pulled group: what each of those shards was told of.
@@ -185,7 +187,10 @@ impl Tally {
             }),
             IndexKey::Report(..) => Complaint::decode(value).map(drop),
             IndexKey::Here(_) | IndexKey::Offline(_) => self.attendances.index(key, value),
-            IndexKey::Listed(..) | IndexKey::MediaRef(..) | IndexKey::Due(..) => Ok(()),
+            IndexKey::Listed(..)
+            | IndexKey::MediaRef(..)
+            | IndexKey::Due(..)
+            | IndexKey::Seated(..) => Ok(()),
         };
         if let Err(error) = read {
             report.problem(format!("{key:?}: {error}"));
@@ -194,6 +199,10 @@ impl Tally {
             IndexKey::Listed(user, conversation) => {
                 let tally = self.users.entry(*user).or_default();
                 tally.list.insert(*conversation);
+            }
+            IndexKey::Seated(conversation, user) => {
+                let tally = self.conversations.entry(*conversation).or_default();
+                tally.seated.insert(*user);
             }
             IndexKey::Version(conversation, ..)
             | IndexKey::MediaRef(conversation, ..)
@@ -393,6 +402,7 @@ impl Tally {
         for problem in tally.numbered.problems(group.changes, head) {
             report.problem(format!("group {id} has {problem}"));
         }
+        group::check_seated(id, &tally.memberships, &tally.seated, report);
         group::check_news(id, (head, group), &tally.news, report);
         for (user, standing) in &tally.memberships {
             if !self.has_inbox(user) {

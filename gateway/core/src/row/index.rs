@@ -23,6 +23,8 @@ pub enum IndexKey {
     /// A change of a pulled group by its number; of the last [`CHANGES_KEPT_MAX`](quipu_protocol::limits::CHANGES_KEPT_MAX) ones:
     /// [`NumberedChange`](super::NumberedChange).
     Changed(ConversationId, ChangeNumber),
+    /// The user is in this group, or invited. It lies in the group's shard, and is written with the [`Membership`](super::Membership).
+    Seated(ConversationId, UserId),
     /// A device of the user has a session, as far as the log knows.
     Here(UserId),
     /// The offline topic: messages wait for the user, and no device takes them. Its value is an
@@ -45,6 +47,8 @@ pub enum IndexRange {
     Reports,
     /// The changes of a pulled group that come after this one.
     Changes(ConversationId, ChangeNumber),
+    /// Who is in a group, or invited, and comes after this user.
+    Seated(ConversationId, Option<UserId>),
     /// The users with sessions that come after this one.
     Here(Option<UserId>),
     /// The users in the offline topic that come after this one.
@@ -57,6 +61,7 @@ const MEDIA_REF: u8 = 3;
 const DUE: u8 = 4;
 const REPORT: u8 = 5;
 const CHANGED: u8 = 6;
+const SEATED: u8 = 7;
 const HERE: u8 = 0x10;
 const OFFLINE: u8 = 0x11;
 /// Ends a name inside a longer key. No name holds it, and it is below every byte of one.
@@ -113,6 +118,11 @@ impl IndexKey {
                 key.extend_from_slice(conversation.as_bytes());
                 key.extend_from_slice(&number.0.to_be_bytes());
             }
+            Self::Seated(conversation, user) => {
+                key.push(SEATED);
+                key.extend_from_slice(conversation.as_bytes());
+                push_user(&mut key, user);
+            }
             Self::Here(user) => {
                 key.push(HERE);
                 push_user(&mut key, user);
@@ -148,6 +158,7 @@ impl IndexKey {
                 rest.conversation()?,
                 ChangeNumber(u64::from_be_bytes(rest.array()?)),
             ),
+            SEATED => Self::Seated(rest.conversation()?, rest.user()?),
             HERE => Self::Here(rest.user()?),
             OFFLINE => Self::Offline(rest.user()?),
             _ => return Err(rest.lacks("a known tag")),
@@ -203,20 +214,26 @@ impl IndexRange {
                 prefix.extend_from_slice(&after.next().0.to_be_bytes());
                 (prefix, end)
             }
-            Self::Here(after) => users_after(HERE, after.as_ref()),
-            Self::Offline(after) => users_after(OFFLINE, after.as_ref()),
+            Self::Seated(conversation, after) => {
+                let mut prefix = vec![SEATED];
+                prefix.extend_from_slice(conversation.as_bytes());
+                users_after(prefix, after.as_ref())
+            }
+            Self::Here(after) => users_after(vec![HERE], after.as_ref()),
+            Self::Offline(after) => users_after(vec![OFFLINE], after.as_ref()),
         }
     }
 }
 
-/// The keys of a tag and a name that come after this name.
-fn users_after(tag: u8, after: Option<&UserId>) -> (Vec<u8>, Vec<u8>) {
-    let mut start = vec![tag];
+/// The keys of a prefix and a name that come after this name.
+fn users_after(prefix: Vec<u8>, after: Option<&UserId>) -> (Vec<u8>, Vec<u8>) {
+    let end = next_prefix(&prefix);
+    let mut start = prefix;
     if let Some(after) = after {
         push_user(&mut start, after);
         start.push(0);
     }
-    (start, vec![tag + 1])
+    (start, end)
 }
 
 fn push_user(key: &mut Vec<u8>, user: &UserId) {
@@ -312,6 +329,10 @@ mod tests {
             IndexKey::Changed(a, ChangeNumber(255)),
             IndexKey::Changed(a, ChangeNumber(256)),
             IndexKey::Changed(b, ChangeNumber(1)),
+            IndexKey::Seated(a, user("zed")),
+            IndexKey::Seated(b, user("ann")),
+            IndexKey::Seated(b, user("anna")),
+            IndexKey::Here(user("ann")),
         ]
     }
 
@@ -342,6 +363,10 @@ mod tests {
             (IndexRange::Changes(a, ChangeNumber(255)), 13..14),
             (IndexRange::Changes(a, ChangeNumber(256)), 14..14),
             (IndexRange::Changes(b, ChangeNumber::START), 14..15),
+            (IndexRange::Seated(a, None), 15..16),
+            (IndexRange::Seated(b, None), 16..18),
+            (IndexRange::Seated(b, Some(ann)), 17..18),
+            (IndexRange::Here(None), 18..19),
         ];
         for (range, expected) in cases {
             let (start, end) = range.bounds();

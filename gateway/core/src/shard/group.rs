@@ -1,5 +1,6 @@
 //! Decisions about groups: who is in them, what they are called, what is said in them.
 
+use bytes::Bytes;
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::{EventBody, Invitation, NewGroup, Note, Outcome, Role};
 use quipu_protocol::id::{ChangeNumber, ConversationId, Seq, UserId};
@@ -15,7 +16,7 @@ use super::message::refused;
 use super::turn::{Turn, rejected};
 use crate::dedup::Sent;
 use crate::record::{Command, Standing};
-use crate::row::{Conversation, Group, Membership, Seat};
+use crate::row::{Conversation, Group, IndexKey, Membership, Seat};
 
 // ---------------------------------------------------------------- the group itself
 
@@ -180,6 +181,10 @@ fn seat(
     match member.change() {
         Some(row) => row.seat = to,
         None => member.put(Membership::new(user, to)),
+    }
+    let is_there = to != Seat::Out;
+    if is_there == matches!(was, Some(Seat::Out) | None) {
+        turn.index(IndexKey::Seated(id, user), is_there.then(Bytes::new));
     }
     turn.standing(id, user, standing);
 }

@@ -210,6 +210,12 @@ fn judge(store: &Store) -> Result<(), TestCaseError> {
         .collect();
     let known = members.iter().map(|(user, _)| *user);
     let known: BTreeSet<UserId> = known.chain(invited).collect();
+    let seated = store.index.keys().filter_map(|key| match key {
+        IndexKey::Seated(_, user) => Some(*user),
+        _ => None,
+    });
+    let seated: BTreeSet<UserId> = seated.collect();
+    prop_assert_eq!(&seated, &known, "the index has who is there");
     prop_assert_eq!(
         listed,
         known,

@@ -194,6 +194,7 @@ pub(super) fn index_row(
         IndexKey::Version(id, seq, edit) => format!("before edit {edit} of {} {seq}", name(id)),
         IndexKey::MediaRef(id, hash, seq) => format!("file {} of {} {seq}", hash[0], name(id)),
         IndexKey::Due(at, id, seq) => format!("due at {}: {} {seq}", at.0, name(id)),
+        IndexKey::Seated(id, user) => format!("{user} in {}", name(id)),
         IndexKey::Here(user) => format!("here {user}"),
         IndexKey::Offline(user) => format!("offline {user}"),
         IndexKey::Changed(id, number) => format!("change {number} of {}", name(id)),
@@ -221,6 +222,7 @@ pub(super) fn index_row(
             IndexKey::Listed(..)
             | IndexKey::MediaRef(..)
             | IndexKey::Due(..)
+            | IndexKey::Seated(..)
             | IndexKey::Here(_)
             | IndexKey::Offline(_),
             Some(_),

@@ -349,6 +349,9 @@ fn rows_of_the_index_that_are_missing_are_found() {
     let listed =
         |key: &IndexKey| matches!(key, IndexKey::Listed(user, GROUP) if user.as_str() == "bob");
     damaged("which is not listed", unindexed(listed));
+    let seated =
+        |key: &IndexKey| matches!(key, IndexKey::Seated(GROUP, user) if user.as_str() == "bob");
+    damaged("not in its index", unindexed(seated));
 }
 
 #[test]
@@ -376,6 +379,11 @@ fn rows_of_the_index_that_dangle_are_found() {
         (
             "listed without being a member",
             IndexKey::Listed(user("cy"), GROUP),
+            empty(),
+        ),
+        (
+            "not in its index",
+            IndexKey::Seated(GROUP, user("cy")),
             empty(),
         ),
         (
