@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::error::Error;
 
 pub(crate) use account::StoredSession;
+pub(crate) use gaps::Pulled;
 pub(crate) use inbox::changes::lower;
 pub(crate) use inbox::{Ahead, Turn};
 

@@ -13,7 +13,7 @@ use quipu_protocol::query::{Answer, ConversationEntry, Query};
 
 use self::turns::{Start, Turns};
 use crate::backoff::jitter;
-use crate::cache::Tables;
+use crate::cache::{Pulled, Tables, lower};
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::events::ClientEvent;
@@ -158,6 +158,15 @@ async fn check(shared: Arc<Shared>) {
     while shared.groups.with(Turns::take_check) {
         let known = shared.cache.run(|cache| cache.pulled()).await;
         for group in known.unwrap_or_default() {
+            if group.unknown {
+                if shared
+                    .groups
+                    .with(|turns| turns.claim(group.conversation, None))
+                {
+                    fill(&shared, group.conversation, None).await;
+                }
+                continue;
+            }
             let entry = request::query(&shared, &Query::Conversation(group.conversation)).await;
             let (head, changes) = match entry {
                 Ok(Answer::Conversation(entry)) => (entry.head, entry.changes),
@@ -205,6 +214,11 @@ async fn bring(
     conversation: ConversationId,
     after: Option<u64>,
 ) -> Result<Filled, Error> {
+    let unknown = move |cache: &mut Tables| cache.unknown(&conversation);
+    let after = match shared.cache.run(unknown).await? {
+        Some(group) => lower(after, look_at(shared, group).await?),
+        None => after,
+    };
     let messages = match after {
         Some(after) => {
             let filled = fetch(shared, conversation, after).await?;
@@ -222,6 +236,25 @@ async fn bring(
     // Behind the messages, some of which may lack a change.
     let changes = changes::fetch(shared, conversation).await?;
     Ok(Filled { messages, changes })
+}
+
+/// Asks what a group is that the user has joined, maybe on another device. Of one whose messages come as notices those that are missing
+/// are behind this seq.
+async fn look_at(shared: &Arc<Shared>, group: Pulled) -> Result<Option<u64>, Error> {
+    let query = Query::Conversation(group.conversation);
+    let Answer::Conversation(entry) = request::query(shared, &query).await? else {
+        return Err(Error::Offline(
+            "the gateway answered another question".into(),
+        ));
+    };
+    let is_pulled = entry.group.as_ref().is_some_and(|group| group.pulled);
+    let lacks = is_pulled && entry.head > group.head;
+    let keep = move |cache: &mut Tables| cache.keep_listed(std::slice::from_ref(&*entry));
+    let (news, _) = shared.cache.run(keep).await?;
+    for event in news {
+        shared.announce(event);
+    }
+    Ok(lacks.then(|| group.head.map_or(0, Seq::get)))
 }
 
 /// What was done about a group.

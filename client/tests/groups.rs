@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use quipu_client::protocol::error::RejectCode;
-use quipu_client::protocol::event::{Change, NewGroup};
+use quipu_client::protocol::event::{Change, ChangedKind, Content, Gone, NewGroup};
 use quipu_client::protocol::id::{ConversationId, Seq, UserId};
 use quipu_client::protocol::limits::HISTORY_PAGE_MESSAGES_MAX;
-use quipu_client::{CATCH_UP_PAGES_MAX, Client, Error, Page};
+use quipu_client::{CATCH_UP_PAGES_MAX, Client, ClientEvent, Error, Page};
 use quipu_gateway::Gateway;
 use support::{PASSWORD, any, config, gateway, gateway_of, register, within};
 
@@ -213,4 +213,113 @@ async fn an_invitation_waits_for_its_answer_across_restarts() {
         other => panic!("{other:?}"),
     }
     drop(second);
+}
+
+fn edit(group: ConversationId, seq: Seq, text: &str) -> Change {
+    Change::Edit {
+        conversation: group,
+        seq,
+        content: Content::Text(text.to_owned()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_in_a_large_group_is_learned_without_reading_it_again() {
+    let data = tempfile::tempdir().expect("a folder");
+    let gateway = gateway_of_notices(data.path(), any()).await;
+    let folder = data.path().join("ben");
+    let ana = register(gateway.address(), None, "ana").await;
+    let ben = register(gateway.address(), Some(&folder), "ben").await;
+    let group = make_group(&ana, true, &[]).await;
+    within("joining", ben.change(Change::Join(group)))
+        .await
+        .expect("joined");
+    let last = say(&ana, group, 3).await;
+    until(&ben, "the messages", || async {
+        let kept = ben.messages(group, Page::Latest, 1).await.expect("reads");
+        kept.last().is_some_and(|message| message.seq == last)
+    })
+    .await;
+    ben.close().await;
+
+    let first = Seq::new(last.get() - 1).expect("not 0");
+    let react = Change::React {
+        conversation: group,
+        seq: first,
+        emoji: "+".to_owned(),
+        on: true,
+    };
+    let changes = [
+        edit(group, first, "a slip"),
+        react,
+        edit(group, first, "changed"),
+        Change::Delete(group, last),
+    ];
+    for change in changes {
+        within("a change", ana.change(change)).await.expect("done");
+    }
+    let ben = Client::open(config(gateway.address(), Some(&folder)))
+        .await
+        .expect("opens");
+    let mut events = ben.events();
+    let told = async {
+        let mut told = Vec::new();
+        while told.len() < 3 {
+            if let ClientEvent::Changed(changed) = events.next().await.expect("it runs") {
+                assert_eq!(changed.by.as_ref().map(UserId::as_str), Some("ana"));
+                told.push((changed.seq, changed.version, changed.kind));
+            }
+        }
+        told
+    };
+    let told = within("three changes", told).await;
+    let words = ChangedKind::Edited(Content::Text("changed".to_owned()));
+    let sign = ChangedKind::Reacted {
+        emoji: "+".to_owned(),
+        on: true,
+    };
+    let gone = ChangedKind::Gone(Gone::Deleted);
+    assert_eq!(told, [(first, 2, words), (first, 3, sign), (last, 1, gone)]);
+    let kept = ben.messages(group, Page::Latest, 2).await.expect("reads");
+    let says: Vec<&str> = kept.iter().map(|message| message.content.text()).collect();
+    assert_eq!(says, ["changed", ""]);
+    assert_eq!(ben.catch_ups().pages, 0, "no history was read again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_away_learns_that_its_user_has_joined_a_large_group() {
+    let data = tempfile::tempdir().expect("a folder");
+    let gateway = gateway_of_notices(data.path(), any()).await;
+    let folder = data.path().join("tablet");
+    let ana = register(gateway.address(), None, "ana").await;
+    let tom = register(gateway.address(), None, "tom").await;
+    let tablet = register(gateway.address(), Some(&folder), "ben").await;
+    tablet.close().await;
+    let group = make_group(&ana, true, &[]).await;
+    within("joining", tom.change(Change::Join(group)))
+        .await
+        .expect("joined");
+    say(&ana, group, 3).await;
+    let ben = Client::open(config(gateway.address(), None))
+        .await
+        .expect("opens");
+    within("logging in", ben.login("ben", PASSWORD))
+        .await
+        .expect("logged in");
+    within("joining", ben.change(Change::Join(group)))
+        .await
+        .expect("joined");
+    let last = say(&ana, group, 2).await;
+
+    let tablet = Client::open(config(gateway.address(), Some(&folder)))
+        .await
+        .expect("opens");
+    let joined = last.get() - 2;
+    until(&tablet, "the group", || async {
+        cached(&tablet, group).await == Some((joined, last.get()))
+    })
+    .await;
+    let list = tablet.conversations().await.expect("reads");
+    let row = list.iter().find(|row| row.id == group);
+    assert_eq!(row.and_then(|row| row.title.as_deref()), Some("Runners"));
 }

@@ -498,6 +498,12 @@ impl Disk {
         row.opened = true;
         row.head = row.head.max(Some(message.seq));
         row.note(session, message);
+        let enters = message.from == session.user
+            && message.content == Content::Note(Box::new(Happened::Joined));
+        if enters {
+            // It may be pulled, so that nothing more comes of it here.
+            self.found.push(message.conversation);
+        }
         if message.content == Content::Note(Box::new(Happened::Pulled)) {
             // What came after it was told to those who were connected.
             row.mark.keep(ChangeNumber::START, false);

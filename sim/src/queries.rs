@@ -425,7 +425,7 @@ impl World {
                     self.wonder(device, Question::Page(conversation, last + 1));
                 } else if let Some((first, head)) = reach {
                     let floor = self.devices[device].disk.first_missing(conversation);
-                    let next = last.map_or(first.max(floor), |last| last + 1);
+                    let next = last.map_or_else(|| first.max(floor), |last| last + 1);
                     self.reached(device, conversation, next, head);
                 }
             }

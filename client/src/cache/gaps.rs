@@ -9,6 +9,9 @@ use crate::error::Error;
 /// Groups that are asked about after one WELCOME, whatever the cache has; far above what a user can be in.
 const GROUPS_MAX: i64 = 10_000;
 
+/// In the column `pulled`: nobody has said yet whether messages of this group come as notices.
+const UNKNOWN: i64 = 2;
+
 /// A group whose messages come as notices, as the cache knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pulled {
@@ -19,12 +22,14 @@ pub(crate) struct Pulled {
     pub(crate) gap_after: Option<u64>,
     /// Messages that are here are to be read again.
     pub(crate) stale: bool,
+    /// The user has joined it, and it may be one whose messages come as events.
+    pub(crate) unknown: bool,
 }
 
 impl Tables {
     /// Groups whose messages come as notices.
     pub(crate) fn pulled(&self) -> Result<Vec<Pulled>, Error> {
-        let sql = "SELECT id, head, gap_after, stale_to FROM conversation WHERE pulled = 1 AND gone = 0 LIMIT ?1";
+        let sql = "SELECT id, head, gap_after, stale_to, pulled FROM conversation WHERE pulled > 0 AND gone = 0 LIMIT ?1";
         let mut statement = self.db.prepare_cached(sql)?;
         let found = statement.query_and_then([GROUPS_MAX], |found| {
             let gap_after: Option<i64> = found.get(2)?;
@@ -34,9 +39,16 @@ impl Tables {
                 head: row::optional_seq(found, 1)?,
                 gap_after: gap_after.map(i64::cast_unsigned),
                 stale: stale_to.is_some(),
+                unknown: found.get::<_, i64>(4)? == UNKNOWN,
             })
         })?;
         found.collect()
+    }
+
+    /// What is known of a group that the user has joined, while it may be one of notices; `None`: that is known.
+    pub(crate) fn unknown(&self, id: &ConversationId) -> Result<Option<Pulled>, Error> {
+        let of = |group: &Pulled| group.conversation == *id && group.unknown;
+        Ok(self.pulled()?.into_iter().find(of))
     }
 
     /// Messages behind `after` are missing, or behind an earlier one that is remembered; says which.
@@ -100,6 +112,13 @@ pub(super) fn first_gap(
         last += 1;
     }
     Ok((last < head).then_some(last))
+}
+
+/// The user has joined a group: whether its messages come as notices, the gateway has to be asked.
+pub(super) fn joined(tx: &Transaction<'_>, id: &[u8; 16]) -> Result<(), Error> {
+    tx.prepare_cached("UPDATE conversation SET pulled = ?2 WHERE id = ?1 AND pulled = 0")?
+        .execute(params![id, UNKNOWN])?;
+    Ok(())
 }
 
 /// Remembers the lower of two gaps.

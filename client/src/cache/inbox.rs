@@ -304,6 +304,10 @@ fn keep_message(
     }
     answered(tx, account, &message, changes)?;
     changes::note(tx, account, &message)?;
+    if message.from == account.user && message.content == Content::Note(Box::new(Note::Joined)) {
+        gaps::joined(tx, message.conversation.as_bytes())?;
+        changes::ask_for(&message.conversation, None, changes);
+    }
     if message.content == Content::Note(Box::new(Note::Pulled)) {
         // What came after it was told to those who were connected, and this may be an old story.
         changes::missing(tx, (&message.conversation, message.seq.get()), changes)?;

@@ -88,7 +88,7 @@ ALTER TABLE message ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN state BLOB;
 ALTER TABLE outbox ADD COLUMN content BLOB;
 ALTER TABLE conversation ADD COLUMN title TEXT;
--- A group whose messages come as notices.
+-- A group whose messages come as notices; 2: it may be one, ask.
 ALTER TABLE conversation ADD COLUMN pulled INTEGER NOT NULL DEFAULT 0;
 -- The user is no longer in it.
 ALTER TABLE conversation ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;

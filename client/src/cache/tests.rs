@@ -618,6 +618,7 @@ fn notices_are_kept_without_a_place_and_show_what_is_missing() {
         head: Seq::new(4).ok(),
         gap_after: Some(1),
         stale: false,
+        unknown: false,
     };
     assert_eq!(known(&tables), [pulled]);
     // A later gap is part of this one, until it is closed.
@@ -879,10 +880,18 @@ fn invitations_outlive_a_restart_until_they_are_answered() {
         content: Content::Note(Box::new(Note::Joined)),
         ..from_bob(1)
     };
-    apply(&mut tables, vec![event(5, joined)]);
+    let turn = Turn {
+        events: vec![event(5, joined)],
+        ..Turn::default()
+    };
+    let applied = tables.apply(turn, true).expect("applies");
     assert_eq!(all(&tables), std::slice::from_ref(&three));
     let list = tables.conversations().expect("reads");
     assert!(list.iter().any(|row| row.id == two.conversation));
+    // Whether its messages come as notices the gateway is asked, also after a crash.
+    let unknown = tables.unknown(&two.conversation).expect("reads");
+    assert_eq!(unknown.map(|group| group.head), Some(Seq::new(1).ok()));
+    assert_eq!(applied.behind, [(two.conversation, None)]);
     // What the gateway lists is what is true; what came meanwhile stays.
     let (four, five) = (invitation(0xf4, 40), invitation(0xf5, 50));
     apply(&mut tables, vec![invited(6, five.clone())]);

@@ -290,10 +290,14 @@ async fn versions(session: &Session, conversation: &ConversationId) -> anyhow::R
 }
 
 async fn earlier_contents(context: Context) -> anyhow::Result<()> {
-    let (mut a, b, conversation) = context.pair().await?;
+    let (mut a, mut b, conversation) = context.pair().await?;
     a.say(&conversation, "one").await?;
+    b.message().await?;
     a.done(edit(&conversation, 1, "two")).await?;
     a.done(edit(&conversation, 1, "three")).await?;
+    // A reader has in the answer what that reader was told, not what others were.
+    b.changed().await?;
+    b.changed().await?;
     let answer: wire::Answer = versions(&b, &conversation)
         .await?
         .expect(FrameType::Answer)
@@ -309,6 +313,7 @@ async fn earlier_contents(context: Context) -> anyhow::Result<()> {
         .collect();
     ensure!(found == expected, "{found:?}");
     a.done(delete(&conversation, 1)).await?;
+    b.changed().await?;
     let failure: wire::Rejected = versions(&b, &conversation)
         .await?
         .expect(FrameType::Failure)

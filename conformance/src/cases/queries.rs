@@ -142,7 +142,7 @@ async fn conversation_list(context: Context) -> anyhow::Result<()> {
 
 /// An answer is of the kind of its question; what is out of range, unknown or gone is refused by name.
 async fn answers_and_refusals(context: Context) -> anyhow::Result<()> {
-    let (mut a, b, conversation) = context.pair().await?;
+    let (mut a, mut b, conversation) = context.pair().await?;
     let stranger = context.user().await?;
     a.say(&conversation, "hello").await?;
     let edit = Change::Edit {
@@ -151,6 +151,9 @@ async fn answers_and_refusals(context: Context) -> anyhow::Result<()> {
         content: Content::Text("hello all".to_owned()),
     };
     done(&mut a, &edit).await?;
+    // A reader has in the answer what that reader was told, not what others were.
+    b.event().await?;
+    b.event().await?;
     let versions = |seq| {
         Kind::Versions(wire::MessageRef {
             conversation: conversation.0.to_vec().into(),
@@ -191,6 +194,7 @@ async fn answers_and_refusals(context: Context) -> anyhow::Result<()> {
     refused(&a, Kind::Conversation(of(&nowhere)), unknown).await?;
     refused(&b, versions(2), RejectCode::UnknownMessage).await?;
     done(&mut a, &Change::Delete(conversation, Seq::new(1)?)).await?;
+    b.event().await?;
     refused(&b, versions(1), RejectCode::UnknownMessage).await
 }
 

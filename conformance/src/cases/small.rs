@@ -255,6 +255,36 @@ async fn pulled_group(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who joins a pulled group has the note of it as an event, on every device; the others are told by a notice.
+async fn joins_a_pulled_group(context: Context) -> anyhow::Result<()> {
+    let (mut members, id, last) = pulled(&context).await?;
+    let mut newcomer = context.user().await?;
+    let invite = Change::Invite {
+        conversation: id,
+        users: vec![me(&newcomer)?],
+    };
+    done(&mut members[0], &invite).await?;
+    invitation(&mut newcomer).await?;
+    opened(&mut newcomer, &Change::Join(id)).await?;
+    let joined = last + 2;
+    note(&mut newcomer, joined, Note::Joined).await?;
+    let send = members[0].next_send(&id, "welcome");
+    members[0].s0.send(FrameType::Send, &send).await?;
+    accepted(&mut members[0]).await?;
+    // Had the newcomer a notice of the note too, it would come before this.
+    match next_notice(&mut newcomer).await? {
+        notice::Kind::Message(message) => ensure!(message.seq == joined + 1, "{message:?}"),
+        other => bail!("expected the message, got {other:?}"),
+    }
+    for seq in [last + 1, joined, joined + 1] {
+        match next_notice(&mut members[1]).await? {
+            notice::Kind::Message(message) => ensure!(message.seq == seq, "{message:?}"),
+            other => bail!("expected message {seq}, got {other:?}"),
+        }
+    }
+    Ok(())
+}
+
 /// A device that does not read its lane loses notices at most until it is told to check.
 async fn notices_of_a_device_that_does_not_read(context: Context) -> anyhow::Result<()> {
     let (mut members, id, last) = pulled(&context).await?;
@@ -376,6 +406,7 @@ cases! {
     "small/sends-above-the-rate", ["QP-RATE-1", "QP-RATE-3", "QP-RATE-4"], sends_above_the_rate;
     "small/commands-above-the-rate", ["QP-RATE-3", "QP-CMD-5"], commands_above_the_rate;
     "small/pulled-group", ["QP-GROUP-7", "QP-NOTICE-1"], pulled_group;
+    "small/joins-a-pulled-group", ["QP-GROUP-7"], joins_a_pulled_group;
     "small/notices-not-read", ["QP-NOTICE-2"], notices_of_a_device_that_does_not_read;
     "small/receipts-of-a-pulled-group", ["QP-RECEIPT-4"], receipts_of_a_pulled_group;
     "small/comes-back-too-late", ["QP-RESUME-3"], comes_back_too_late;

@@ -329,7 +329,7 @@ fn with_changes(last: u64, kept: std::ops::Range<u64>) -> MemoryStore {
     let mut row = Conversation::decode(&row.expect("a group")).expect("sound");
     row.group.as_mut().expect("a group").changes = ChangeNumber(last);
     let mut rows = vec![Row::Entity(key, row.encode())];
-    rows.extend(kept.map(|number| {
+    rows.extend(kept.into_iter().map(|number| {
         let change = NumberedChange {
             seq: Seq::FIRST,
             by: UserId::new(&format!("user-{number}")).expect("a name"),

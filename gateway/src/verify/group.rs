@@ -95,6 +95,15 @@ impl Standing {
             None => return None,
         };
         let pushed_to = pulled.map_or(end, |pulled| pulled.min(end));
+        // Who enters a pulled group is told so.
+        if let Some(joined) = self.joined
+            && joined > pushed_to
+            && !pointers.holds(joined, joined, trimmed)
+        {
+            return Some(format!(
+                "lacks message {joined}, which says that its user joined"
+            ));
+        }
         if let Some(joined) = self.joined
             && joined <= pushed_to
             && !pointers.holds(joined, pushed_to, trimmed)
@@ -110,6 +119,7 @@ impl Standing {
         }
         let last = pointers.runs.last().map_or(0, |(_, last)| *last);
         let most = left.unwrap_or(pushed_to).max(self.left.unwrap_or(0));
+        let most = most.max(self.joined.unwrap_or(0));
         let most = most.max(self.declined.unwrap_or(0));
         (last > most).then(|| format!("has message {last}, which was not for it"))
     }
@@ -223,9 +233,18 @@ pub(super) fn check_rosters(
 pub(super) fn check_news(
     id: &ConversationId,
     (head, group): (u64, &Group),
+    (memberships, shards): (&BTreeMap<UserId, Standing>, ShardCount),
     news: &BTreeMap<ShardId, News>,
     report: &mut Report,
 ) {
+    // Who has just joined with the last message has it as an event.
+    let has_heard = |shard: &ShardId| {
+        let mut here = memberships.iter();
+        here.any(|(user, standing)| {
+            let is_in = matches!(standing.seat, Seat::In(_)) && shards.of_user(user) == *shard;
+            is_in && standing.joined < Some(head)
+        })
+    };
     let told = |shard: &ShardId| {
         news.get(shard)
             .and_then(|news| news.head)
@@ -241,7 +260,8 @@ pub(super) fn check_news(
     if group.pulled.is_none_or(|pulled| pulled.get() >= head) {
         return;
     }
-    for (shard, _) in group.shards.iter().filter(|(shard, _)| told(shard) < head) {
+    let due = group.shards.iter().filter(|(shard, _)| has_heard(shard));
+    for (shard, _) in due.filter(|(shard, _)| told(shard) < head) {
         report.problem(format!(
             "shard {} was told of group {id} up to message {} where {head} is due",
             shard.0,

@@ -403,7 +403,8 @@ impl Tally {
             report.problem(format!("group {id} has {problem}"));
         }
         group::check_seated(id, &tally.memberships, &tally.seated, report);
-        group::check_news(id, (head, group), &tally.news, report);
+        let members = (&tally.memberships, self.shards);
+        group::check_news(id, (head, group), members, &tally.news, report);
         for (user, standing) in &tally.memberships {
             if !self.has_inbox(user) {
                 continue;

@@ -54,7 +54,8 @@ impl Stand {
         let (enters, parts) = moves(person, from, what);
         let inboxes = self.inside && !self.pulled;
         let follows = inboxes && seq == self.last + 1;
-        let alone = seq > self.last && !inboxes && (enters || parts);
+        // Who entered when it was pulled gets nothing between that and the going.
+        let alone = seq > self.last && ((!inboxes && enters) || parts);
         self.last = seq;
         self.inside = (self.inside || enters) && !parts;
         self.pulled |= what == What::Note(Happened::Pulled);
@@ -143,7 +144,9 @@ impl Timeline {
         let stays = self.stays.get(&person).into_iter().flatten();
         let pushed = stays.flat_map(|(joined, left)| {
             let last = left.unwrap_or(head);
-            (*joined..=last.min(pushed)).chain(*left)
+            // Of a pulled one the note of the entering, too.
+            let entered = (*joined > pushed).then_some(*joined);
+            (*joined..=last.min(pushed)).chain(entered).chain(*left)
         });
         let declined = self.declined.get(&person).into_iter().flatten();
         pushed.chain(declined.copied()).collect()

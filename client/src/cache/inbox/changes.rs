@@ -203,8 +203,8 @@ pub(super) fn missing(
     Ok(())
 }
 
-/// Changes of a group are to be fetched, and messages behind a seq, if there is one.
-fn ask_for(id: &ConversationId, after: Option<u64>, changes: &mut Changes) {
+/// Changes of a group are to be fetched, and messages behind a seq, if there is one; or what is not known of a group that was joined.
+pub(super) fn ask_for(id: &ConversationId, after: Option<u64>, changes: &mut Changes) {
     let mut known = changes.behind.iter_mut();
     match known.find(|(conversation, _)| conversation == id) {
         Some((_, before)) => *before = lower(*before, after),

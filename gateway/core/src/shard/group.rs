@@ -300,7 +300,8 @@ pub(super) fn join(
     opened_at_head(entities, turn, id)
 }
 
-/// Makes who gave the command a member, with the note that says so. The group becomes pulled when it is too large now.
+/// Makes who gave the command a member, with the note that says so. The group becomes pulled when it is too large now; of one that is
+/// pulled the note is an event for who enters, whose other devices may be away.
 fn enter(
     entities: &mut Entities,
     turn: &mut Turn,
@@ -310,10 +311,19 @@ fn enter(
     note: Note,
 ) {
     let user = command.user;
-    seat(entities, turn, id, user, Seat::In(role), Standing::In(role));
+    let pulled = change(entities, turn, id, |group| group.pulled.is_some()) == Some(true);
+    let (to, standing) = (Seat::In(role), Standing::In(role));
+    if !pulled {
+        seat(entities, turn, id, user, to, standing.clone());
+    }
     let Some(message) = write_note(entities, turn, command, id, note) else {
         return;
     };
+    if pulled {
+        // Behind the note, which goes as a notice to the others only.
+        seat(entities, turn, id, user, to, standing);
+        turn.tell_one(user, EventBody::Message(message.clone()));
+    }
     if let Some(row) = entities.member(id, user, turn.position).change() {
         row.joined = Some(message.seq);
     }

@@ -247,7 +247,7 @@ fn inbox(
     let left = membership.left.map(Seq::get).filter(|left| *left > joined);
     let pulled = group.pulled.map_or(u64::MAX, Seq::get);
     for seq in joined..=left.unwrap_or(head) {
-        let due = seq <= pulled || Some(seq) == left;
+        let due = seq <= pulled || seq == joined || Some(seq) == left;
         prop_assert_eq!(seen.contains_key(&seq), due, "{} and message {}", user, seq);
     }
     if let Some(left) = left {

@@ -364,7 +364,10 @@ fn groups_are_what_the_schema_says() {
     let row = News::decode(&news.encode_to_vec()).unwrap();
     assert_eq!(row.head, Some(seq(300)));
     assert_eq!(row.encode(), news.encode_to_vec());
+}
 
+#[test]
+fn numbered_changes_are_what_the_schema_says() {
     let change = NumberedChange {
         seq: seq(300),
         by: user("alice"),

@@ -157,3 +157,39 @@ fn numbered_changes_that_are_missing_or_of_nothing_are_found() {
         "{problems}"
     );
 }
+
+#[test]
+fn who_enters_a_pulled_group_has_the_note_of_it() {
+    let entered = || {
+        let world = world();
+        for (number, change) in [(2, Change::Leave(CREW)), (3, Change::Join(CREW))] {
+            let kind = CommandKind::Change {
+                request: RequestId(number),
+                client_seq: ClientSeq::new(number).ok(),
+                change: Box::new(change),
+                fan_out_max: 1,
+            };
+            world.command("bob", kind);
+            world.process();
+        }
+        world
+    };
+    // It is the last message of the group, and nobody else lives on this shard.
+    let report = entered().report();
+    assert!(report.is_sound(), "{report}");
+    let lost = entered().with_rows(|row| match row {
+        Row::Inbox(row) if row.user == user("bob") => {
+            let note = InboxKind::Message {
+                conversation: CREW,
+                seq: Seq::new(7).unwrap(),
+            };
+            (row.kind != note).then_some(Row::Inbox(row))
+        }
+        row => Some(row),
+    });
+    let problems = lost.report().problems.join("; ");
+    assert!(
+        problems.contains("which says that its user joined"),
+        "{problems}"
+    );
+}

@@ -338,9 +338,7 @@ impl<'a> Life<'a> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         let places = lock(&self.person.ledger).changes.places();
         for (conversation, seq) in places {
-            // Nobody is told of changes in a pulled group that came while it was away: they are in the history.
-            let is_pulled = lock(&self.person.ledger).pulled.has(&conversation);
-            if is_pulled || !self.person.is_in(&conversation) {
+            if !self.person.is_in(&conversation) {
                 continue;
             }
             loop {
