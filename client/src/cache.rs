@@ -26,13 +26,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quipu_protocol::id::ConversationId;
-use quipu_protocol::session::{Positions, Waiting};
+use quipu_protocol::id::{ConversationId, MessageId, Seq};
+use quipu_protocol::session::{Positions, Unanswered, Waiting};
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::model::ChangeId;
 
 pub(crate) use account::StoredSession;
 pub(crate) use gaps::Pulled;
@@ -142,7 +143,8 @@ pub(crate) struct Tables {
     token_file: Option<PathBuf>,
     client_seqs: account::ClientSeqs,
     outbox: outbox::Counts,
-    waiters: outbox::Waiters,
+    waiters: outbox::Waiters<MessageId, Seq>,
+    change_waiters: outbox::Waiters<ChangeId, ()>,
     messages: usize,
     messages_max: usize,
     ahead: Ahead,
@@ -174,6 +176,7 @@ impl Tables {
             client_seqs,
             outbox,
             waiters: outbox::Waiters::default(),
+            change_waiters: outbox::Waiters::default(),
             messages: row::count(messages),
             messages_max: messages_max.max(1),
             ahead: Ahead::default(),
@@ -239,6 +242,7 @@ pub(crate) struct Outbound {
 #[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) messages: Vec<Waiting>,
+    pub(crate) changes: Vec<Unanswered>,
     pub(crate) receipts: BTreeMap<ConversationId, Positions>,
 }
 
@@ -260,6 +264,11 @@ impl Outbound {
 
     fn listen(&self) {
         *self.lock() = Some(News::default());
+    }
+
+    /// Whether a driver takes what is pushed, and may send it.
+    fn is_taken(&self) -> bool {
+        self.lock().is_some()
     }
 
     fn push(&self, add: impl FnOnce(&mut News)) {

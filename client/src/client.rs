@@ -7,7 +7,9 @@ use std::time::Duration;
 use quipu_protocol::event::{Change, Content, Invitation, NewGroup, Receipt, Rich};
 use quipu_protocol::history::HistoryPage;
 use quipu_protocol::id::{ConversationId, Cursor, MessageId, Seq, UserId};
-use quipu_protocol::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
+use quipu_protocol::limits::{
+    EMOJI_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX,
+};
 use quipu_protocol::query::{Answer, PresenceEntry, Query};
 use quipu_protocol::wire;
 use tokio::sync::{SemaphorePermit, mpsc, oneshot, watch};
@@ -19,7 +21,10 @@ use crate::error::Error;
 use crate::events::{ConnectionState, EventStream, Tail};
 use crate::groups::{self, CatchUps, new_group_id};
 use crate::history;
-use crate::model::{Account, ConversationSummary, HistoryRange, LocalMessage, Page, Target};
+use crate::model::{
+    About, Account, ChangeId, ConversationSummary, HistoryRange, LocalChange, LocalMessage,
+    MessageChange, Page, Taken, Target,
+};
 use crate::request;
 
 /// Calls that wait for the driver at once. At the limit a caller waits for its turn.
@@ -160,10 +165,53 @@ impl Client {
         queued.pop().ok_or(Error::Closed)
     }
 
+    /// Puts a change of a message into the outbox and returns once it is on disk. It is made once, now or when there is a
+    /// connection, also if this process ends before; the changes of one message in the order in which they were asked for.
+    /// [`Client::wait_changed`] and the event stream tell how it ended.
+    ///
+    /// A message that waits in the outbox itself is changed there if it was certainly never sent ([`Taken::Made`]). If it may have
+    /// been, the gateway could have it as it was: the change waits for the ack, and is refused with the message.
+    pub async fn change_message(&self, about: About, what: MessageChange) -> Result<Taken, Error> {
+        check(about, &what)?;
+        self.shared.enqueue_change(about, what).await
+    }
+
+    /// Waits until a queued change is made. Fails with [`Error::Refused`] if the gateway refused it. Waits through
+    /// reconnections; put a timeout around it if that is too long.
+    pub async fn wait_changed(&self, id: ChangeId) -> Result<(), Error> {
+        let (waiter, end) = oneshot::channel();
+        let wait = move |cache: &mut Tables| cache.wait_changed(id, waiter);
+        self.shared.cache.run(wait).await?;
+        end.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Changes of messages of a conversation that have no answer yet or were refused, in the order in which they were asked for.
+    pub async fn changes(&self, conversation: ConversationId) -> Result<Vec<LocalChange>, Error> {
+        self.shared
+            .cache
+            .run(move |cache| cache.changes(conversation))
+            .await
+    }
+
+    /// Removes a refused change from the outbox.
+    pub async fn forget_change(&self, id: ChangeId) -> Result<(), Error> {
+        let forget = move |cache: &mut Tables| cache.forget_change(id);
+        self.shared.cache.run(forget).await
+    }
+
     /// Changes a group, a message or the user's own account, and waits for the answer. Needs a connection. When the
     /// connection breaks first, it is asked for again on the next one, and made once. Fails with [`Error::Offline`] when there is
     /// no answer in half a minute: it may have happened or not, and what is asked for after it comes after it.
+    ///
+    /// An edit, a deletion and a reaction need no connection: they go through the outbox like those of
+    /// [`Client::change_message`]. Without an answer in half a minute they fail with [`Error::ChangeWaits`], and are made later.
+    /// All else is of the moment in which somebody asks for it, and is not kept: who has left a group, blocked somebody or named a device
+    /// wants to see it done.
     pub async fn change(&self, change: Change) -> Result<(), Error> {
+        let change = match of_message(change) {
+            Err(other) => other,
+            Ok((about, what)) => return self.change_and_wait(about, what).await,
+        };
         let shown = matches!(change, Change::SetPrivacy(_) | Change::Block(..));
         let answered = match &change {
             Change::Join(group) | Change::Leave(group) => Some(*group),
@@ -388,6 +436,27 @@ impl Client {
         self.shared.blobs.acquire().await.map_err(|_| Error::Closed)
     }
 
+    async fn change_and_wait(&self, about: About, what: MessageChange) -> Result<(), Error> {
+        let Taken::Queued(queued) = self.change_message(about, what).await? else {
+            return Ok(());
+        };
+        let made = self.wait_changed(queued.id);
+        match tokio::time::timeout(CHANGE_PATIENCE, made).await {
+            Ok(made) => {
+                if matches!(made, Err(Error::Refused(_))) {
+                    // The caller knows it now.
+                    self.forget_change(queued.id).await?;
+                }
+                made
+            }
+            Err(_) => {
+                let why = self.shared.online().err();
+                let why = why.map_or_else(|| "no answer".to_owned(), |why| why.to_string());
+                Err(Error::ChangeWaits(why))
+            }
+        }
+    }
+
     /// Asks for a change under the next client seq.
     async fn ask(&self, change: Change) -> Result<(), Error> {
         let commands = self.commands.clone();
@@ -422,5 +491,66 @@ impl Client {
             .await
             .map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// The change of a message that a change is, or the change itself.
+fn of_message(change: Change) -> Result<(About, MessageChange), Change> {
+    match change {
+        Change::Edit {
+            conversation,
+            seq,
+            content,
+        } => Ok((
+            About::Placed(conversation, seq),
+            MessageChange::Edit(content),
+        )),
+        Change::Delete(conversation, seq) => {
+            Ok((About::Placed(conversation, seq), MessageChange::Delete))
+        }
+        Change::React {
+            conversation,
+            seq,
+            emoji,
+            on,
+        } => {
+            let what = MessageChange::React { emoji, on };
+            Ok((About::Placed(conversation, seq), what))
+        }
+        other @ (Change::CreateGroup(_)
+        | Change::SetGroup { .. }
+        | Change::Invite { .. }
+        | Change::Join(_)
+        | Change::Leave(_)
+        | Change::Remove(..)
+        | Change::SetRole(..)
+        | Change::SetTimer(..)
+        | Change::RenameDevice(..)
+        | Change::RevokeDevice(_)
+        | Change::Block(..)
+        | Change::Report { .. }
+        | Change::SetPrivacy(_)) => Err(other),
+    }
+}
+
+/// Checks as the gateway will, so that nothing waits in the outbox that it can only refuse.
+fn check(about: About, what: &MessageChange) -> Result<(), Error> {
+    match what {
+        MessageChange::Edit(content) => {
+            if matches!(about, About::Queued(_)) && content.text().len() > TEXT_BYTES_MAX {
+                let why = format!("a message has 1 to {TEXT_BYTES_MAX} bytes of text");
+                return Err(Error::Invalid(why));
+            }
+            Content::from_client(Some(wire::Content::from(content)))
+                .map(drop)
+                .map_err(|bad| Error::Invalid(bad.reason.into()))
+        }
+        MessageChange::Delete => Ok(()),
+        MessageChange::React { emoji, .. } if (1..=EMOJI_BYTES_MAX).contains(&emoji.len()) => {
+            Ok(())
+        }
+        MessageChange::React { .. } => Err(Error::Invalid(format!(
+            "a sign has 1 to {EMOJI_BYTES_MAX} bytes"
+        ))),
     }
 }

@@ -11,6 +11,11 @@ use crate::pin::Fingerprint;
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
 /// Bytes of text that may wait in the outbox. At the limit `send` fails the same way.
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Changes of messages that may wait in the outbox, refused ones included. At the limit one more fails with
+/// [`Error::ChangesFull`](crate::Error::ChangesFull).
+pub const CHANGES_MAX: usize = 1_000;
+/// Bytes of new contents that may wait in the outbox. At the limit one more fails the same way.
+pub const CHANGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Messages that the cache keeps unless configured. Above it the oldest arrivals go; the gateway still has them.
 pub const CACHED_MESSAGES_MAX: usize = 1_000_000;
 /// Events that a slow reader of the event stream may be behind before it is told that it missed some.

@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::events::{ClientEvent, ConnectionState, InboxHead, OfflineReason};
 use crate::fleeting::Fleeting;
 use crate::groups::CatchUp;
-use crate::model::{Account, LocalMessage, Target};
+use crate::model::{About, Account, LocalMessage, MessageChange, Taken, Target};
 use crate::net::Net;
 use crate::pin::Pins;
 use crate::token;
@@ -193,10 +193,7 @@ impl Shared {
         target: Target,
         contents: Vec<Content>,
     ) -> Result<Vec<LocalMessage>, Error> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = TimestampMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let now = wall_clock();
         let messages = contents
             .into_iter()
             .map(|content| (MessageId(rand::random()), content))
@@ -218,6 +215,27 @@ impl Shared {
             self.has_sent(local.conversation);
         }
         Ok(queued)
+    }
+
+    pub(crate) async fn enqueue_change(
+        &self,
+        about: About,
+        what: MessageChange,
+    ) -> Result<Taken, Error> {
+        let now = wall_clock();
+        let news = Arc::clone(&self.news);
+        let work = move |cache: &mut Tables| {
+            let publisher = lock(&news);
+            let publisher = publisher.as_ref().ok_or(Error::Closed)?;
+            let taken = cache.enqueue_change(about, what, now)?;
+            if let Taken::Queued(queued) = &taken
+                && publisher.events.receiver_count() > 0
+            {
+                publisher.send(ClientEvent::ChangeQueued(Arc::new(queued.clone())));
+            }
+            Ok(taken)
+        };
+        self.cache.run(work).await
     }
 
     pub(crate) async fn wait_acked(&self, id: MessageId) -> Result<Seq, Error> {
@@ -597,6 +615,13 @@ fn again(code: CloseCode, retry_after: Option<Duration>) -> Again {
             None => Again::BackOff,
         },
     }
+}
+
+fn wall_clock() -> TimestampMs {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    TimestampMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn sleep_until(at: Option<Instant>) {

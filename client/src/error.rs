@@ -29,6 +29,17 @@ pub enum Error {
         /// Messages that wait.
         messages: usize,
     },
+    /// As many changes of messages wait as are kept. Wait until the gateway has taken some of them, or forget refused ones.
+    #[error(
+        "{changes} changes of messages wait, which is as many as are kept: connect, or wait until they are made"
+    )]
+    ChangesFull {
+        /// Changes that wait.
+        changes: usize,
+    },
+    /// A change has no answer yet. It stays in the data folder and is made once, when there is a connection: do not ask again.
+    #[error("{0}; the change is kept and will be made when there is a connection")]
+    ChangeWaits(String),
     /// There is no connection now. Try again when [`Client::connection`](crate::Client::connection) says online.
     #[error("not connected: {0}")]
     Offline(String),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::error::{Error, Refusal};
-use crate::model::{Arrival, LocalMessage};
+use crate::model::{Arrival, ChangeId, LocalChange, LocalMessage};
 use crate::pin::CertificateChanged;
 
 /// Something that is already in the cache when the application hears of it, unless it says otherwise.
@@ -40,6 +40,24 @@ pub enum ClientEvent {
     Refused {
         /// Which message.
         id: MessageId,
+        /// In which conversation.
+        conversation: ConversationId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A change of a message was put into the outbox.
+    ChangeQueued(Arc<LocalChange>),
+    /// A change of the outbox was made. What it changed comes as `Changed`, before or after.
+    ChangeMade {
+        /// Which change.
+        id: ChangeId,
+        /// In which conversation.
+        conversation: ConversationId,
+    },
+    /// A change of the outbox was refused for good.
+    ChangeRefused {
+        /// Which change.
+        id: ChangeId,
         /// In which conversation.
         conversation: ConversationId,
         /// Why.

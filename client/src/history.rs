@@ -69,7 +69,7 @@ async fn ask(
     }
     let keep = move |cache: &mut Tables| {
         let whole = cache.overtake(&mut page.messages, forgotten);
-        let acked = cache.keep_history(&page.messages, page.head, page.changes)?;
+        let acked = cache.keep_history(&mut page.messages, page.head, page.changes)?;
         Ok((page, whole, acked))
     };
     let (page, whole, acked) = shared.cache.run(keep).await?;

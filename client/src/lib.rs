@@ -10,6 +10,8 @@
 //!
 //! - [`Client::send`] returns once the message is on disk. It goes out in order, now or when there is a connection, and is
 //!   sent again under the same number until the gateway answers, so it is stored there once.
+//! - The same holds for [`Client::change_message`]: an edit, a deletion or a reaction is carried out once, also when the client
+//!   is killed in between.
 //! - An event is in the cache before the application sees it and before the gateway may forget it. After a kill at any
 //!   moment the client resumes behind the last event that it kept; what comes twice is shown once.
 //! - A reader of [`Client::events`] that is too slow is told so. [`Client::tail`] gives every message, however slow.
@@ -44,7 +46,8 @@ pub use groups::{
     CATCH_UP_REFUSALS_MAX, CATCH_UPS_AT_ONCE, CATCH_UPS_WAITING_MAX, CatchUps,
 };
 pub use model::{
-    Account, Arrival, ConversationSummary, HistoryRange, LocalMessage, LocalState, Page, Target,
+    About, Account, Arrival, ChangeId, ChangeState, ConversationSummary, HistoryRange, LocalChange,
+    LocalMessage, LocalState, MessageChange, Page, Taken, Target,
 };
 pub use net::shared_endpoint;
 pub use pin::{CertificateChanged, Fingerprint};

@@ -1,6 +1,6 @@
 //! What the application sees of accounts, messages and conversations.
 
-use quipu_protocol::event::{Content, Message};
+use quipu_protocol::event::{Change, Content, Message};
 use quipu_protocol::id::{
     ConversationId, DeviceId, InboxSeq, InvalidId, MessageId, Seq, TimestampMs, UserId,
 };
@@ -70,6 +70,99 @@ pub enum LocalState {
     Acked(Seq),
     /// Refused for good. Kept until [`Client::forget`](crate::Client::forget).
     Refused(Refusal),
+}
+
+/// The name of a queued change in its data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeId(pub u64);
+
+/// Which message is to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// One with a place in its conversation.
+    Placed(ConversationId, Seq),
+    /// One that this device has sent, whether it is acked already or not.
+    Queued(MessageId),
+}
+
+/// What is to happen to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageChange {
+    /// It is to say this.
+    Edit(Content),
+    /// It is to say nothing any more, to anybody.
+    Delete,
+    /// It is to bear a sign of this user, or no longer.
+    React {
+        /// 1 to [`EMOJI_BYTES_MAX`](quipu_protocol::limits::EMOJI_BYTES_MAX) bytes.
+        emoji: String,
+        /// Whether it is to be there.
+        on: bool,
+    },
+}
+
+impl MessageChange {
+    /// As a gateway is asked for it.
+    pub(crate) fn of(self, (conversation, seq): (ConversationId, Seq)) -> Change {
+        match self {
+            Self::Edit(content) => Change::Edit {
+                conversation,
+                seq,
+                content,
+            },
+            Self::Delete => Change::Delete(conversation, seq),
+            Self::React { emoji, on } => Change::React {
+                conversation,
+                seq,
+                emoji,
+                on,
+            },
+        }
+    }
+
+    /// About what it takes in the outbox.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Edit(content) => content.bytes(),
+            Self::Delete => 0,
+            Self::React { emoji, .. } => emoji.len(),
+        }
+    }
+}
+
+/// A change of a message that this device has asked for and that is not made yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalChange {
+    /// Its name.
+    pub id: ChangeId,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Of which message: by its place, once it has one.
+    pub about: About,
+    /// What is to happen to it.
+    pub what: MessageChange,
+    /// When it was asked for, by this machine's clock.
+    pub queued_at: TimestampMs,
+    /// How far it has come.
+    pub state: ChangeState,
+}
+
+/// How far a change has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeState {
+    /// Kept here and asked for, after every reconnection again, until the gateway answers.
+    Queued,
+    /// Refused for good. Kept until [`Client::forget_change`](crate::Client::forget_change).
+    Refused(Refusal),
+}
+
+/// What became of a change when it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on disk and will be made.
+    Queued(LocalChange),
+    /// It is made: nobody but this device knew of the message yet. An edited one will be sent as it is now, a deleted one not at all.
+    Made,
 }
 
 /// A message together with its place in this user's inbox.

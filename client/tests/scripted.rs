@@ -5,17 +5,20 @@ mod support;
 use std::time::Duration;
 
 use quipu_client::media::UploadOptions;
-use quipu_client::protocol::error::CloseCode;
+use quipu_client::protocol::error::{CloseCode, RejectCode};
 use quipu_client::protocol::event::{
     Change, Changed, ChangedKind, Content, DeviceCommand, Event, EventBody, Message, MessageState,
-    Notice, Outcome, Reply, ReplyTo,
+    Notice, Outcome, Rejection, Reply, ReplyTo,
 };
 use quipu_client::protocol::history::HistoryPage;
 use quipu_client::protocol::id::{
     ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq,
     TimestampMs, UserId,
 };
-use quipu_client::{Client, ClientEvent, Config, ConnectionState, HistoryRange, Page, Target};
+use quipu_client::{
+    About, Client, ClientEvent, Config, ConnectionState, HistoryRange, MessageChange, Page, Taken,
+    Target,
+};
 use support::path::Path;
 use support::peer::{Peer, Session};
 use support::{config, tail, within};
@@ -168,6 +171,67 @@ async fn changes_without_an_answer_are_asked_for_again_under_their_numbers() {
     within("closing", client.close()).await;
     let end = within("the end", later).await.expect("no panic");
     assert!(end.is_err(), "nobody has answered it");
+}
+
+#[tokio::test]
+async fn an_edit_without_an_answer_survives_the_end_of_its_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let peer = Peer::new();
+    let settings = || config(peer.address(), Some(folder.path()));
+    let (client, mut session) = registered(&peer, settings()).await;
+    let conversation = ConversationId::direct(&user("alice"), &user("bob"));
+    let edit = |words: &str| MessageChange::Edit(Content::Text(words.to_owned()));
+    let about = About::Placed(conversation, Seq::FIRST);
+    let mut ids = Vec::new();
+    for words in ["better", "best"] {
+        match client.change_message(about, edit(words)).await {
+            Ok(Taken::Queued(change)) => ids.push(change.id),
+            other => panic!("not queued: {other:?}"),
+        }
+    }
+    let first = next_change(&mut session).await;
+    // The gateway has it, and its answer never comes.
+    client.close().await;
+    let client = Client::open(settings()).await.expect("opens");
+    assert_eq!(client.changes(conversation).await.expect("reads").len(), 2);
+    let mut second = peer.hello().await;
+    second.welcome(false, true, 0, 5).await;
+    let again = next_change(&mut second).await;
+    assert_eq!((&again.1, &again.2), (&first.1, &first.2));
+    let reply = |request, outcome| Reply {
+        to: ReplyTo::Request(request),
+        outcome,
+    };
+    second.reply(&reply(again.0, Outcome::Done)).await;
+    // The next one of this message comes behind its answer, and is put off once.
+    let later = next_change(&mut second).await;
+    assert!(later.1 > again.1);
+    let busy = Rejection {
+        retry_after_ms: 1,
+        ..Rejection::new(RejectCode::Busy, "later")
+    };
+    let busy = Outcome::Rejected(busy);
+    second.reply(&reply(later.0, busy)).await;
+    let later_again = next_change(&mut second).await;
+    assert_eq!((later_again.1, &later_again.2), (later.1, &later.2));
+    // It is told that it is too late under this number, and asks under another.
+    let stale = Outcome::Rejected(Rejection::new(RejectCode::StaleClientSeq, ""));
+    second.reply(&reply(later_again.0, stale)).await;
+    let renumbered = next_change(&mut second).await;
+    assert!(renumbered.1 > later.1);
+    assert_eq!(renumbered.2, later.2);
+    second.reply(&reply(renumbered.0, Outcome::Done)).await;
+    for id in ids {
+        let made = within("the change", client.wait_changed(id)).await;
+        assert!(made.is_ok(), "{made:?}");
+    }
+    assert!(
+        client
+            .changes(conversation)
+            .await
+            .expect("reads")
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -417,6 +481,24 @@ async fn a_change_that_overtakes_its_page_is_not_lost() {
     assert_eq!(words(&read.expect("a page").messages), ["version 1"]);
     let kept = client.messages(conversation, Page::Latest, 10).await;
     assert_eq!(words(&kept.expect("reads")), ["version 1"]);
+}
+
+#[tokio::test]
+async fn a_page_that_is_older_than_the_cache_is_shown_as_the_cache_is() {
+    let peer = Peer::new();
+    let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
+    let conversation = ConversationId::direct(&user("alice"), &user("bob"));
+    session.event(&event(1)).await;
+    session.event(&edited(2, 1)).await;
+    assert_eq!(session.acked().await, Cursor(2));
+    // A page that was read before the edit.
+    let before = page_of(0);
+    let (read, _) = tokio::join!(
+        client.history(conversation, NEWEST),
+        session.answer_history(&before)
+    );
+    let read = read.expect("a page");
+    assert_eq!(read.messages[0].content.text(), "version 1");
 }
 
 #[tokio::test]

@@ -16,9 +16,10 @@
 //!
 //! After `Close` a machine is silent: it takes whatever comes and says nothing.
 //!
-//! Small machines help the client's half: [`Outbox`] decides what of the unanswered messages goes out when, [`Receipts`] when
-//! positions are reported, and [`ChangeMark`] which changes of a pulled group are missing.
+//! Small machines help the client's half: [`Outbox`] decides what of the unanswered messages goes out when, [`Changes`] the same of
+//! unanswered changes, [`Receipts`] when positions are reported, and [`ChangeMark`] which changes of a pulled group are missing.
 
+mod changes;
 mod client;
 mod in_flight;
 mod inbox;
@@ -28,6 +29,7 @@ mod outputs;
 mod receipts;
 mod server;
 
+pub use changes::{Answered, ChangeEnd, Changes, PumpedChanges, Unanswered};
 pub use client::{ClientOutput, ClientSession, LaneId, SendBlocked};
 pub use mark::ChangeMark;
 pub use outbox::{Outbox, Pumped, Settled, Waiting};

@@ -9,6 +9,7 @@ pub(crate) mod form;
 pub(crate) mod slash;
 pub(crate) mod switcher;
 pub(crate) mod timeline;
+pub(crate) mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use self::form::{Form, Secret};
 use self::slash::{Hide, Slash};
 use self::switcher::{Choice, Switcher};
 use self::timeline::{EntryRef, Timeline, Waiting};
+use self::wish::{Target, What, Wish, WishId, WishNews};
 
 /// The screen's own number for a message until the outbox has named it, and for a change until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,8 @@ pub(crate) struct Loaded {
     pub(crate) messages: Vec<Message>,
     /// What waits in the outbox; only with the latest page.
     pub(crate) waiting: Vec<Waiting>,
+    /// What is to be done to messages, and what of it was refused; only with the latest page.
+    pub(crate) wishes: Vec<Wish>,
 }
 
 /// Whether there is a gateway.
@@ -130,6 +134,8 @@ pub(crate) enum Event {
     },
     /// A member's position moved.
     Receipt(Receipt),
+    /// Something happened to what the reader wants done to a message.
+    Wish(WishNews),
     /// A change was made; what it changed comes by itself.
     ChangeDone(EchoId),
     /// A change was not made, and why.
@@ -184,6 +190,10 @@ pub(crate) enum Effect {
         /// Which message it answers.
         reply_to: Option<Seq>,
     },
+    /// Have something done to a message of a conversation. Answered by `Wish` or `ChangeFailed`.
+    Wish(EchoId, ConversationId, Target, What),
+    /// Drop a refused wish from the outbox.
+    ForgetWish(WishId),
     /// Ask the gateway for a change. Answered by `ChangeDone` or `ChangeFailed`.
     Change(EchoId, Box<Change>),
     /// Make a group. Answered by `GroupMade` or `ChangeFailed`.
@@ -395,7 +405,11 @@ impl App {
                 Some(if failed { Mark::Failed } else { Mark::Queued })
             }
             EntryRef::Placed(seq) => {
-                if Some(open.timeline.entry(seq)?.from) != self.me {
+                let entry = open.timeline.entry(seq)?;
+                if entry.waits() {
+                    return Some(Mark::Queued);
+                }
+                if Some(entry.from) != self.me {
                     return None;
                 }
                 let row = self.open_row()?;
@@ -468,6 +482,7 @@ impl App {
                 // The last message may say something else in the list now.
                 effects.push(Effect::Refresh);
             }
+            Event::Wish(news) => self.take_wish(news, effects),
             Event::ChangeDone(asked) => self.change_done(asked, effects),
             Event::Privacy(asked, privacy) => {
                 self.asked.remove(&asked);
@@ -494,6 +509,31 @@ impl App {
                 if let Some(id) = self.open.as_ref().map(|open| open.id) {
                     self.open(id, effects);
                 }
+            }
+        }
+    }
+
+    fn take_wish(&mut self, news: WishNews, effects: &mut Vec<Effect>) {
+        match news {
+            WishNews::Taken(asked, wish) => {
+                self.asked.remove(&asked);
+                self.with_timeline(|timeline| timeline.wish(wish));
+            }
+            WishNews::Made(asked, target, what) => {
+                self.asked.remove(&asked);
+                self.with_timeline(|timeline| timeline.change_pending(target, &what));
+                effects.push(Effect::Refresh);
+            }
+            WishNews::Ended(conversation, id) => {
+                if self.is_open(&conversation) {
+                    self.with_timeline(|timeline| timeline.wish_ended(id, None));
+                }
+            }
+            WishNews::Refused(conversation, id, reason) => {
+                if self.is_open(&conversation) {
+                    self.with_timeline(|timeline| timeline.wish_ended(id, Some(&reason)));
+                }
+                self.notice = Some(format!("Not done: {reason}"));
             }
         }
     }
@@ -789,6 +829,10 @@ impl App {
                 effects.push(Effect::Change(echo, change));
                 return self.wait_for_answer(echo, conversation, text, joins);
             }
+            Ok(Slash::Wish(target, what)) => {
+                effects.push(Effect::Wish(echo, conversation, target, what));
+                return self.wait_for_answer(echo, conversation, text, None);
+            }
             Ok(Slash::MakeGroup(title)) => {
                 effects.push(Effect::MakeGroup(echo, title));
                 return self.wait_for_answer(echo, conversation, text, None);
@@ -880,17 +924,19 @@ impl App {
         if !self.composer().is_empty() {
             return;
         }
-        let Some(refused) = self
-            .open
-            .as_mut()
-            .and_then(|open| open.timeline.take_failed())
-        else {
+        let Some(open) = &mut self.open else { return };
+        let words = if let Some(wish) = open.timeline.take_refused() {
+            effects.push(Effect::ForgetWish(wish.id));
+            wish.what.line()
+        } else if let Some(refused) = open.timeline.take_failed() {
+            effects.extend(refused.id.map(Effect::Forget));
+            refused.body.text().to_owned()
+        } else {
             return;
         };
-        effects.extend(refused.id.map(Effect::Forget));
         let result = self
             .composer_mut()
-            .map_or(Ok(()), |composer| composer.insert(refused.body.text()));
+            .map_or(Ok(()), |composer| composer.insert(&words));
         self.say_too_long(result);
     }
 
@@ -927,6 +973,7 @@ impl App {
         };
         match result {
             Ok(loaded) => {
+                open.timeline.wishes(loaded.wishes);
                 open.timeline.page(page, &loaded.messages, &loaded.waiting);
                 open.timeline.attach(head);
                 if page == Page::Latest {

@@ -3,6 +3,7 @@
 mod changes;
 mod convert;
 mod load;
+mod wishes;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crossterm::event::{Event as TerminalEvent, EventStream as TerminalEvents};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quipu_client::{Client, Config, Error, Target};
+use quipu_client::{ChangeId, Client, Config, Error, Target};
 use quipu_protocol::event::Rich;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -202,6 +203,14 @@ impl Runtime {
                         reason: error.to_string(),
                     },
                 });
+            }
+            Effect::Wish(asked, conversation, target, what) => {
+                return Some(wishes::wish(&client, asked, conversation, (target, what)).await);
+            }
+            Effect::ForgetWish(id) => {
+                if let Err(error) = client.forget_change(ChangeId(id.0)).await {
+                    tracing::warn!(%error, "forget a refused change");
+                }
             }
             Effect::Change(asked, change) => self.ask(changes::change(client, asked, change)),
             Effect::MakeGroup(asked, title) => {

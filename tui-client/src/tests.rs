@@ -4,3 +4,4 @@ mod news;
 mod properties;
 mod scene;
 mod screens;
+mod wishes;

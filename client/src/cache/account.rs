@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use quipu_protocol::credentials::{Resume, Token};
+use quipu_protocol::error::RejectCode;
 use quipu_protocol::id::{ClientSeq, Cursor, DeviceId};
 use quipu_protocol::welcome::Welcome;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Tables, row};
-use crate::error::Error;
+use super::{Tables, outbox, row};
+use crate::error::{Error, Refusal};
+use crate::events::ClientEvent;
 use crate::model::Account;
 
 /// Client seqs that are reserved with one synced write.
@@ -33,13 +35,15 @@ impl fmt::Debug for StoredSession {
 }
 
 /// What a WELCOME changed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Welcomed {
     pub(crate) session: StoredSession,
     /// Cached messages were dropped.
     pub(crate) resynced: bool,
     /// Events began in the middle, at this cursor, and the list of conversations is not here yet.
     pub(crate) list_due: Option<Cursor>,
+    /// What of it is to be announced.
+    pub(crate) news: Vec<ClientEvent>,
 }
 
 /// Gives out client seqs, each once, also after a kill or a power loss.
@@ -131,12 +135,13 @@ impl Tables {
             life: welcome.life,
             cursor: welcome.cursor,
         };
+        let mut news = Vec::new();
         let (session, resynced) = match (self.session, welcome.token) {
             (Some(session), None) if welcome.resumed && session.resume == resume => {
                 (session, false)
             }
             (Some(session), None) => {
-                self.resync(resume)?;
+                news = self.resync(resume, session.resume.life != resume.life)?;
                 (StoredSession { resume, ..session }, true)
             }
             (_, Some(token)) => {
@@ -160,6 +165,7 @@ impl Tables {
             session,
             resynced,
             list_due: load_list_due(&self.db)?,
+            news,
         })
     }
 
@@ -187,9 +193,18 @@ impl Tables {
         Ok(())
     }
 
-    /// The inbox begins anew: what it brought is dropped, what this device wants to send stays.
-    fn resync(&mut self, resume: Resume) -> Result<(), Error> {
+    /// The inbox begins anew: what it brought is dropped, what this device wants to send stays. So do changes of messages, unless
+    /// the inbox has another life: then their seqs are those of other messages.
+    fn resync(&mut self, resume: Resume, lives_anew: bool) -> Result<Vec<ClientEvent>, Error> {
         let tx = self.db.transaction()?;
+        let refusal = Refusal {
+            code: RejectCode::UnknownMessage,
+            reason: "the gateway lost its data and began anew, and the message with it".into(),
+        };
+        let refused = match lives_anew {
+            true => outbox::changes::refuse_placed(&tx, &refusal)?,
+            false => Vec::new(),
+        };
         tx.execute_batch(
             "DELETE FROM message;
              DELETE FROM receipt;
@@ -198,7 +213,7 @@ impl Tables {
              DELETE FROM outbox WHERE state = 1;
              DELETE FROM conversation WHERE id NOT IN (SELECT conversation FROM outbox);
              UPDATE conversation SET head = 0, opened = 0, want_delivered = 0, want_read = 0, own_delivered = 0, own_read = 0,
-             gap_after = NULL, listed_head = 0, listed_unread = 0;",
+             gap_after = NULL, listed_head = 0, listed_unread = 0, listed_read = 0;",
         )?;
         tx.execute(
             "UPDATE account SET life = ?1, cursor = ?2, list_due = ?2",
@@ -207,8 +222,10 @@ impl Tables {
         tx.commit()?;
         self.messages = 0;
         self.ahead.clear();
-        self.outbox = super::outbox::count(&self.db)?;
-        Ok(())
+        self.outbox = outbox::count(&self.db)?;
+        let (ended, news) = refused.into_iter().unzip();
+        self.tell_waiters(Vec::new(), ended);
+        Ok(news)
     }
 
     /// A number for a change of the account that is signed in.

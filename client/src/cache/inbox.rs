@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use quipu_protocol::event::{Changed, Content, Event, EventBody, Message, Note, Notice, Receipt};
 use quipu_protocol::id::{ChangeNumber, ConversationId, Cursor, InboxSeq, MessageId, Seq, UserId};
-use quipu_protocol::session::{Positions, Settled};
+use quipu_protocol::session::{Answered, Positions, Settled};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Tables, gaps, invitations, marks, outbox, row};
@@ -27,12 +27,17 @@ pub(crate) struct Turn {
     pub(crate) notices: Vec<Notice>,
     /// Answers to what was sent.
     pub(crate) settled: Vec<Settled>,
+    /// Answers to kept changes.
+    pub(crate) changes: Vec<Answered>,
 }
 
 impl Turn {
     /// Whether there is anything to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.notices.is_empty() && self.settled.is_empty()
+        self.events.is_empty()
+            && self.notices.is_empty()
+            && self.settled.is_empty()
+            && self.changes.is_empty()
     }
 }
 
@@ -52,6 +57,9 @@ pub(crate) struct Applied {
 struct Changes {
     events: Vec<ClientEvent>,
     ended: Vec<(MessageId, Result<Seq, Refusal>)>,
+    changes_ended: Vec<outbox::changes::Ended>,
+    /// Messages have their places for which changes wait.
+    placed: bool,
     conversations: BTreeMap<ConversationId, Head>,
     removed: outbox::Counts,
     inserted: usize,
@@ -59,6 +67,18 @@ struct Changes {
     behind: Vec<(ConversationId, Option<u64>)>,
     /// Of messages that are not in the cache.
     ahead: Vec<Changed>,
+}
+
+impl Changes {
+    fn change_ended(
+        &mut self,
+        ended: impl IntoIterator<Item = (outbox::changes::Ended, ClientEvent)>,
+    ) {
+        for (ended, event) in ended {
+            self.changes_ended.push(ended);
+            self.events.push(event);
+        }
+    }
 }
 
 /// How the messages of one turn move one conversation.
@@ -81,6 +101,9 @@ impl Tables {
         let tx = self.db.transaction()?;
         for settled in &turn.settled {
             settle(&tx, settled, &mut changes)?;
+        }
+        for answered in &turn.changes {
+            changes.change_ended(outbox::changes::settle(&tx, answered)?);
         }
         for event in turn.events {
             let cursor = event.inbox_seq.cursor();
@@ -115,8 +138,9 @@ impl Tables {
         for changed in changes.ahead {
             self.ahead.hold(changed);
         }
-        for (id, end) in changes.ended {
-            self.waiters.resolve(id, end.map_err(Error::Refused));
+        self.tell_waiters(changes.ended, changes.changes_ended);
+        if changes.placed {
+            self.ask_for_placed()?;
         }
         if delivery_receipts {
             self.report_delivered(&changes.conversations);
@@ -145,12 +169,13 @@ impl Tables {
         });
     }
 
-    /// Keeps a page of history. Its messages are not events: they have no place in the inbox and are announced to nobody.
-    /// But a message of this device that is among them is acked thereby, if no answer came: whoever waits for it is woken, and what
-    /// to announce is given back. `as_of`: which change of a pulled group it has for sure.
+    /// Keeps a page of history, and makes of it what the cache holds then: changes may have overtaken it. Its messages are not
+    /// events: they have no place in the inbox and are announced to nobody. But a message of this device that is among them is
+    /// acked thereby, if no answer came: whoever waits for it is woken, and what to announce is given back. `as_of`: which change of a
+    /// pulled group it has for sure.
     pub(crate) fn keep_history(
         &mut self,
-        messages: &[Message],
+        messages: &mut [Message],
         head: Option<Seq>,
         as_of: ChangeNumber,
     ) -> Result<Vec<ClientEvent>, Error> {
@@ -162,10 +187,14 @@ impl Tables {
             Some(first) => marks::is_empty(&tx, &first.conversation)?,
             None => false,
         };
-        for message in messages {
-            inserted += usize::from(insert(&tx, &account, message, None)? == Inserted::Yes);
+        for message in &mut *messages {
+            let is_new = insert(&tx, &account, message, None)? == Inserted::Yes;
+            inserted += usize::from(is_new);
             changes::refresh(&tx, message)?;
             answered(&tx, &account, message, &mut changes)?;
+            if !is_new {
+                changes::renew(&tx, message)?;
+            }
         }
         if let Some(first) = messages.first() {
             let last_at = messages
@@ -196,10 +225,25 @@ impl Tables {
         tx.commit()?;
         self.outbox.remove(changes.removed);
         self.messages += inserted;
-        for (id, end) in changes.ended {
-            self.waiters.resolve(id, end.map_err(Error::Refused));
+        self.tell_waiters(changes.ended, changes.changes_ended);
+        if changes.placed {
+            self.ask_for_placed()?;
         }
         Ok(changes.events)
+    }
+
+    /// Tells whoever waits for the end of messages and changes, after the commit.
+    pub(super) fn tell_waiters(
+        &mut self,
+        messages: Vec<(MessageId, Result<Seq, Refusal>)>,
+        changes: Vec<outbox::changes::Ended>,
+    ) {
+        for (id, end) in messages {
+            self.waiters.resolve(id, end.map_err(Error::Refused));
+        }
+        for (id, end) in changes {
+            self.change_waiters.resolve(id, end.map_err(Error::Refused));
+        }
     }
 }
 
@@ -221,6 +265,7 @@ fn settle(tx: &Transaction<'_>, settled: &Settled, changes: &mut Changes) -> Res
             seq,
         } => {
             if let Some(id) = outbox::accept(tx, conversation, *client_seq, *seq)? {
+                changes.placed |= outbox::changes::place(tx, id, *seq)?;
                 changes.ended.push((id, Ok(*seq)));
                 changes.events.push(ClientEvent::Acked {
                     id,
@@ -236,6 +281,7 @@ fn settle(tx: &Transaction<'_>, settled: &Settled, changes: &mut Changes) -> Res
         } => {
             let refusal = Refusal::from(rejection.clone());
             for id in outbox::refuse(tx, conversation, *client_seq, &refusal)? {
+                changes.change_ended(outbox::changes::refuse_of(tx, id, &refusal)?);
                 let refusal = refusal.clone();
                 changes.ended.push((id, Err(refusal.clone())));
                 changes.events.push(ClientEvent::Refused {
@@ -334,6 +380,7 @@ fn answered(
         && let Some(removed) = outbox::remove_sent(tx, message.id)?
     {
         changes.removed.add(removed.text_bytes);
+        changes.placed |= outbox::changes::place(tx, message.id, message.seq)?;
         if removed.unanswered {
             let (id, conversation, seq) = (message.id, message.conversation, message.seq);
             changes.ended.push((id, Ok(seq)));
@@ -499,12 +546,16 @@ fn prune(tx: &Transaction<'_>, messages: usize, messages_max: usize) -> Result<u
     Ok(pruned)
 }
 
-/// Finds the seq of a message that this device sent.
-pub(super) fn sent_seq(db: &rusqlite::Connection, id: MessageId) -> Result<Option<Seq>, Error> {
-    let mut statement = db.prepare_cached("SELECT seq FROM message WHERE id = ?1 AND mine = 1")?;
-    let seq: Option<i64> = statement
-        .query_row([id.as_bytes()], |row| row.get(0))
-        .optional()?;
-    seq.map(|seq| Seq::new(seq.cast_unsigned()).map_err(row::damaged))
-        .transpose()
+/// Finds the place of a message that this device sent.
+pub(super) fn sent_place(
+    db: &rusqlite::Connection,
+    id: MessageId,
+) -> Result<Option<(ConversationId, Seq)>, Error> {
+    let sql = "SELECT conversation, seq FROM message WHERE id = ?1 AND mine = 1";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut found = statement.query_and_then([id.as_bytes()], |found| {
+        let seq = Seq::new(row::number(found, 1)?).map_err(row::damaged)?;
+        Ok((row::conversation(found, 0)?, seq))
+    })?;
+    found.next().transpose()
 }

@@ -39,7 +39,7 @@ impl Tables {
             if let Some(mut last) = entry.last.clone() {
                 // One of which not all is known shows up as such when its page is read.
                 self.overtake(std::slice::from_mut(&mut last), self.forgotten());
-                let last = std::slice::from_ref(&last);
+                let last = std::slice::from_mut(&mut last);
                 acked.extend(self.keep_history(last, entry.head, entry.changes)?);
             }
         }
@@ -75,12 +75,12 @@ fn keep(tx: &Transaction<'_>, me: &UserId, entry: &ConversationEntry) -> Result<
     let group = entry.group.as_ref();
     tx.prepare_cached(
         "INSERT INTO conversation (id, peer, head, last_at, opened, title, pulled, own_delivered, own_read, listed_head,
-             listed_unread) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?3, ?9)
+             listed_unread, listed_read) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?3, ?9, ?8)
          ON CONFLICT DO UPDATE SET peer = coalesce(peer, excluded.peer), head = max(head, excluded.head),
              last_at = max(last_at, excluded.last_at), opened = 1, title = coalesce(excluded.title, title), gone = 0,
              pulled = max(pulled % 2, excluded.pulled), own_delivered = max(own_delivered, excluded.own_delivered),
              own_read = max(own_read, excluded.own_read), listed_head = excluded.listed_head,
-             listed_unread = excluded.listed_unread",
+             listed_unread = excluded.listed_unread, listed_read = excluded.listed_read",
     )?
     .execute(params![
         id,

@@ -1,6 +1,9 @@
 //! Messages of this device from the moment they are written until the gateway has answered.
 
+pub(super) mod changes;
+
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use quipu_protocol::error::RejectCode;
 use quipu_protocol::event::Content;
@@ -9,7 +12,7 @@ use quipu_protocol::session::{Positions, Waiting};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tokio::sync::oneshot;
 
-use super::inbox::sent_seq;
+use super::inbox::sent_place;
 use super::{Tables, row};
 use crate::config::{OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
 use crate::error::{Error, Refusal};
@@ -39,28 +42,42 @@ impl Counts {
 }
 
 pub(super) fn count(db: &Connection) -> Result<Counts, Error> {
-    let sql = "SELECT count(*), coalesce(sum(octet_length(text)), 0) FROM outbox";
-    let (messages, text_bytes) = db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = format!("SELECT count(*), coalesce(sum({BYTES}), 0) FROM outbox");
+    let (messages, text_bytes) = db.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(Counts {
         messages: row::count(messages),
         text_bytes: row::count(text_bytes),
     })
 }
 
-type Waiter = oneshot::Sender<Result<Seq, Error>>;
+/// What a message takes in the outbox.
+const BYTES: &str = "octet_length(text) + coalesce(octet_length(content), 0)";
 
-/// Callers that wait for the end of a message. Never more entries than messages in the outbox.
-#[derive(Debug, Default)]
-pub(super) struct Waiters(HashMap<MessageId, Vec<Waiter>>);
+/// The same before it is there.
+fn stored_bytes(content: &Content) -> usize {
+    content.text().len() + row::more_than_text(content).map_or(0, |bytes| bytes.len())
+}
 
-impl Waiters {
-    fn add(&mut self, id: MessageId, waiter: Waiter) {
+type Waiter<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Callers that wait for the end of a message, or of a change. Never more entries than there are of them in the outbox.
+#[derive(Debug)]
+pub(super) struct Waiters<K, T>(HashMap<K, Vec<Waiter<T>>>);
+
+impl<K, T> Default for Waiters<K, T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, T: Clone> Waiters<K, T> {
+    fn add(&mut self, id: K, waiter: Waiter<T>) {
         let waiters = self.0.entry(id).or_default();
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(waiter);
     }
 
-    pub(super) fn resolve(&mut self, id: MessageId, end: Result<Seq, Error>) {
+    pub(super) fn resolve(&mut self, id: K, end: Result<T, Error>) {
         for waiter in self.0.remove(&id).unwrap_or_default() {
             // A caller that no longer waits does not need to know.
             let _ = waiter.send(end.clone());
@@ -78,7 +95,8 @@ impl Tables {
         now: TimestampMs,
     ) -> Result<Vec<LocalMessage>, Error> {
         let user = self.signed_in()?.account.user;
-        let text_bytes: usize = messages.iter().map(|(_, content)| content.bytes()).sum();
+        let bytes = |(_, content): &(MessageId, Content)| stored_bytes(content);
+        let text_bytes: usize = messages.iter().map(bytes).sum();
         if self.outbox.messages + messages.len() > OUTBOX_MESSAGES_MAX
             || self.outbox.text_bytes + text_bytes > OUTBOX_BYTES_MAX
         {
@@ -95,11 +113,13 @@ impl Tables {
         // One that only its id is known of was learnt from the gateway, so there is nothing to open.
         let opened = opened || peer.is_none();
         let client_seqs = self.take_client_seqs(messages.len())?;
+        let may_be_sent = self.outbound.is_taken();
 
         let tx = self.db.transaction()?;
         for ((id, content), client_seq) in messages.iter().zip(&client_seqs) {
             tx.prepare_cached(
-                "INSERT INTO outbox (id, conversation, peer, text, queued_at, client_seq, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO outbox (id, conversation, peer, text, queued_at, client_seq, content, may_be_sent)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 id.as_bytes(),
@@ -108,7 +128,8 @@ impl Tables {
                 content.text(),
                 now.0.cast_signed(),
                 client_seq.get().cast_signed(),
-                row::more_than_text(content)
+                row::more_than_text(content),
+                may_be_sent
             ])?;
         }
         // A conversation that is only written to is already one of the list.
@@ -133,7 +154,7 @@ impl Tables {
         };
         let queued = messages.iter().map(local).collect();
         for (_, content) in &messages {
-            self.outbox.add(content.bytes());
+            self.outbox.add(stored_bytes(content));
         }
         self.outbound.push(|news| {
             let waiting = messages.into_iter().zip(client_seqs);
@@ -162,8 +183,12 @@ impl Tables {
         }
     }
 
-    /// Everything that the gateway has not answered, in the order in which it goes out.
+    /// Everything that the gateway has not answered, in the order in which it goes out. From now on it may have been sent.
     pub(crate) fn waiting(&self) -> Result<Vec<Waiting>, Error> {
+        // On the disk before anything is sent: an outbox machine asks for a sync first.
+        self.db
+            .prepare_cached("UPDATE outbox SET may_be_sent = 1 WHERE may_be_sent = 0")?
+            .execute([])?;
         let mut statement = self.db.prepare_cached(
             "SELECT o.conversation, o.peer, coalesce(c.opened, 0), o.client_seq, o.id, o.text, o.content
              FROM outbox o LEFT JOIN conversation c ON c.id = o.conversation WHERE o.state = 0 ORDER BY o.local",
@@ -217,7 +242,7 @@ impl Tables {
     }
 
     /// Registers a caller for the end of a message, or answers at once.
-    pub(crate) fn wait(&mut self, id: MessageId, waiter: Waiter) -> Result<(), Error> {
+    pub(crate) fn wait(&mut self, id: MessageId, waiter: Waiter<Seq>) -> Result<(), Error> {
         let end = match local_message(&self.db, id)?.map(|local| local.state) {
             Some(LocalState::Queued) => {
                 self.waiters.add(id, waiter);
@@ -225,7 +250,9 @@ impl Tables {
             }
             Some(LocalState::Acked(seq)) => Ok(seq),
             Some(LocalState::Refused(refusal)) => Err(Error::Refused(refusal)),
-            None => sent_seq(&self.db, id)?.ok_or(Error::UnknownMessage),
+            None => sent_place(&self.db, id)?
+                .map(|(_, seq)| seq)
+                .ok_or(Error::UnknownMessage),
         };
         // A caller that no longer waits does not need to know.
         let _ = waiter.send(end);
@@ -234,14 +261,15 @@ impl Tables {
 
     /// Removes a refused message.
     pub(crate) fn forget(&mut self, id: MessageId) -> Result<(), Error> {
-        let removed: Option<i64> = self
-            .db
-            .prepare_cached(
-                "DELETE FROM outbox WHERE id = ?1 AND state = 2 RETURNING octet_length(text)",
-            )?
+        let tx = self.db.transaction()?;
+        let sql = format!("DELETE FROM outbox WHERE id = ?1 AND state = 2 RETURNING {BYTES}");
+        let removed: Option<i64> = tx
+            .prepare_cached(&sql)?
             .query_row([id.as_bytes()], |row| row.get(0))
             .optional()?;
         let text_bytes = row::count(removed.ok_or(Error::UnknownMessage)?);
+        changes::drop_of_unsent(&tx, id)?;
+        tx.commit()?;
         self.outbox.remove(Counts {
             messages: 1,
             text_bytes,
@@ -338,8 +366,8 @@ pub(super) struct Removed {
 
 /// Removes a message whose event has come.
 pub(super) fn remove_sent(tx: &Transaction<'_>, id: MessageId) -> Result<Option<Removed>, Error> {
-    let mut statement =
-        tx.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING octet_length(text), state")?;
+    let sql = format!("DELETE FROM outbox WHERE id = ?1 RETURNING {BYTES}, state");
+    let mut statement = tx.prepare_cached(&sql)?;
     let removed = statement
         .query_row([id.as_bytes()], |row| {
             Ok(Removed {

@@ -34,20 +34,27 @@ pub(super) fn content(row: &Row<'_>, text: usize, whole: usize) -> Result<Conten
     let stored = row.get_ref(whole)?;
     match stored.as_blob_or_null().map_err(rusqlite::Error::from)? {
         None => Ok(Content::Text(row.get(text)?)),
-        Some(bytes) => {
-            let content = wire::Content::decode(bytes).map_err(damaged)?;
-            Content::try_from(content).map_err(|bad| damaged(bad.reason))
-        }
+        Some(_) => read_whole(row, whole),
     }
+}
+
+/// A content that is stored whole.
+pub(super) fn read_whole(row: &Row<'_>, at: usize) -> Result<Content, Error> {
+    let bytes = row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from)?;
+    let content = wire::Content::decode(bytes).map_err(damaged)?;
+    Content::try_from(content).map_err(|bad| damaged(bad.reason))
+}
+
+/// A content as it is stored whole.
+pub(super) fn whole(content: &Content) -> Vec<u8> {
+    wire::Content::from(content).encode_to_vec()
 }
 
 /// What is stored of a content beside its words; `None`: the words are all.
 pub(super) fn more_than_text(content: &Content) -> Option<Vec<u8>> {
     match content {
         Content::Text(_) => None,
-        Content::Rich(_) | Content::Note(_) | Content::Gone(_) => {
-            Some(wire::Content::from(content).encode_to_vec())
-        }
+        Content::Rich(_) | Content::Note(_) | Content::Gone(_) => Some(whole(content)),
     }
 }
 

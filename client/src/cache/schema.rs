@@ -117,6 +117,31 @@ ALTER TABLE conversation ADD COLUMN changes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE conversation ADD COLUMN changes_told INTEGER NOT NULL DEFAULT 0;
 -- Messages up to this seq may lack changes that the gateway has forgotten, and are read again; empty: none.
 ALTER TABLE conversation ADD COLUMN stale_to INTEGER;
+", "
+-- Changes of messages that the gateway has not answered, or has refused.
+CREATE TABLE change (
+    local INTEGER PRIMARY KEY AUTOINCREMENT,
+    conversation BLOB NOT NULL,
+    -- 0: its message has no place yet; `message` says which.
+    seq INTEGER NOT NULL,
+    message BLOB,
+    -- Empty until the message has its place, and when it was refused.
+    client_seq INTEGER UNIQUE,
+    -- 0 edit, with the content; 1 delete; 2 react, with the sign; 3 take it back.
+    kind INTEGER NOT NULL,
+    content BLOB,
+    queued_at INTEGER NOT NULL,
+    -- 0 queued, 2 refused, as in the outbox.
+    state INTEGER NOT NULL DEFAULT 0,
+    code INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX change_conversation ON change (conversation, local);
+CREATE INDEX change_of_unplaced ON change (message) WHERE seq = 0;
+-- 0: certainly nobody but this device knows of it.
+ALTER TABLE outbox ADD COLUMN may_be_sent INTEGER NOT NULL DEFAULT 1;
+-- How far the user had read when the list of the gateway was taken over.
+ALTER TABLE conversation ADD COLUMN listed_read INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the tables to the newest version, or refuses a file that is newer.

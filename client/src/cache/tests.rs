@@ -1,5 +1,7 @@
 //! The cache against what may happen between two of its commits: kills, repeats, a new life of the inbox.
 
+mod changes;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -102,8 +104,7 @@ fn apply(tables: &mut Tables, events: Vec<Event>) -> Vec<ClientEvent> {
         .apply(
             Turn {
                 events,
-                notices: Vec::new(),
-                settled: Vec::new(),
+                ..Turn::default()
             },
             true,
         )
@@ -198,9 +199,8 @@ fn an_ack_before_its_event_is_told_once() {
     let applied = tables
         .apply(
             Turn {
-                events: Vec::new(),
-                notices: Vec::new(),
                 settled,
+                ..Turn::default()
             },
             true,
         )
@@ -239,9 +239,8 @@ fn a_refusal_is_kept_until_it_is_forgotten() {
     tables
         .apply(
             Turn {
-                events: Vec::new(),
-                notices: Vec::new(),
                 settled,
+                ..Turn::default()
             },
             true,
         )
@@ -440,7 +439,7 @@ fn history_is_no_arrival_until_its_event_comes() {
     let mut tables = alice(None);
     tables
         .keep_history(
-            &[from_bob(1), from_bob(2)],
+            &mut [from_bob(1), from_bob(2)],
             Some(seq(2)),
             ChangeNumber::START,
         )
@@ -485,11 +484,7 @@ fn an_own_message_that_a_page_of_history_brings_is_acked() {
     };
     // The answer to the SEND was lost with its connection, and nobody gives it again.
     let acked = tables
-        .keep_history(
-            std::slice::from_ref(&mine),
-            Some(seq(1)),
-            ChangeNumber::START,
-        )
+        .keep_history(&mut [mine.clone()], Some(seq(1)), ChangeNumber::START)
         .expect("keeps");
     assert!(
         matches!(&acked[..], [ClientEvent::Acked { id, .. }] if *id == sent.id),
@@ -498,7 +493,7 @@ fn an_own_message_that_a_page_of_history_brings_is_acked() {
     let end = end.try_recv().expect("the waiter is woken");
     assert_eq!(end.expect("acked"), seq(1));
     assert!(tables.outbox(direct()).expect("reads").is_empty());
-    let again = tables.keep_history(&[mine], Some(seq(1)), ChangeNumber::START);
+    let again = tables.keep_history(&mut [mine], Some(seq(1)), ChangeNumber::START);
     assert!(again.expect("keeps").is_empty());
 }
 
@@ -571,10 +566,13 @@ fn changes_apply_once_and_by_version() {
     assert_eq!(message.content, Content::Gone(Gone::Deleted));
     assert_eq!(message.content.text(), "");
     // An older page of history does not bring the words back.
+    let mut page = [from_bob(1)];
     tables
-        .keep_history(&[from_bob(1)], Some(seq(1)), ChangeNumber::START)
+        .keep_history(&mut page, Some(seq(1)), ChangeNumber::START)
         .expect("keeps");
     assert_eq!(read(&tables).content, Content::Gone(Gone::Deleted));
+    // Nor does whoever asked for the page see them again.
+    assert_eq!(page[0], read(&tables));
 }
 
 #[test]
@@ -749,19 +747,19 @@ fn changes_of_notices_are_counted_and_those_that_are_missing_asked_for() {
     assert_eq!((again.events.len(), mark(&tables)), (0, (44, 44)));
 
     // A page that was under way while changes came.
-    let old = [climber(7, 0, &[])];
+    let mut old = [climber(7, 0, &[])];
     let head = Some(seq(7));
     tables
-        .keep_history(&old, head, ChangeNumber(42))
+        .keep_history(&mut old, head, ChangeNumber(42))
         .expect("keeps");
     assert_eq!(mark(&tables), (42, 44));
     // One with nothing new does not take the count back.
-    let known = [climber(1, 0, &[])];
+    let mut known = [climber(1, 0, &[])];
     tables
         .take_changes(&CLIMBERS, ChangeNumber(42), &page_of_changes(&[], 44))
         .expect("takes");
     tables
-        .keep_history(&known, head, ChangeNumber(10))
+        .keep_history(&mut known, head, ChangeNumber(10))
         .expect("keeps");
     assert_eq!((mark(&tables), version_of(&tables, 1)), ((44, 44), 3));
 }
@@ -794,9 +792,9 @@ fn what_the_gateway_has_forgotten_is_read_again_or_dropped() {
     );
     assert!(tables.pulled().expect("reads")[0].stale);
     // The newest are read again, and some that were not here; then what is left is dropped.
-    let page = [climber(4, 2, &[]), climber(5, 0, &[]), climber(6, 7, &[])];
+    let mut page = [climber(4, 2, &[]), climber(5, 0, &[]), climber(6, 7, &[])];
     tables
-        .keep_history(&page, Some(seq(6)), ChangeNumber(5001))
+        .keep_history(&mut page, Some(seq(6)), ChangeNumber(5001))
         .expect("keeps");
     tables.reread(&CLIMBERS, Seq::new(3).ok()).expect("notes");
     assert_eq!(stale(&tables), Some(seq(3)));

@@ -378,11 +378,10 @@ impl<'a> Link<'a> {
                     }
                     let _ = answer.send(Ok(conversation));
                 }
-                let opened = Outcome::Opened { conversation, head };
-                self.driver.changes.answered(request, opened);
+                self.take_changed(request, Outcome::Opened { conversation, head });
             }
             (ReplyTo::Request(request), Outcome::Done) => {
-                self.driver.changes.answered(request, Outcome::Done);
+                self.take_changed(request, Outcome::Done);
             }
             (ReplyTo::Request(request), Outcome::Rejected(rejection)) => {
                 if let Some(conversation) = self.outbox.take_opening(request) {
@@ -392,13 +391,17 @@ impl<'a> Link<'a> {
                 } else if let Some((_, answer)) = self.opens.remove(&request) {
                     let _ = answer.send(Err(Error::Refused(Refusal::from(rejection))));
                 } else {
-                    let rejected = Outcome::Rejected(rejection);
-                    self.driver.changes.answered(request, rejected);
+                    self.take_changed(request, Outcome::Rejected(rejection));
                 }
             }
             // The protocol crate pairs replies and outcomes; what is left says nothing to a client.
             (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
         }
+    }
+
+    fn take_changed(&mut self, request: RequestId, outcome: Outcome) {
+        let kept = self.driver.changes.answered(request, outcome);
+        self.turn.changes.extend(kept);
     }
 
     fn is_refresh(&self, request: RequestId) -> bool {
@@ -462,16 +465,22 @@ impl<'a> Link<'a> {
                 if welcomed.resynced {
                     publisher.send(ClientEvent::Resynced);
                 }
+                for event in &welcomed.news {
+                    publisher.send(event.clone());
+                }
             }
-            Ok((welcomed, cache.waiting()?, cache.unreported(None)?))
+            let (waiting, changes) = (cache.waiting()?, cache.waiting_changes()?);
+            Ok((welcomed, waiting, changes, cache.unreported(None)?))
         };
         let done = self.driver.shared.cache.run(work).await;
-        let (welcomed, waiting, unreported) = done.map_err(|error| Ended::storage(&error))?;
+        let (welcomed, waiting, changes, unreported) =
+            done.map_err(|error| Ended::storage(&error))?;
         let account = welcomed.session.account;
         tracing::info!(user = %account.user, gateway = %self.authority, resynced = welcomed.resynced,
-            waiting = waiting.len(), "online");
+            waiting = waiting.len(), changes = changes.len(), "online");
         let now = Instant::now().into_std();
         self.outbox.add(waiting);
+        self.driver.changes.begin(changes);
         for (conversation, positions) in unreported {
             self.receipts.want(now, conversation, positions);
         }
@@ -541,6 +550,7 @@ impl<'a> Link<'a> {
         let now = Instant::now().into_std();
         let news = self.driver.shared.cache.outbound().take();
         self.outbox.add(news.messages);
+        self.driver.changes.add_kept(news.changes);
         for (conversation, positions) in news.receipts {
             self.receipts.want(now, conversation, positions);
         }
@@ -560,19 +570,12 @@ impl<'a> Link<'a> {
             .as_ref()
             .is_none_or(|leaving| leaving.at.is_some());
         if takes_more && self.streams.has_room() {
-            self.driver
-                .changes
-                .pump(&mut self.session, &mut self.requests);
-            self.drain_transmit();
+            self.pump_changes().await?;
         }
         while takes_more && self.streams.has_room() {
             let pumped = self.outbox.pump(now, &mut self.session, &mut self.requests);
             if pumped.sync {
-                // What was answered, and only then more.
-                self.commit().await?;
-                let synced = self.driver.shared.cache.run(|cache| cache.sync()).await;
-                synced.map_err(|error| Ended::storage(&error))?;
-                self.outbox.synced();
+                self.sync().await?;
                 continue;
             }
             self.turn.settled.extend(pumped.settled);
@@ -595,6 +598,36 @@ impl<'a> Link<'a> {
         }
         // Refusals that needed no gateway.
         self.commit().await
+    }
+
+    /// Asks for the changes that may be asked for now.
+    async fn pump_changes(&mut self) -> Result<(), Ended> {
+        loop {
+            let changes = &mut self.driver.changes;
+            let pumped = changes.pump(&mut self.session, &mut self.requests);
+            self.drain_transmit();
+            if pumped.sync {
+                self.sync().await?;
+                continue;
+            }
+            if pumped.renumber.is_empty() {
+                return Ok(());
+            }
+            let work = move |cache: &mut Tables| cache.renumber_changes(&pumped.renumber);
+            let renumbered = self.driver.shared.cache.run(work).await;
+            let renumbered = renumbered.map_err(|error| Ended::storage(&error))?;
+            self.driver.changes.renumbered(&renumbered);
+        }
+    }
+
+    /// Brings what was answered to the disk, for good.
+    async fn sync(&mut self) -> Result<(), Ended> {
+        self.commit().await?;
+        let synced = self.driver.shared.cache.run(|cache| cache.sync()).await;
+        synced.map_err(|error| Ended::storage(&error))?;
+        self.outbox.synced();
+        self.driver.changes.synced();
+        Ok(())
     }
 
     fn drain_transmit(&mut self) -> bool {
@@ -742,6 +775,7 @@ impl<'a> Link<'a> {
             self.session.poll_timeout(),
             self.outbox.timeout(),
             self.receipts.timeout(),
+            self.driver.changes.timeout(),
         ];
         let machines = machines.into_iter().flatten().map(Instant::from_std);
         // What is due but finds no room is tried again when something was written, not in a loop.

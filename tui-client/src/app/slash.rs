@@ -1,9 +1,10 @@
 //! What begins with a slash in the composer: changes of messages and groups instead of words.
 
-use quipu_protocol::event::{Change, Content, Privacy};
+use quipu_protocol::event::{Change, Privacy};
 use quipu_protocol::id::{ConversationId, Seq, UserId};
 
 use super::timeline::Timeline;
+use super::wish::{Target, What};
 
 /// What a line of the composer asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(super) enum Slash {
     Say(String, Option<Seq>),
     /// Ask for this change.
     Change(Box<Change>),
+    /// Have this done to a message.
+    Wish(Target, What),
     /// Make a group of this title.
     MakeGroup(String),
     /// Show what others may learn of the reader, after changing one of it if that is given.
@@ -119,29 +122,26 @@ pub(super) fn read(
         "" => Err(format!("/{name} needs {what}.")),
         given => Ok(given.to_owned()),
     };
-    let mine = || last(timeline, true, "You have written nothing here yet.");
+    let mine = || {
+        let last = timeline.last_own();
+        last.ok_or_else(|| "You have written nothing here yet.".to_owned())
+    };
     let theirs = || {
-        last(
-            timeline,
-            false,
-            "Nobody else has written anything here yet.",
-        )
+        let last = timeline.last_of_others().map(|(seq, _)| seq);
+        last.ok_or_else(|| "Nobody else has written anything here yet.".to_owned())
     };
     let change = |change| Ok(Slash::Change(Box::new(change)));
     match name {
         "reply" => Ok(Slash::Say(needed("words")?, Some(theirs()?))),
-        "edit" => change(Change::Edit {
-            conversation,
-            seq: mine()?,
-            content: Content::Text(needed("the new words")?),
-        }),
-        "delete" => change(Change::Delete(conversation, mine()?)),
-        "react" => change(Change::React {
-            conversation,
-            seq: theirs()?,
-            emoji: needed("an emoji")?,
-            on: true,
-        }),
+        "edit" => Ok(Slash::Wish(mine()?, What::Edit(needed("the new words")?))),
+        "delete" => Ok(Slash::Wish(mine()?, What::Delete)),
+        "react" => {
+            let (emoji, on) = (needed("an emoji")?, true);
+            Ok(Slash::Wish(
+                Target::Placed(theirs()?),
+                What::React { emoji, on },
+            ))
+        }
         "group" => Ok(Slash::MakeGroup(needed("a title")?)),
         "invite" => change(Change::Invite {
             conversation,
@@ -175,13 +175,6 @@ fn privacy(rest: &str) -> Result<Slash, String> {
                 "/privacy shows what is set; /privacy hide or /privacy show changes one of {all}."
             )
         })
-}
-
-fn last(timeline: &Timeline, mine: bool, none: &str) -> Result<Seq, String> {
-    timeline
-        .last_of(mine)
-        .map(|(seq, _)| seq)
-        .ok_or_else(|| none.to_owned())
 }
 
 fn users(names: &str) -> Result<Vec<UserId>, String> {

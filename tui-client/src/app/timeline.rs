@@ -1,6 +1,6 @@
 //! The open conversation: a window of its history, the messages that are still on their way, and where the reader is in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use quipu_protocol::event::{Changed, ChangedKind, Content, Message, MessageState, Reaction};
 use quipu_protocol::id::{ConversationId, MessageId, Seq, TimestampMs, UserId};
 
+use super::wish::{Target, What, Wish, WishId};
 use super::{EchoId, Page, Scroll};
 use crate::{text, words};
 
@@ -33,6 +34,34 @@ pub(crate) struct Entry {
     /// Whether it is a note or gone: nobody's own words.
     pub(crate) quiet: bool,
     state: MessageState,
+    content: Content,
+    wanted: Wanted,
+}
+
+/// What is to become of a message, as far as the reader has asked for it and it is not done.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    words: Option<String>,
+    goes: bool,
+    /// Signs of the reader.
+    signs: Vec<(Reaction, bool)>,
+}
+
+impl Wanted {
+    fn add(&mut self, me: UserId, what: &What) {
+        match what {
+            What::Edit(words) => self.words = Some(words.clone()),
+            What::Delete => self.goes = true,
+            What::React { emoji, on } => {
+                let emoji = emoji.clone();
+                self.signs.push((Reaction { user: me, emoji }, *on));
+            }
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.words.is_none() && !self.goes && self.signs.is_empty()
+    }
 }
 
 impl Entry {
@@ -45,18 +74,38 @@ impl Entry {
             reply_to: None,
             quiet: false,
             state: message.state.as_deref().cloned().unwrap_or_default(),
+            content: message.content.clone(),
+            wanted: Wanted::default(),
         };
-        entry.say(&message.content);
+        entry.say();
         entry
     }
 
-    fn say(&mut self, content: &Content) {
+    /// Whether something that is to be done to it waits.
+    pub(crate) fn waits(&self) -> bool {
+        !self.wanted.is_nothing()
+    }
+
+    /// What it is to become from now on.
+    fn want(&mut self, wanted: Wanted) {
+        if wanted.is_nothing() && self.wanted.is_nothing() {
+            return;
+        }
+        self.wanted = wanted;
+        self.say();
+    }
+
+    /// Lays out what it says, or is to say.
+    fn say(&mut self) {
+        let content = &self.content;
         self.quiet = matches!(content, Content::Note(_) | Content::Gone(_));
         self.body = match content {
             Content::Note(note) => Body::new(&format!("{} {}", self.from, words::note(note))),
-            Content::Text(_) | Content::Rich(_) | Content::Gone(_) => {
-                Body::new(&words::said(content))
-            }
+            Content::Gone(_) => Body::new(&words::said(content)),
+            Content::Text(_) | Content::Rich(_) => match &self.wanted.words {
+                Some(words) => Body::new(words),
+                None => Body::new(&words::said(content)),
+            },
         };
         self.reply_to = match content {
             Content::Rich(rich) => rich.reply_to,
@@ -71,11 +120,13 @@ impl Entry {
         self.state.version = changed.version;
         match (&changed.kind, changed.by) {
             (ChangedKind::Edited(content), _) => {
-                self.say(content);
+                self.content = content.clone();
+                self.say();
                 self.state.edited_at = Some(changed.at);
             }
             (ChangedKind::Gone(gone), _) => {
-                self.say(&Content::Gone(*gone));
+                self.content = Content::Gone(*gone);
+                self.say();
                 self.state.reactions.clear();
                 self.state.edited_at = None;
             }
@@ -96,15 +147,26 @@ impl Entry {
 
     /// What stands below it, ready to be drawn: that it was edited, and its reactions with their counts; empty if nothing.
     pub(crate) fn below(&self) -> String {
+        let mut signs: BTreeSet<&Reaction> = self.state.reactions.iter().collect();
+        for (sign, on) in &self.wanted.signs {
+            match on {
+                true => signs.insert(sign),
+                false => signs.remove(sign),
+            };
+        }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for reaction in &self.state.reactions {
+        for reaction in signs {
             *counts.entry(&reaction.emoji).or_default() += 1;
         }
         let mut parts: Vec<String> = counts
             .into_iter()
             .map(|(emoji, count)| format!("{} {count}", text::display(&text::single_line(emoji))))
             .collect();
-        if self.state.edited_at.is_some() && !self.quiet {
+        if self.wanted.goes && !self.quiet {
+            parts.push("(to be deleted)".into());
+        } else if self.wanted.words.is_some() && !self.quiet {
+            parts.push("(to be edited)".into());
+        } else if self.state.edited_at.is_some() && !self.quiet {
             parts.push("(edited)".into());
         }
         parts.join("  ")
@@ -124,6 +186,22 @@ pub(crate) struct Pending {
     pub(crate) body: Body,
     /// Why it will never be sent; `None` while it waits.
     pub(crate) failed: Option<String>,
+    /// What was written, whatever it is to say since.
+    written: String,
+}
+
+impl Pending {
+    /// Shows what is to become of it.
+    fn want(&mut self, wanted: &Wanted) {
+        let words = wanted.words.as_ref().unwrap_or(&self.written);
+        let shown = match wanted.goes {
+            true => format!("{words} (to be deleted)"),
+            false => words.clone(),
+        };
+        if self.body.text() != shown {
+            self.body = Body::new(&shown);
+        }
+    }
 }
 
 /// A message of the outbox, as the runtime tells of it.
@@ -278,6 +356,8 @@ pub(crate) enum RowKind {
     Below(Seq),
     /// Why a pending message will not be sent.
     Failure(usize),
+    /// Why what was wanted of a message will not be done.
+    Refused(WishId),
 }
 
 /// One message of the timeline.
@@ -304,6 +384,10 @@ pub(crate) struct Timeline {
     zone: TimeZone,
     messages: BTreeMap<Seq, Entry>,
     pending: Vec<Pending>,
+    /// What is to be done to messages, and what of it was refused, in the order in which it was asked for.
+    wishes: Vec<Wish>,
+    /// Those that ended before the list of them came.
+    ended: Vec<(WishId, Option<String>)>,
     /// What follows this seq was unread when the reader came; `Some(0)`: everything.
     unread_after: Option<u64>,
     /// The window does not reach to the newest message: those that arrive do not belong into it.
@@ -328,6 +412,8 @@ impl Timeline {
             zone,
             messages: BTreeMap::new(),
             pending: Vec::new(),
+            wishes: Vec::new(),
+            ended: Vec::new(),
             unread_after,
             detached: false,
             loading: None,
@@ -492,12 +578,142 @@ impl Timeline {
         }
     }
 
-    /// The last message of the reader, or of somebody else, that says something.
-    pub(crate) fn last_of(&self, mine: bool) -> Option<(Seq, &Entry)> {
+    /// The last message of the reader that says something and is not to go, sent or not.
+    pub(crate) fn last_own(&self) -> Option<Target> {
+        let goes = |target| self.wanted_of(target).goes;
+        let mut pending = self.pending.iter().rev();
+        let queued = pending.find_map(|pending| {
+            let target = Target::Queued(pending.id?);
+            (pending.failed.is_none() && !goes(target)).then_some(target)
+        });
+        let mut newest = self.messages.iter().rev();
+        let placed = || {
+            newest.find_map(|(seq, entry)| {
+                let is_own = entry.from == self.me && !entry.quiet && !entry.wanted.goes;
+                is_own.then_some(Target::Placed(*seq))
+            })
+        };
+        queued.or_else(placed)
+    }
+
+    /// The last message of somebody else that says something.
+    pub(crate) fn last_of_others(&self) -> Option<(Seq, &Entry)> {
         let mut newest = self.messages.iter().rev();
         newest
-            .find(|(_, entry)| !entry.quiet && (entry.from == self.me) == mine)
+            .find(|(_, entry)| !entry.quiet && entry.from != self.me)
             .map(|(seq, entry)| (*seq, entry))
+    }
+
+    /// Takes what the outbox has of wishes, once. What ended meanwhile is among them still.
+    pub(crate) fn wishes(&mut self, wishes: Vec<Wish>) {
+        if self.opened {
+            return;
+        }
+        for wish in wishes {
+            self.wish(wish);
+        }
+        for (id, refused) in std::mem::take(&mut self.ended) {
+            self.wish_ended(id, refused.as_deref());
+        }
+    }
+
+    /// Shows what is to be done to a message.
+    pub(crate) fn wish(&mut self, wish: Wish) {
+        if self.wishes.iter().all(|known| known.id != wish.id) {
+            let target = wish.target;
+            self.wishes.push(wish);
+            self.show_wanted(target);
+        }
+    }
+
+    /// A wish is fulfilled, or refused.
+    pub(crate) fn wish_ended(&mut self, id: WishId, refused: Option<&str>) {
+        if !self.opened && self.ended.len() < ENDED_EARLY_MAX {
+            self.ended.push((id, refused.map(str::to_owned)));
+        }
+        let Some(at) = self.wishes.iter().position(|wish| wish.id == id) else {
+            return;
+        };
+        let target = self.wishes[at].target;
+        match refused {
+            Some(_) => self.wishes[at].refused = refused.map(str::to_owned),
+            None => drop(self.wishes.remove(at)),
+        }
+        self.show_wanted(target);
+    }
+
+    /// Takes the last refused wish out.
+    pub(crate) fn take_refused(&mut self) -> Option<Wish> {
+        let mut wishes = self.wishes.iter();
+        let last = wishes.rposition(|wish| wish.refused.is_some())?;
+        Some(self.wishes.remove(last))
+    }
+
+    /// Why something that was wanted of a message will not be done, in one line.
+    pub(crate) fn refused(&self, id: WishId) -> Option<String> {
+        let wish = self.wishes.iter().find(|wish| wish.id == id)?;
+        let why = text::single_line(wish.refused.as_deref()?);
+        Some(format!(
+            "{} (Esc takes it back): {why}",
+            wish.what.refused()
+        ))
+    }
+
+    /// A message of the outbox that nobody has seen is changed there.
+    pub(crate) fn change_pending(&mut self, target: Target, what: &What) {
+        let Target::Queued(id) = target else { return };
+        match what {
+            What::Edit(words) => {
+                let mut pending = self.pending.iter_mut();
+                if let Some(pending) = pending.find(|pending| pending.id == Some(id)) {
+                    pending.written.clone_from(words);
+                }
+                self.show_wanted(target);
+            }
+            What::Delete => self.settle(id),
+            What::React { .. } => {}
+        }
+    }
+
+    /// What is to become of a message.
+    fn wanted_of(&self, target: Target) -> Wanted {
+        // A message that has its place is still known by its name to what was wanted before.
+        let name = match target {
+            Target::Placed(seq) => self.messages.get(&seq).map(|entry| entry.id),
+            Target::Queued(id) => Some(id),
+        };
+        let is_about = |wish: &&Wish| match wish.target {
+            Target::Queued(id) => Some(id) == name,
+            placed @ Target::Placed(_) => placed == target,
+        };
+        let mut wanted = Wanted::default();
+        let waiting = self.wishes.iter().filter(|wish| wish.refused.is_none());
+        for wish in waiting.filter(is_about) {
+            wanted.add(self.me, &wish.what);
+        }
+        wanted
+    }
+
+    fn show_wanted(&mut self, target: Target) {
+        match target {
+            Target::Placed(seq) => {
+                let wanted = self.wanted_of(target);
+                if let Some(entry) = self.messages.get_mut(&seq) {
+                    entry.want(wanted);
+                }
+            }
+            Target::Queued(id) => {
+                let wanted = self.wanted_of(target);
+                let mut pending = self.pending.iter_mut();
+                if let Some(pending) = pending.find(|pending| pending.id == Some(id)) {
+                    pending.want(&wanted);
+                }
+                let mut newest = self.messages.values_mut().rev();
+                if let Some(entry) = newest.find(|entry| entry.id == id) {
+                    entry.want(wanted);
+                }
+            }
+        }
     }
 
     /// What a message answers in one line, ready to be drawn.
@@ -525,6 +741,7 @@ impl Timeline {
             at: local(now, &self.zone),
             body: Body::new(written),
             failed: None,
+            written: written.to_owned(),
         });
         self.unread_after = None;
         self.place = Place::Bottom;
@@ -586,7 +803,9 @@ impl Timeline {
             at: local_ms(waiting.queued_at, &self.zone),
             body: Body::new(&waiting.text),
             failed: waiting.refused.clone(),
+            written: waiting.text.clone(),
         });
+        self.show_wanted(Target::Queued(waiting.id));
     }
 
     /// Removes the line above the unread messages.
@@ -654,6 +873,17 @@ impl Timeline {
             unread: self.unread_after,
             ..Rows::default()
         };
+        let mut refused: BTreeMap<u64, Vec<WishId>> = BTreeMap::new();
+        for wish in self.wishes.iter().filter(|wish| wish.refused.is_some()) {
+            let key = match wish.target {
+                Target::Placed(seq) => Some(seq.get()),
+                Target::Queued(id) => key_of(&self.messages, &self.pending, id),
+            };
+            refused
+                .entry(key.unwrap_or(u64::MAX))
+                .or_default()
+                .push(wish.id);
+        }
         for (seq, entry) in &mut self.messages {
             rows.before(
                 seq.get(),
@@ -667,6 +897,7 @@ impl Timeline {
                 }
                 // Whoever goes on is named again.
                 rows.from = None;
+                rows.refused(seq.get(), &refused);
                 continue;
             }
             if entry.reply_to.is_some() {
@@ -681,6 +912,7 @@ impl Timeline {
             if !entry.below().is_empty() {
                 rows.push(seq.get(), RowKind::Below(*seq));
             }
+            rows.refused(seq.get(), &refused);
         }
         for (index, pending) in self.pending.iter_mut().enumerate() {
             let key = PENDING_KEYS + index as u64;
@@ -693,6 +925,7 @@ impl Timeline {
             if pending.failed.is_some() {
                 rows.push(key, RowKind::Failure(index));
             }
+            rows.refused(key, &refused);
         }
         self.rows = rows.rows;
     }
@@ -720,6 +953,7 @@ impl Timeline {
         if known.is_none_or(|known| known.state.version < version) {
             let entry = Entry::new(message, &self.zone);
             self.messages.insert(message.seq, entry);
+            self.show_wanted(Target::Placed(message.seq));
         }
     }
 
@@ -739,6 +973,17 @@ impl Timeline {
         }
     }
 }
+
+/// The key of the rows of a message that this device sent.
+fn key_of(messages: &BTreeMap<Seq, Entry>, pending: &[Pending], id: MessageId) -> Option<u64> {
+    let placed = messages.iter().rev().find(|(_, entry)| entry.id == id);
+    let placed = placed.map(|(seq, _)| seq.get());
+    let waiting = || pending.iter().position(|pending| pending.id == Some(id));
+    placed.or_else(|| waiting().map(|index| PENDING_KEYS + index as u64))
+}
+
+/// Wishes that end while the list of them is read; beyond, one that has ended is shown as waiting until the conversation is opened again.
+const ENDED_EARLY_MAX: usize = 1_000;
 
 /// What the reader is called in the timeline.
 const YOU: &str = "you";
@@ -793,6 +1038,13 @@ impl Rows {
     fn push_before(&mut self, seq: u64, kind: RowKind, apart: &mut bool) {
         *apart = true;
         self.push(seq, kind);
+    }
+
+    /// Why what was wanted of a message will not be done.
+    fn refused(&mut self, key: u64, refused: &BTreeMap<u64, Vec<WishId>>) {
+        for wish in refused.get(&key).into_iter().flatten() {
+            self.push(key, RowKind::Refused(*wish));
+        }
     }
 
     fn message(&mut self, seq: u64, entry: EntryRef, rows: usize) {

@@ -84,6 +84,10 @@ impl Beside {
             ClientEvent::Queued(_)
             | ClientEvent::Acked { .. }
             | ClientEvent::Refused { .. }
+            | ClientEvent::ChangeQueued(_)
+            | ClientEvent::ChangeMade { .. }
+            // The next command that changes messages of this conversation tells of it.
+            | ClientEvent::ChangeRefused { .. }
             | ClientEvent::Receipt(_)
             | ClientEvent::CaughtUp(_)
             | ClientEvent::Listed => {}

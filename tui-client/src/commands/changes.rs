@@ -1,11 +1,14 @@
 //! `edit`, `delete`, `react`, `timer`, `devices`, `block`, `report`, `privacy`: one change each.
 
-use quipu_client::Client;
+use quipu_client::{About, ChangeState, Client, Error, MessageChange, Taken};
 use quipu_protocol::event::{Change, Content, Privacy};
+use quipu_protocol::id::ConversationId;
 use quipu_protocol::query::{Answer, Query};
 
-use super::ask::{change, odd, query};
-use super::{Ended, lists, signed_in};
+use tokio::time::timeout;
+
+use super::ask::{change, done, odd, query};
+use super::{Ended, gave_up, lists, signed_in, why};
 use crate::cli::{
     DeviceCommand, DevicesArgs, EditArgs, MessageArgs, PrivacyArgs, ReactArgs, ReportArgs,
     TimerArgs, UserArgs,
@@ -13,31 +16,85 @@ use crate::cli::{
 
 pub(super) async fn edit(client: &Client, arguments: &EditArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
-    let MessageArgs { place, seq, ask } = arguments.message;
-    let wanted = Change::Edit {
-        conversation: place.id(&me),
-        seq,
-        content: Content::Text(arguments.text.clone()),
-    };
-    change(client, ask, "edit", wanted, Some(seq)).await
+    let wanted = MessageChange::Edit(Content::Text(arguments.text.clone()));
+    let message = &arguments.message;
+    change_message(client, message, message.place.id(&me), ("edit", wanted)).await
 }
 
 pub(super) async fn delete(client: &Client, message: &MessageArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
-    let wanted = Change::Delete(message.place.id(&me), message.seq);
-    change(client, message.ask, "delete", wanted, Some(message.seq)).await
+    let wanted = MessageChange::Delete;
+    change_message(client, message, message.place.id(&me), ("delete", wanted)).await
 }
 
 pub(super) async fn react(client: &Client, arguments: &ReactArgs) -> anyhow::Result<Ended> {
     let me = signed_in(client).await?.user;
-    let MessageArgs { place, seq, ask } = arguments.message;
-    let wanted = Change::React {
-        conversation: place.id(&me),
-        seq,
+    let wanted = MessageChange::React {
         emoji: arguments.emoji.clone(),
         on: !arguments.off,
     };
-    change(client, ask, "react", wanted, Some(seq)).await
+    let message = &arguments.message;
+    change_message(client, message, message.place.id(&me), ("react", wanted)).await
+}
+
+/// Puts a change into the outbox of the data folder, and waits until it is made; if it is not in time, says that it will be.
+async fn change_message(
+    client: &Client,
+    MessageArgs { seq, ask, .. }: &MessageArgs,
+    conversation: ConversationId,
+    (name, what): (&'static str, MessageChange),
+) -> anyhow::Result<Ended> {
+    tell_refused(client, conversation).await?;
+    let about = About::Placed(conversation, *seq);
+    let Taken::Queued(queued) = client.change_message(about, what).await? else {
+        return done(*ask, name, Some(conversation), Some(*seq));
+    };
+    let mut connection = client.connection();
+    let made = tokio::select! {
+        biased;
+        made = timeout(ask.wait, client.wait_changed(queued.id)) => made,
+        reason = gave_up(&mut connection) => {
+            return Err(reason.context(format!("the {name} is kept in the outbox")));
+        }
+    };
+    match made {
+        Ok(Ok(())) => done(*ask, name, Some(conversation), Some(*seq)),
+        Ok(Err(error)) => {
+            if matches!(error, Error::Refused(_)) {
+                client.forget_change(queued.id).await?;
+            }
+            Err(error.into())
+        }
+        Err(_) => {
+            eprintln!(
+                "quipu: the {name} is queued, the gateway is away: {}; it is made when a quipu of this folder is connected, do not \
+                 ask again",
+                why(&connection)
+            );
+            Ok(Ended::Away)
+        }
+    }
+}
+
+/// Says which changes of an earlier call were refused after it had ended.
+async fn tell_refused(client: &Client, conversation: ConversationId) -> anyhow::Result<()> {
+    for change in client.changes(conversation).await? {
+        let (ChangeState::Refused(refusal), About::Placed(_, seq)) = (&change.state, change.about)
+        else {
+            continue;
+        };
+        let what = match &change.what {
+            MessageChange::Edit(_) => "edit",
+            MessageChange::Delete => "deletion",
+            MessageChange::React { .. } => "reaction",
+        };
+        eprintln!(
+            "quipu: an earlier {what} of message {seq} was refused ({}): {}",
+            refusal.code, refusal.reason
+        );
+        client.forget_change(change.id).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn timer(client: &Client, arguments: &TimerArgs) -> anyhow::Result<Ended> {

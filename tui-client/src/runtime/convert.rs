@@ -4,8 +4,10 @@ use quipu_client::{ClientEvent, ConnectionState, ConversationSummary, LocalMessa
 use quipu_protocol::id::UserId;
 use quipu_protocol::query::PresenceEntry;
 
+use super::wishes;
 use crate::app::conversations::{Conversation, Presence};
 use crate::app::timeline::Waiting;
+use crate::app::wish::{WishId, WishNews};
 use crate::app::{Connection, Event};
 
 /// What the screen is told of an SDK event; `None`: nothing.
@@ -14,7 +16,9 @@ pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
         ClientEvent::Message { message, .. } => Event::Message(message.as_ref().clone()),
         // Only this screen writes into the outbox while it holds the folder, and its echoes are there already. An ack comes
         // again with the message itself.
-        ClientEvent::Queued(_) | ClientEvent::Acked { .. } => return None,
+        ClientEvent::Queued(_) | ClientEvent::Acked { .. } | ClientEvent::ChangeQueued(_) => {
+            return None;
+        }
         ClientEvent::Refused {
             id,
             conversation,
@@ -24,6 +28,18 @@ pub(super) fn from_client(event: ClientEvent) -> Option<Event> {
             id,
             reason: format!("{}: {}", refusal.code, refusal.reason),
         },
+        ClientEvent::ChangeMade { id, conversation } => {
+            Event::Wish(WishNews::Ended(conversation, WishId(id.0)))
+        }
+        ClientEvent::ChangeRefused {
+            id,
+            conversation,
+            refusal,
+        } => Event::Wish(WishNews::Refused(
+            conversation,
+            WishId(id.0),
+            wishes::why(refusal),
+        )),
         ClientEvent::Receipt(receipt) => Event::Receipt(receipt),
         ClientEvent::Noticed(message) => Event::Message(message.as_ref().clone()),
         ClientEvent::Invited(invitation) => Event::Invited(invitation),

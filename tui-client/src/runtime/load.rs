@@ -6,6 +6,7 @@ use quipu_protocol::event::Message;
 use quipu_protocol::id::{ConversationId, Seq};
 
 use super::convert::waiting;
+use super::wishes::shown;
 use crate::app::{Loaded, Page};
 
 /// Messages in a page.
@@ -21,6 +22,7 @@ pub(super) async fn page(
     match page {
         Page::Latest => {
             let outbox = client.outbox(conversation).await?;
+            let wishes = client.changes(conversation).await?;
             let cached = client
                 .messages(conversation, CachePage::Latest, PAGE_MESSAGES)
                 .await?;
@@ -32,6 +34,7 @@ pub(super) async fn page(
             Ok(Loaded {
                 messages,
                 waiting: outbox.into_iter().map(waiting).collect(),
+                wishes: wishes.into_iter().map(shown).collect(),
             })
         }
         Page::Before(seq) => {
@@ -47,7 +50,7 @@ pub(super) async fn page(
             };
             Ok(Loaded {
                 messages,
-                waiting: Vec::new(),
+                ..Loaded::default()
             })
         }
         Page::After(seq) => {
@@ -67,7 +70,7 @@ pub(super) async fn page(
             }
             Ok(Loaded {
                 messages,
-                waiting: Vec::new(),
+                ..Loaded::default()
             })
         }
     }

@@ -9,6 +9,7 @@ use quipu_protocol::query::PresenceEntry;
 
 use super::scene::{Scene, conversation, direct, message, seq, user};
 use crate::app::conversations::Conversation;
+use crate::app::wish::{Target, What};
 use crate::app::{Connection, EchoId, Effect, Event, Loaded, Page};
 
 macro_rules! shows {
@@ -64,7 +65,7 @@ fn group_scene() -> Scene {
         page: Page::Latest,
         result: Ok(Loaded {
             messages,
-            waiting: Vec::new(),
+            ..Loaded::default()
         }),
     });
     scene
@@ -294,7 +295,7 @@ fn words_behind_a_slash_change_the_last_messages() {
     let changes: Vec<&Effect> = scene
         .effects
         .iter()
-        .filter(|effect| matches!(effect, Effect::Change(..) | Effect::Send { .. }))
+        .filter(|effect| matches!(effect, Effect::Wish(..) | Effect::Send { .. }))
         .collect();
     let send = |echo, text: &str, reply_to| Effect::Send {
         echo: EchoId(echo),
@@ -303,23 +304,14 @@ fn words_behind_a_slash_change_the_last_messages() {
         text: text.into(),
         reply_to,
     };
-    let change = |echo, change| Effect::Change(EchoId(echo), Box::new(change));
-    let edit = Change::Edit {
-        conversation,
-        seq: seq(5),
-        content: Content::Text("Three llamas.".into()),
-    };
-    let react = Change::React {
-        conversation,
-        seq: seq(4),
-        emoji: "👍".into(),
-        on: true,
-    };
+    let wish =
+        |echo, seq, what| Effect::Wish(EchoId(echo), conversation, Target::Placed(seq), what);
+    let (emoji, on) = ("👍".into(), true);
     let expected = [
         send(0, "Soon.", Some(seq(4))),
-        change(1, edit),
-        change(2, Change::Delete(conversation, seq(5))),
-        change(3, react),
+        wish(1, seq(5), What::Edit("Three llamas.".into())),
+        wish(2, seq(5), What::Delete),
+        wish(3, seq(4), What::React { emoji, on }),
         send(4, "/home", None),
     ];
     assert_eq!(changes, expected.iter().collect::<Vec<_>>());

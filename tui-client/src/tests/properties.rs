@@ -48,7 +48,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (peer, 0_u8..3, 1_u64..60, 0_u64..30).prop_map(|(peer, kind, at, length)| {
             let page = [Page::Latest, Page::Before(seq(at)), Page::After(seq(at))][usize::from(kind)];
             let messages = (at..at + length).map(|n| message(peer, peer, n, n as i64, "from a page")).collect();
-            Event::Page { conversation: direct(peer), page, result: Ok(Loaded { messages, waiting: Vec::new() }) }
+            Event::Page { conversation: direct(peer), page, result: Ok(Loaded { messages, ..Loaded::default() }) }
         }),
         1 => Just(Event::Stale),
         1 => Just(Event::SignInFailed("no".into())),
@@ -156,7 +156,7 @@ proptest! {
                             .map(|(index, (_, name, text))| named(which, index as u64 + 1, *name, text)).collect();
                         let waiting = unacked.get(&which).into_iter().flatten()
                             .map(|(name, text)| Scene::waiting(PEERS[which], *name, text)).collect();
-                        let result = Ok(Loaded { messages, waiting });
+                        let result = Ok(Loaded { messages, waiting, ..Loaded::default() });
                         scene.event(Event::Page { conversation: direct(PEERS[which]), page: Page::Latest, result });
                     }
                 }

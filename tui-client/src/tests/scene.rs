@@ -131,7 +131,7 @@ impl Scene {
     pub(super) fn page(&mut self, peer: &str, page: Page, messages: Vec<Message>) {
         let loaded = Loaded {
             messages,
-            waiting: Vec::new(),
+            ..Loaded::default()
         };
         self.event(Event::Page {
             conversation: direct(peer),

@@ -419,8 +419,8 @@ fn the_outbox_is_shown_when_a_conversation_is_opened() {
     scene.keys("<ctrl-k>carol<enter>");
     let waiting = vec![Scene::waiting("carol", 7, "left from yesterday")];
     let loaded = Loaded {
-        messages: Vec::new(),
         waiting,
+        ..Loaded::default()
     };
     scene.event(Event::Page {
         conversation: direct("carol"),

@@ -227,6 +227,10 @@ fn draw_row(app: &App, open: &Open, row: &Row, area: Rect, line: usize, buffer: 
             );
             draw_beside(buffer, area, columns, line, &words, theme::bad());
         }
+        RowKind::Refused(wish) => {
+            let words = open.timeline.refused(wish).unwrap_or_default();
+            draw_beside(buffer, area, columns, line, &words, theme::bad());
+        }
         RowKind::Text { .. } => draw_text(app, open, row.kind, area, line, buffer),
     }
 }

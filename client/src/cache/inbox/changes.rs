@@ -109,6 +109,15 @@ pub(in super::super) fn refresh(tx: &Transaction<'_>, message: &Message) -> Resu
     Ok(())
 }
 
+/// Makes of a message what the cache has of it, if that is newer.
+pub(super) fn renew(tx: &Transaction<'_>, message: &mut Message) -> Result<(), Error> {
+    let kept = find(tx, &message.conversation, message.seq)?;
+    if let Some(kept) = kept.filter(|kept| version(kept) > version(message)) {
+        *message = kept;
+    }
+    Ok(())
+}
+
 /// What is stored of a message's state.
 pub(super) fn state_bytes(state: Option<&MessageState>) -> Option<Vec<u8>> {
     state.map(|state| wire::MessageState::from(state).encode_to_vec())
