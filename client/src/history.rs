@@ -1,7 +1,6 @@
 //! Fetches pages of history over request streams.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use quipu_protocol::history::{HistoryPage, HistoryRequest};
 use quipu_protocol::id::ConversationId;
@@ -11,12 +10,7 @@ use crate::cache::Tables;
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::model::HistoryRange;
-use crate::request;
-
-/// How often a page is asked for that is behind changes that were told.
-const ASKED_MAX: u32 = 6;
-/// Half the first pause before it is asked for again; each next one is twice as long. All together some seconds.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+use crate::request::{self, Once, Patience};
 
 /// Fetches one page and keeps it in the cache, with the changes that overtook it.
 pub(crate) async fn fetch(
@@ -36,28 +30,22 @@ pub(crate) async fn fetch(
         limit: range.limit as u32,
         newest_first: range.newest_first,
     };
-    for attempt in 0..ASKED_MAX {
-        if attempt > 0 {
-            tokio::time::sleep(ASK_AGAIN_AFTER * (1 << attempt)).await;
-        }
-        let forgotten = shared.cache.run(|cache| Ok(cache.forgotten())).await?;
-        let (page, whole) = ask(shared, &request, forgotten).await?;
-        if whole {
+    let mut patience = Patience::default();
+    loop {
+        let once = ask(shared, &request).await?;
+        if let Some(page) = patience.take(once).await? {
             return Ok(page);
         }
     }
-    Err(Error::Offline(
-        "the history is behind what was told; ask for it again".into(),
-    ))
 }
 
-/// Asks once. False: not all changes are known that were told while the page was under way.
-async fn ask(
-    shared: &Arc<Shared>,
-    request: &HistoryRequest,
-    forgotten: u64,
-) -> Result<(HistoryPage, bool), Error> {
-    let mut page = request::history(shared, request).await?;
+/// Asks once, and keeps what comes. It is behind, if not all changes are known that were told while the page was under way.
+async fn ask(shared: &Arc<Shared>, request: &HistoryRequest) -> Result<Once<HistoryPage>, Error> {
+    let forgotten = shared.cache.run(|cache| Ok(cache.forgotten())).await?;
+    let mut page = match request::history(shared, request).await? {
+        Once::Answer(page) => page,
+        not_yet @ (Once::Busy(_) | Once::Behind) => return Ok(not_yet),
+    };
     if page
         .messages
         .first()
@@ -76,5 +64,9 @@ async fn ask(
     for event in acked {
         shared.announce(event);
     }
-    Ok((page, whole))
+    Ok(if whole {
+        Once::Answer(page)
+    } else {
+        Once::Behind
+    })
 }

@@ -1,4 +1,4 @@
-//! One question on one request stream, and its answer.
+//! One question on one request stream, and its answer; again, while the gateway cannot answer it yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,61 @@ use crate::error::{Error, Refusal};
 
 /// How long one answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Times that a question is asked again because the gateway is busy, or still brings a conversation up to date (QP-HISTORY-6).
-const BUSY_REPEATS_MAX: u32 = 8;
+/// Times that a question is asked again because the gateway is busy, still brings a conversation up to date (QP-HISTORY-6), or is
+/// behind what this device was told.
+const REPEATS_MAX: u32 = 8;
 /// Longest pause before that, whatever the gateway says.
-const BUSY_PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// First pause where the gateway names none; each next one is twice as long, about five seconds all together.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Requests yield to messages when the path is narrow.
 const REQUEST_PRIORITY: i32 = -1;
 
-/// Asks for a page of history.
+/// What asking once has brought.
+#[derive(Debug)]
+pub(crate) enum Once<T> {
+    /// An answer that counts.
+    Answer(T),
+    /// The gateway has no time; it says when to ask again.
+    Busy(Rejection),
+    /// An answer that lacks something of what this device was told.
+    Behind,
+}
+
+/// Whoever asks, and how often they have. One for each question, so that all reasons to ask again have one bound together.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    repeats: u32,
+}
+
+impl Patience {
+    /// Gives the answer, or waits until it is time to ask again (`None`). Fails at the bound with the reason to wait.
+    pub(crate) async fn take<T>(&mut self, once: Once<T>) -> Result<Option<T>, Error> {
+        let (pause, why) = match once {
+            Once::Answer(answer) => return Ok(Some(answer)),
+            Once::Busy(rejection) => {
+                let pause = Duration::from_millis(rejection.retry_after_ms);
+                (pause, Error::Refused(Refusal::from(rejection)))
+            }
+            Once::Behind => {
+                let why = "the history is behind what was told; ask for it again";
+                (PAUSE_MIN * (1 << self.repeats), Error::Offline(why.into()))
+            }
+        };
+        if self.repeats >= REPEATS_MAX {
+            return Err(why);
+        }
+        self.repeats += 1;
+        tokio::time::sleep(pause.min(PAUSE_MAX)).await;
+        Ok(None)
+    }
+}
+
+/// Asks for a page of history, once.
 pub(crate) async fn history(
     shared: &Arc<Shared>,
     request: &HistoryRequest,
-) -> Result<HistoryPage, Error> {
+) -> Result<Once<HistoryPage>, Error> {
     let mut out = BytesMut::new();
     let request = wire::HistoryRequest::from(request);
     frame::encode(FrameType::History, &request, &mut out);
@@ -37,36 +80,21 @@ pub(crate) async fn history(
     read::<wire::HistoryPage, _>(&frame, FrameType::HistoryPage)
 }
 
-/// Asks for anything else.
+/// Asks for anything else, until the gateway has time.
 pub(crate) async fn query(shared: &Arc<Shared>, query: &Query) -> Result<Answer, Error> {
     let mut out = BytesMut::new();
     frame::encode(FrameType::Query, &wire::Query::from(query), &mut out);
-    let frame = ask(shared, &out).await?;
-    read::<wire::Answer, _>(&frame, FrameType::Answer)
+    let mut patience = Patience::default();
+    loop {
+        let frame = ask(shared, &out).await?;
+        let once = read::<wire::Answer, _>(&frame, FrameType::Answer)?;
+        if let Some(answer) = patience.take(once).await? {
+            return Ok(answer);
+        }
+    }
 }
 
 async fn ask(shared: &Arc<Shared>, question: &[u8]) -> Result<RawFrame, Error> {
-    for _ in 0..BUSY_REPEATS_MAX {
-        let answer = ask_once(shared, question).await?;
-        let Some(pause) = busy(&answer)? else {
-            return Ok(answer);
-        };
-        tokio::time::sleep(pause).await;
-    }
-    ask_once(shared, question).await
-}
-
-/// How long to wait before a busy gateway is asked again.
-fn busy(answer: &RawFrame) -> Result<Option<Duration>, Error> {
-    if answer.kind != FrameType::Failure {
-        return Ok(None);
-    }
-    let rejected = answer.message::<wire::Rejected>().map_err(broken)?;
-    let pause = Duration::from_millis(rejected.retry_after_ms).min(BUSY_PAUSE_MAX);
-    Ok((rejected.code == RejectCode::Busy.code()).then_some(pause))
-}
-
-async fn ask_once(shared: &Arc<Shared>, question: &[u8]) -> Result<RawFrame, Error> {
     let connection = shared.online()?;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, exchange(&connection, question));
     answer
@@ -96,17 +124,23 @@ async fn exchange(connection: &quinn::Connection, question: &[u8]) -> Result<Raw
     ))
 }
 
-fn read<M, T>(frame: &RawFrame, expected: FrameType) -> Result<T, Error>
+fn read<M, T>(frame: &RawFrame, expected: FrameType) -> Result<Once<T>, Error>
 where
     M: prost::Message + Default,
     T: TryFrom<M, Error = Violation>,
 {
     if frame.kind == expected {
-        return frame.message::<M>().and_then(T::try_from).map_err(broken);
+        let answer = frame.message::<M>().and_then(T::try_from);
+        return answer.map(Once::Answer).map_err(broken);
     }
     if frame.kind == FrameType::Failure {
         let rejected = frame.message::<wire::Rejected>().map_err(broken)?;
-        return Err(Error::Refused(Refusal::from(Rejection::from(rejected))));
+        let rejection = Rejection::from(rejected);
+        return if rejection.code == RejectCode::Busy {
+            Ok(Once::Busy(rejection))
+        } else {
+            Err(Error::Refused(Refusal::from(rejection)))
+        };
     }
     Err(Error::Offline(
         "the gateway answered with another frame".into(),
