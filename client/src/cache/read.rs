@@ -1,6 +1,6 @@
 //! What the application reads from the cache.
 
-use quipu_protocol::event::{Message, Receipt};
+use quipu_protocol::event::{Content, Gone, Message, Receipt};
 use quipu_protocol::id::{ConversationId, Cursor, InboxSeq, Seq};
 use rusqlite::params;
 
@@ -11,6 +11,26 @@ use crate::model::{Arrival, ConversationSummary, Page};
 
 /// Rows of one read, whatever was asked for.
 const ROWS_MAX: usize = 10_000;
+
+/// How far the user has read a conversation.
+const READ: &str = "max(c.want_read, c.own_read)";
+/// Whether a message can be unread: it is another's, no note, and not gone.
+const COUNTS: &str =
+    "m.sender <> ?1 AND m.client_seq <> -1 AND (m.content IS NULL OR m.content NOT IN (?3, ?4))";
+/// Of the messages up to `listed_head`, which the gateway has counted and the cache need not have: those that are unread.
+///
+/// What was unread, less what the cache knows to be read since; and what lies above the read position, less what the cache knows
+/// not to count. Neither is too small, and each is exact if the cache has its range whole: who reads on from where they were has the
+/// first, who has looked at the newest messages the second. Else the smaller one is as near as the cache can know.
+fn listed_unread() -> String {
+    let of = "FROM message m WHERE m.conversation = c.id AND";
+    format!(
+        "CASE WHEN c.listed_head > {READ} THEN max(0, min(
+             c.listed_unread - (SELECT count(*) {of} m.seq > c.listed_read AND m.seq <= {READ} AND {COUNTS}),
+             c.listed_head - {READ} - (SELECT count(*) {of} m.seq > {READ} AND m.seq <= c.listed_head AND NOT ({COUNTS}))
+         )) ELSE 0 END"
+    )
+}
 
 impl Tables {
     /// Messages that arrived after a cursor, in the order of the inbox.
@@ -92,19 +112,20 @@ impl Tables {
         let Some(account) = self.account() else {
             return Ok(Vec::new());
         };
-        let mut statement = self.db.prepare_cached(
-            "SELECT c.id, c.peer, c.head, max(c.want_read, c.own_read), coalesce(r.delivered, 0), coalesce(r.read, 0),
+        let listed_unread = listed_unread();
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT c.id, c.peer, c.head, {READ}, coalesce(r.delivered, 0), coalesce(r.read, 0),
                  (SELECT count(*) FROM message m
-                  WHERE m.conversation = c.id AND m.seq > max(c.want_read, c.own_read, c.listed_head) AND m.sender <> ?1
-                  AND m.client_seq <> -1)
-                 + max(0, min(c.listed_unread, c.listed_head - max(c.want_read, c.own_read))),
+                  WHERE m.conversation = c.id AND m.seq > max({READ}, c.listed_head) AND {COUNTS}) + {listed_unread},
                  (SELECT count(*) FROM outbox o WHERE o.conversation = c.id), c.title, c.gone,
                  (SELECT i.by_user FROM invitation i WHERE i.conversation = c.id)
              FROM conversation c LEFT JOIN receipt r ON r.conversation = c.id AND r.user = c.peer AND c.peer <> ?1
              ORDER BY c.last_at DESC, c.id LIMIT ?2",
-        )?;
+        ))?;
+        let [deleted, expired] =
+            [Gone::Deleted, Gone::Expired].map(|gone| row::whole(&Content::Gone(gone)));
         let found = statement.query_and_then(
-            params![account.user.as_str(), bounded(ROWS_MAX)],
+            params![account.user.as_str(), bounded(ROWS_MAX), deleted, expired],
             |found| {
                 Ok(ConversationSummary {
                     id: row::conversation(found, 0)?,
