@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use quipu_client::protocol::event::{Change, Content};
 use quipu_client::protocol::id::{ConversationId, Seq, UserId};
-use quipu_client::{Client, Error};
+use quipu_client::{About, ChangeId, Client, Error, MessageChange, Taken};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
@@ -41,6 +41,38 @@ impl Act {
             Self::Leave(group) => Change::Leave(*group),
         })
     }
+}
+
+/// Puts the change of a message into the client's outbox, which is where it stays until it is made. `None`: it is no such change.
+pub(super) async fn queue(client: &Client, act: &Act) -> Result<Option<ChangeId>, Error> {
+    let (conversation, at, what) = match act {
+        Act::Edit(conversation, at, text) => {
+            let content = Content::Text(text.clone());
+            (conversation, at, MessageChange::Edit(content))
+        }
+        Act::Delete(conversation, at) => (conversation, at, MessageChange::Delete),
+        Act::React(conversation, at, emoji, on) => {
+            let (emoji, on) = (emoji.clone(), *on);
+            (conversation, at, MessageChange::React { emoji, on })
+        }
+        Act::Title(..) | Act::Join(_) | Act::Leave(_) => return Ok(None),
+    };
+    let about = About::Placed(*conversation, Seq::new(*at)?);
+    match client.change_message(about, what).await? {
+        Taken::Queued(change) => Ok(Some(change.id)),
+        Taken::Made => Err(Error::Invalid("a message with a place is unsent".into())),
+    }
+}
+
+/// Waits until a change of the outbox is made, whichever life of the client has put it there.
+pub(super) async fn wait(client: Client, act: Act, id: ChangeId) -> (Act, Result<(), Error>) {
+    let answer = client.wait_changed(id).await;
+    if matches!(answer, Err(Error::Refused(_)))
+        && let Err(error) = client.forget_change(id).await
+    {
+        return (act, Err(error));
+    }
+    (act, answer)
 }
 
 /// Asks until there is an answer; a kill in between only means that it is asked once more.

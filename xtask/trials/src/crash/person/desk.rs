@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 
+use quipu_client::ChangeId;
 use quipu_client::protocol::event::Message;
 use quipu_client::protocol::id::{ConversationId, Cursor, MessageId};
 use quipu_client::protocol::media::MediaHash;
@@ -39,6 +40,8 @@ pub(super) struct Desk {
     pub(super) unacked: VecDeque<(ConversationId, MessageId)>,
     /// A change that is asked for until it is answered.
     pub(super) act: Option<Act>,
+    /// What the client's outbox calls it, if it is kept there: it is not asked for again.
+    pub(super) queued: Option<ChangeId>,
     pub(super) upload: Option<Upload>,
     pub(super) download: Option<Download>,
     /// Files to fetch.

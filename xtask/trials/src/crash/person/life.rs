@@ -114,7 +114,7 @@ impl<'a> Life<'a> {
                 () = sleep_until(self.next_message), if types && self.desk.unacked.len() < UNACKED_MAX => {
                     self.type_one().await?;
                 }
-                () = sleep_until(self.next_act), if types && self.desk.act.is_none() => self.act(),
+                () = sleep_until(self.next_act), if types && self.desk.act.is_none() => self.act().await?,
                 () = sleep_until(next_file), if next_file < end => self.send_file()?,
                 () = sleep_until(end) => {
                     self.waits.shutdown().await;
@@ -192,6 +192,7 @@ impl<'a> Life<'a> {
             }
             Done::Act(act, answer) => {
                 self.desk.act = None;
+                self.desk.queued = None;
                 acts::answered(self.person, self.desk, &act, answer)?;
             }
             Done::Upload(uploaded) => self.show_file(uploaded?).await?,
@@ -258,22 +259,28 @@ impl<'a> Life<'a> {
         });
     }
 
-    fn act(&mut self) {
+    async fn act(&mut self) -> Result<()> {
         let pause = self.rng.random_range(0..ACT_PAUSE_MS_MAX);
         self.next_act = Instant::now() + Duration::from_millis(pause);
         if let Some(act) = acts::choose(self.person, self.desk, self.rng) {
             lock(&self.person.ledger).changes.asked();
+            let queued = acts::queue(self.client, &act).await;
+            self.desk.queued = queued.with_context(|| format!("{}: change", self.person.user))?;
             self.desk.act = Some(act);
             self.ask();
         }
+        Ok(())
     }
 
-    /// Asks for the change on the desk.
+    /// Asks for the change on the desk, or waits for it if the client does that.
     fn ask(&mut self) {
         if let Some(act) = self.desk.act.clone() {
-            let client = self.client.clone();
+            let (client, queued) = (self.client.clone(), self.desk.queued);
             self.waits.spawn(async move {
-                let (act, answer) = acts::perform(client, act).await;
+                let (act, answer) = match queued {
+                    Some(id) => acts::wait(client, act, id).await,
+                    None => acts::perform(client, act).await,
+                };
                 Done::Act(act, answer)
             });
         }
