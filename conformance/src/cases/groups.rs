@@ -333,13 +333,15 @@ async fn seen_from_joining(context: Context) -> anyhow::Result<()> {
 }
 
 async fn member_list(context: Context) -> anyhow::Result<()> {
-    let (mut a, b, id) = pair(&context).await?;
+    let (mut a, mut b, id) = pair(&context).await?;
     let c = context.user().await?;
     let invite = Change::Invite {
         conversation: id,
         users: vec![me(&c)?],
     };
     done(&mut a, &invite).await?;
+    // A reader has in the answer what that reader was told, not what others were.
+    note(&mut b, 4, Note::Invited(me(&c)?)).await?;
     let ask = |after: Option<UserId>, limit| {
         wire::Query::from(&Query::Members {
             conversation: id,
