@@ -322,6 +322,9 @@ async fn seen_from_joining(context: Context) -> anyhow::Result<()> {
         opened(&mut b, &Change::Join(id)).await?;
         note(&mut a, 3, Note::Joined).await?;
         a.say(&id, "after").await?;
+        // What b was told is in b's history (QP-HISTORY-6).
+        note(&mut b, 3, Note::Joined).await?;
+        b.message().await?;
         let page = history(&b, &id).await?;
         let Ok(page) = page else {
             bail!("a member's HISTORY failed: {page:?}");

@@ -73,11 +73,12 @@ async fn expect_page(
     Ok(())
 }
 
-/// A conversation of ten messages, each saying its seq.
+/// A conversation of ten messages, each saying its seq, of which both were told.
 async fn ten(context: &Context) -> anyhow::Result<(Session, Session, ConversationId)> {
-    let (mut a, b, conversation) = context.pair().await?;
+    let (mut a, mut b, conversation) = context.pair().await?;
     for n in 1..=10 {
         a.say(&conversation, &n.to_string()).await?;
+        b.message().await?;
     }
     Ok((a, b, conversation))
 }
