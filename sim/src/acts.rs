@@ -1,8 +1,9 @@
 //! What people do beside writing and reading: groups, second thoughts about messages, and their own devices.
 
 use quipu_protocol::event::{Change, Content, NewGroup, Privacy, Role};
-use quipu_protocol::id::{ClientSeq, ConversationId, RequestId, Seq, UserId};
+use quipu_protocol::id::{ClientSeq, ConversationId, Seq, UserId};
 use quipu_protocol::limits::KEEP_MS_MIN;
+use quipu_protocol::session::Unanswered;
 
 use crate::checker::{AskNo, Kept, What, Wish};
 use crate::names::{SIGNS, fingerprint};
@@ -23,13 +24,18 @@ pub(crate) struct Asked {
 }
 
 impl World {
-    /// Somebody does something, if they are connected and there is something to do it to.
+    /// Somebody does something, if there is something to do it to. Without a connection that is only what the outbox keeps.
     pub(crate) fn do_something(&mut self, device: usize) {
-        let link = self.devices[device].link.as_ref();
-        if !link.is_some_and(|link| link.welcomed) || self.plan.acts.is_empty() {
+        let it = &self.devices[device];
+        let is_welcomed = it.link.as_ref().is_some_and(|link| link.welcomed);
+        let mut acts = self.plan.acts.clone();
+        if !is_welcomed {
+            acts.retain(|act| matches!(act, Act::Edit | Act::Delete | Act::React));
+        }
+        let is_used = it.running && !it.is_out && it.disk.session().is_some();
+        if !is_used || acts.is_empty() {
             return;
         }
-        let acts = self.plan.acts.clone();
         let wanted = match self.rng.pick(&acts) {
             Act::Create => self.want_group(device),
             Act::Groups => self.want_in_group(device),
@@ -57,6 +63,15 @@ impl World {
         let number = self.checker.asked(number, wish);
         self.trace
             .say(|| format!("device {device} asks as {number} for {wish:?}: {change:?}"));
+        if is_kept(&change) {
+            self.checker.kept(number);
+            let it = &mut self.devices[device];
+            let waiting = it.disk.keep_change(number, change);
+            if let Some(link) = it.link.as_mut().filter(|link| link.welcomed) {
+                link.changes.add(waiting);
+            }
+            return self.client_turn(device);
+        }
         let client_seq = self.devices[device].disk.take_client_seq();
         let asked = Asked {
             number,
@@ -67,21 +82,17 @@ impl World {
         self.client_turn(device);
     }
 
-    /// Asks, perhaps again; what finds no room is given up.
+    /// Asks, perhaps again.
     pub(crate) fn ask_as(&mut self, device: usize, asked: Asked) {
         let Some(link) = &mut self.devices[device].link else {
             return;
         };
-        let request = RequestId(link.requests);
-        let change = asked.change.clone();
-        if link
-            .session
-            .change(request, asked.client_seq, change)
-            .is_ok()
-        {
-            link.requests += 1;
-            link.asked.insert(request, asked);
-        }
+        link.changes.add(Unanswered {
+            client_seq: asked.client_seq,
+            change: asked.change.clone(),
+            kept: false,
+        });
+        link.asked.insert(asked.client_seq, asked);
     }
 
     /// Asks again for what was not answered on an earlier connection, or leaves it.
@@ -338,6 +349,7 @@ impl World {
         let it = &mut self.devices[device];
         it.is_out = true;
         let number = it.number;
+        self.checker.keeps_changes(number, &[]);
         self.note("thrown-out", &[("device", device as u64)]);
         self.checker.thrown_out(number);
         if self.rng.chance(500) {
@@ -358,4 +370,12 @@ impl World {
         let after = self.moment();
         self.connect_after(device, after);
     }
+}
+
+/// Whether a client keeps a change on its disk until it is made.
+fn is_kept(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Edit { .. } | Change::Delete(..) | Change::React { .. }
+    )
 }

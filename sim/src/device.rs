@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use quipu_protocol::error::CloseCode;
 use quipu_protocol::event::{Event, Notice};
-use quipu_protocol::id::{ConversationId, RequestId, UserId};
+use quipu_protocol::id::{ClientSeq, ConversationId, UserId};
 use quipu_protocol::query::PresenceEntry;
-use quipu_protocol::session::{ClientSession, Outbox, Receipts, Settled};
+use quipu_protocol::session::{Answered, Changes, ClientSession, Outbox, Receipts, Settled};
 use quipu_protocol::welcome::{GoAway, Welcome};
 
 use crate::acts::Asked;
@@ -58,7 +58,11 @@ pub(crate) struct Link {
     receipts: Receipts,
     /// The number of the next request.
     pub(crate) requests: u64,
-    pub(crate) asked: BTreeMap<RequestId, Asked>,
+    pub(crate) changes: Changes,
+    /// What somebody waits for, and the disk does not keep.
+    pub(crate) asked: BTreeMap<ClientSeq, Asked>,
+    /// Answers to what the disk keeps.
+    answered: Vec<Answered>,
     /// What was asked for, and whether it is done.
     pub(crate) ended: Vec<(Asked, bool)>,
     pub(crate) questions: VecDeque<Question>,

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use quipu_protocol::credentials::{Resume, Token};
 use quipu_protocol::event::{
-    Changed, Content, Event, EventBody, Message, Note as Happened, Notice,
+    Change, Changed, Content, Event, EventBody, Message, Note as Happened, Notice,
 };
 use quipu_protocol::id::{
     ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, MessageId, Seq, TimestampMs, UserId,
 };
 use quipu_protocol::query::Changes;
-use quipu_protocol::session::{ChangeMark, Positions, Settled, Waiting};
+use quipu_protocol::session::{ChangeMark, Positions, Settled, Unanswered, Waiting};
 use quipu_protocol::welcome::Welcome;
 
-use crate::checker::{Kept, Note};
+use crate::checker::{AskNo, Kept, Note};
 use crate::names::Names;
 use crate::sabotage::Sabotage;
 
@@ -32,6 +32,14 @@ pub(crate) struct Outgoing {
     pub(crate) text: String,
     pub(crate) client_seq: ClientSeq,
     pub(crate) state: OutgoingState,
+}
+
+/// One change of a message that is not answered.
+#[derive(Debug, Clone)]
+struct Pending {
+    number: AskNo,
+    client_seq: ClientSeq,
+    change: Change,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +86,7 @@ struct Tables {
     session: Option<Session>,
     client_seq_free: u64,
     outbox: Vec<Outgoing>,
+    changes: Vec<Pending>,
     conversations: BTreeMap<ConversationId, Conversation>,
     messages: BTreeMap<(ConversationId, Seq), Kept>,
     /// How often the timeline was dropped, and its entries since.
@@ -171,6 +180,9 @@ impl Disk {
     pub(crate) fn reopen(&mut self) {
         self.next_client_seq = self.tables.client_seq_free.max(1);
         self.ahead.clear();
+        if self.sabotage == Some(Sabotage::LoseChanges) {
+            self.tables.changes.clear();
+        }
     }
 
     /// The machine lost power: only what was synced is there. Says which timeline it has now and how long it is, what still
@@ -205,6 +217,10 @@ impl Disk {
             (Some(session), None) => {
                 if welcome.resumed && session.resume == resume {
                     return false;
+                }
+                if session.resume.life != resume.life {
+                    // Their seqs are those of other messages.
+                    self.tables.changes.clear();
                 }
                 session.resume = resume;
                 self.tables.conversations.clear();
@@ -328,6 +344,67 @@ impl Disk {
         }
         self.sync();
         renumbered
+    }
+
+    /// Puts a change of a message into the outbox.
+    pub(crate) fn keep_change(&mut self, number: AskNo, change: Change) -> Unanswered {
+        let client_seq = self.take_client_seq();
+        self.tables.changes.push(Pending {
+            number,
+            client_seq,
+            change: change.clone(),
+        });
+        Unanswered {
+            client_seq,
+            change,
+            kept: true,
+        }
+    }
+
+    /// Changes that are not answered, in the order of their numbers.
+    pub(crate) fn waiting_changes(&self) -> Vec<Unanswered> {
+        let mut waiting: Vec<Unanswered> = self
+            .tables
+            .changes
+            .iter()
+            .map(|pending| Unanswered {
+                client_seq: pending.client_seq,
+                change: pending.change.clone(),
+                kept: true,
+            })
+            .collect();
+        waiting.sort_by_key(|one| one.client_seq);
+        waiting
+    }
+
+    /// The same as those who asked know them.
+    pub(crate) fn asks(&self) -> Vec<AskNo> {
+        let pending = self.tables.changes.iter();
+        pending.map(|pending| pending.number).collect()
+    }
+
+    /// Gives changes new client seqs: old and new ones.
+    pub(crate) fn renumber_changes(&mut self, stale: &[ClientSeq]) -> Vec<(ClientSeq, ClientSeq)> {
+        let mut renumbered = Vec::with_capacity(stale.len());
+        for old in stale {
+            let new = self.take_client_seq();
+            let mut pending = self.tables.changes.iter_mut();
+            if let Some(pending) = pending.find(|pending| pending.client_seq == *old) {
+                pending.client_seq = new;
+                renumbered.push((*old, new));
+            }
+        }
+        self.sync();
+        renumbered
+    }
+
+    /// A change is answered and leaves the outbox. Says who asked for it.
+    pub(crate) fn change_ended(&mut self, client_seq: ClientSeq) -> Option<AskNo> {
+        let changes = &mut self.tables.changes;
+        let at = changes
+            .iter()
+            .position(|one| one.client_seq == client_seq)?;
+        Some(changes.remove(at).number)
     }
 
     /// Raises what the user has read of a conversation. Says what to report, if that is news.

@@ -31,6 +31,8 @@ pub enum Sabotage {
     NeverSync,
     /// Pushes go to the user that follows in the alphabet too.
     Misdeliver,
+    /// A client forgets the changes in its outbox when its process ends.
+    LoseChanges,
     /// A client forgets that it told of a refusal when it loses power.
     ForgetRefusals,
     /// Who leaves a group stays in the roster that its news is spread by.

@@ -45,12 +45,18 @@ pub(super) struct Ask {
     /// When it was asked for the first time.
     asked: u64,
     pub(super) end: End,
+    /// The device's disk has it until it is answered.
+    kept: bool,
 }
 
 impl Ask {
-    /// Whether it was done before the other was asked for.
+    /// Whether it was done before the other was asked for, or the device that keeps both has asked for the other later.
     pub(super) fn precedes(&self, other: &Self) -> bool {
-        matches!(self.end, End::Done(at) if at < other.asked)
+        let both_kept = self.kept && other.kept && self.device == other.device;
+        match self.end {
+            End::Done(at) => at < other.asked || (both_kept && self.asked < other.asked),
+            End::Open | End::Refused => false,
+        }
     }
 
     pub(super) fn wish(&self) -> Wish {
@@ -72,8 +78,34 @@ impl Checker {
             wish,
             asked,
             end,
+            kept: false,
         });
         self.asks.len() - 1
+    }
+
+    /// The device has it on its disk, and will ask until there is an answer.
+    pub(crate) fn kept(&mut self, number: AskNo) {
+        if let Some(ask) = self.asks.get_mut(number) {
+            ask.kept = true;
+        }
+    }
+
+    /// Of what has no answer the device has only these left, and may.
+    pub(crate) fn keeps_changes(&mut self, device: DeviceNo, left: &[AskNo]) {
+        for (number, ask) in self.asks.iter_mut().enumerate() {
+            if ask.device == device && ask.end == End::Open && !left.contains(&number) {
+                ask.kept = false;
+            }
+        }
+    }
+
+    /// At rest: what a device has kept is answered.
+    pub(super) fn judge_kept(&mut self) {
+        let lost = |ask: &&Ask| ask.kept && ask.end == End::Open;
+        if let Some(ask) = self.asks.iter().find(lost) {
+            let what = format!("{ask:?}");
+            self.condemn("a change is lost", what);
+        }
     }
 
     /// They are told that it is done.

@@ -8,6 +8,7 @@ use super::{Checker, DeviceNo, Fate, Note, Person, Rest, Talk, What, Written};
 impl Checker {
     /// Everything has healed and come to rest: what was promised has to be there, for everybody.
     pub(crate) fn at_rest(&mut self, rest: &Rest) {
+        self.judge_kept();
         for (talk, history) in rest.history.iter().enumerate() {
             for (at, message) in history.iter().enumerate() {
                 let seq = at as u64 + 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quipu_protocol::credentials::{Credentials, Hello};
 use quipu_protocol::error::{CloseCode, Retry};
-use quipu_protocol::session::{ClientSession, Outbox, Receipts};
+use quipu_protocol::session::{Changes, ClientSession, Outbox, Receipts};
 
 use super::Link;
 use crate::plan::{MS, SECOND, Us};
@@ -72,7 +72,9 @@ impl World {
             outbox: Outbox::default(),
             receipts: Receipts::new(RECEIPT_INTERVAL),
             requests,
+            changes: Changes::default(),
             asked: BTreeMap::new(),
+            answered: Vec::new(),
             ended: Vec::new(),
             questions: VecDeque::new(),
             is_asking: false,

@@ -79,6 +79,10 @@ impl World {
                 .map(|(conversation, seq)| (self.talk(conversation), seq))
                 .collect();
             self.checker.lost_power(number, timeline, &waiting, &read);
+            if self.sabotage != Some(Sabotage::LoseChanges) {
+                let asks = self.devices[device].disk.asks();
+                self.checker.keeps_changes(number, &asks);
+            }
         } else {
             it.disk.reopen();
         }
@@ -136,6 +140,7 @@ impl World {
         };
         it.link.as_ref().is_some_and(is_quiet) && it.link.as_ref().is_some_and(|link| link.welcomed)
             && it.disk.waiting().is_empty()
+            && it.disk.waiting_changes().is_empty()
             // A report that came while its user was not in the group is made again on the next connection only.
             && it.disk.unreported().iter().all(|(of, _)| of.is_group())
             && session.resume.cursor.0 == self.inbox_head(session.user)

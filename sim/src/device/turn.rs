@@ -2,7 +2,7 @@
 
 use quipu_protocol::event::{Notice, Outcome, Reply, ReplyTo};
 use quipu_protocol::id::RequestId;
-use quipu_protocol::session::Settled;
+use quipu_protocol::session::{ChangeEnd, Settled};
 use quipu_protocol::welcome::Welcome;
 
 use super::Link;
@@ -40,6 +40,7 @@ impl World {
         let is_new = it.disk.session().is_none();
         let strange = it.link.as_ref().is_some_and(|link| link.strange);
         let begins_anew = it.disk.welcome(welcome);
+        let asks = it.disk.asks();
         let cursor = welcome.cursor.0;
         if is_new {
             self.checker.begins_at(number, cursor);
@@ -48,6 +49,9 @@ impl World {
         } else if strange {
             let what = format!("device {number} goes on from {cursor}");
             self.checker.condemn("resumed from elsewhere", what);
+        }
+        if begins_anew && self.sabotage != Some(Sabotage::LoseChanges) {
+            self.checker.keeps_changes(number, &asks);
         }
         let it = &mut self.devices[device];
         let Some(link) = &mut it.link else {
@@ -72,6 +76,7 @@ impl World {
         }
         let began = link.began;
         link.outbox.add(it.disk.waiting());
+        link.changes.begin(it.disk.waiting_changes());
         for (conversation, positions) in it.disk.unreported() {
             link.receipts.want(instant, conversation, positions);
         }
@@ -121,9 +126,16 @@ impl World {
         let Some(link) = &mut it.link else {
             return;
         };
-        if !link.welcomed || (link.events.is_empty() && link.settled.is_empty()) {
+        let nothing = link.events.is_empty() && link.settled.is_empty() && link.answered.is_empty();
+        if !link.welcomed || nothing {
             return;
         }
+        let answered = std::mem::take(&mut link.answered);
+        let ended = answered.into_iter().filter_map(|answered| {
+            let number = it.disk.change_ended(answered.client_seq)?;
+            Some((number, answered.end == ChangeEnd::Done))
+        });
+        let ended: Vec<_> = ended.collect();
         let (events, settled) = (
             std::mem::take(&mut link.events),
             std::mem::take(&mut link.settled),
@@ -139,6 +151,14 @@ impl World {
         }
         for told in told {
             self.tell(device, told);
+        }
+        for (number, is_done) in ended {
+            self.trace
+                .say(|| format!("device {device}: {number} is done: {is_done}"));
+            match is_done {
+                true => self.checker.done(number),
+                false => self.checker.not_done(number),
+            }
         }
         // The database makes a checkpoint now and then.
         if self.rng.chance(self.plan.checkpoints) {
@@ -185,6 +205,7 @@ impl World {
             link.receipts.sent(instant, conversation);
         }
         self.drain(device);
+        self.pump_changes(device);
         loop {
             let it = &mut self.devices[device];
             let Some(link) = &mut it.link else {
@@ -211,6 +232,29 @@ impl World {
         self.client_commit(device);
     }
 
+    /// Asks for the changes that may be asked for now.
+    fn pump_changes(&mut self, device: usize) {
+        let instant = self.instant();
+        loop {
+            let it = &mut self.devices[device];
+            let Some(link) = &mut it.link else {
+                return;
+            };
+            let session = &mut link.session;
+            let pumped = link.changes.pump(instant, session, &mut link.requests);
+            if pumped.sync {
+                self.client_sync(device);
+                continue;
+            }
+            if pumped.renumber.is_empty() {
+                break;
+            }
+            let renumbered = it.disk.renumber_changes(&pumped.renumber);
+            link.changes.renumbered(&renumbered);
+        }
+        self.drain(device);
+    }
+
     /// What was answered is on the disk before more is sent.
     fn client_sync(&mut self, device: usize) {
         self.client_commit(device);
@@ -220,6 +264,7 @@ impl World {
         }
         if let Some(link) = &mut it.link {
             link.outbox.synced();
+            link.changes.synced();
         }
     }
 
@@ -230,6 +275,7 @@ impl World {
         let machines = [
             link.session.poll_timeout(),
             link.outbox.timeout(),
+            link.changes.timeout(),
             link.receipts.timeout().filter(|_| link.welcomed),
         ];
         let Some(due) = machines.into_iter().flatten().min() else {
@@ -261,7 +307,7 @@ impl Link {
                 self.settled.extend(end);
             }
             (ReplyTo::Request(request), Outcome::Opened { conversation, head }) => {
-                self.end(request, true);
+                self.end(now, request, Outcome::Opened { conversation, head });
                 self.outbox.take_opening(request);
                 self.outbox.opened(conversation);
                 self.settled.push(Settled::Opened {
@@ -275,17 +321,22 @@ impl Link {
                     self.settled
                         .extend(self.outbox.not_opened(now, conversation, rejection));
                 } else {
-                    self.end(request, false);
+                    self.end(now, request, Outcome::Rejected(rejection));
                 }
             }
-            (ReplyTo::Request(request), Outcome::Done) => self.end(request, true),
+            (ReplyTo::Request(request), Outcome::Done) => self.end(now, request, Outcome::Done),
             (ReplyTo::Request(_), Outcome::Accepted(_)) => {}
         }
     }
 
-    fn end(&mut self, request: RequestId, is_done: bool) {
-        if let Some(asked) = self.asked.remove(&request) {
-            self.ended.push((asked, is_done));
+    fn end(&mut self, now: std::time::Instant, request: RequestId, outcome: Outcome) {
+        let Some(answered) = self.changes.answered(now, request, outcome) else {
+            return;
+        };
+        if answered.kept {
+            self.answered.push(answered);
+        } else if let Some(asked) = self.asked.remove(&answered.client_seq) {
+            self.ended.push((asked, answered.end == ChangeEnd::Done));
         }
     }
 }
