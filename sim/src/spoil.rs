@@ -4,6 +4,7 @@ use bytes::Bytes;
 use quipu_core::record::{Entry, EntryBody, Standing};
 use quipu_core::row::{EntityKey, HistoryRow, Row};
 use quipu_protocol::event::{Content, EventBody, Gone, Role};
+use quipu_protocol::id::Seq;
 
 use crate::sabotage::Sabotage;
 
@@ -27,7 +28,10 @@ pub(crate) fn entry(sabotage: Option<Sabotage>, entry: &mut Entry) {
         (Some(Sabotage::KeepInRoster), EntryBody::Standing { standing, .. })
             if *standing == Standing::Out =>
         {
-            *standing = Standing::In(Role::Member);
+            *standing = Standing::In {
+                role: Role::Member,
+                first: Seq::FIRST,
+            };
         }
         (Some(Sabotage::SkipSpread), EntryBody::Spread { event, .. })
             if entry

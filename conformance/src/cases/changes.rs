@@ -120,7 +120,7 @@ impl Session {
         }
     }
 
-    async fn changed(&mut self) -> anyhow::Result<wire::Changed> {
+    pub(super) async fn changed(&mut self) -> anyhow::Result<wire::Changed> {
         match self.event().await?.body {
             Some(wire::event::Body::Changed(changed)) => Ok(changed),
             other => bail!("expected a change, got {other:?}"),

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail, ensure};
 use prost::Message as _;
 use quipu_protocol::error::RejectCode;
-use quipu_protocol::event::{Change, NewGroup, Note, Role};
+use quipu_protocol::event::{Change, Content, NewGroup, Note, Role};
 use quipu_protocol::frame::FrameType;
 use quipu_protocol::id::{ClientSeq, ConversationId, MessageId, RequestId, Seq, UserId};
 use quipu_protocol::query::Query;
@@ -331,6 +331,21 @@ async fn seen_from_joining(context: Context) -> anyhow::Result<()> {
         };
         let seqs: Vec<u64> = page.messages.iter().map(|message| message.seq).collect();
         ensure!(seqs == expected, "a member of seq 3 on sees {seqs:?}");
+        // What an older message says now is for those who may see it.
+        let edit = Change::Edit {
+            conversation: id,
+            seq: Seq::new(2)?,
+            content: Content::Text("before, in other words".to_owned()),
+        };
+        done(&mut a, &edit).await?;
+        a.changed().await?;
+        a.say(&id, "behind it").await?;
+        if from_start {
+            let changed = b.changed().await?;
+            ensure!(changed.seq == 2, "{changed:?}");
+        }
+        let (_, next) = b.message().await?;
+        ensure!(text(&next) == "behind it", "{next:?}");
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::shard::{ShardCount, ShardId};
 /// Version of the rules by which [`ShardState::apply`](crate::shard::ShardState::apply) turns records into state. Raised by
 /// every change that gives the same records another outcome; a record names the version that it needs, and a gateway that
 /// only knows older ones stops in front of it.
-pub const STATE_MACHINE_VERSION: u32 = 5;
+pub const STATE_MACHINE_VERSION: u32 = 6;
 
 /// Where a record stands in its shard's log: 1 for the first, gap-free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -168,8 +168,13 @@ pub enum Standing {
     Out,
     /// Asked in, and has not joined yet. What they are told of it is the event of their inbox.
     Invited(Box<Invitation>),
-    /// A member. In a direct conversation always [`Role::Member`].
-    In(Role),
+    /// A member.
+    In {
+        /// In a direct conversation always [`Role::Member`].
+        role: Role,
+        /// The oldest message that the user may see.
+        first: Seq,
+    },
 }
 
 /// A command and who gave it.

@@ -199,7 +199,7 @@ pub(super) fn check_seated(
 
 /// Compares the members of a group with the rosters on their shards.
 pub(super) fn check_rosters(
-    id: &ConversationId,
+    (id, group): (&ConversationId, &Group),
     memberships: &BTreeMap<UserId, Standing>,
     rosters: &BTreeMap<UserId, Place>,
     report: &mut Report,
@@ -209,7 +209,13 @@ pub(super) fn check_rosters(
         let agrees = match standing.seat {
             Seat::Out => place.is_none(),
             Seat::Invited(_) => matches!(place, Some(Place::Invited | Place::Untold)),
-            Seat::In(role) => place == Some(&Place::Member(role)),
+            Seat::In(role) => {
+                let first = match (group.history_from_start, standing.joined) {
+                    (false, Some(joined)) => Seq::new(joined).unwrap_or(Seq::FIRST),
+                    (true, _) | (false, None) => Seq::FIRST,
+                };
+                place == Some(&Place::Member { role, first })
+            }
         };
         if !agrees {
             report.problem(format!(

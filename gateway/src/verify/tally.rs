@@ -398,7 +398,7 @@ impl Tally {
     ) {
         group::check_counts(id, group, &tally.memberships, report);
         group::check_shards(id, group, (&tally.memberships, self.shards), report);
-        group::check_rosters(id, &tally.memberships, &tally.rosters, report);
+        group::check_rosters((id, group), &tally.memberships, &tally.rosters, report);
         for problem in tally.numbered.problems(group.changes, head) {
             report.problem(format!("group {id} has {problem}"));
         }

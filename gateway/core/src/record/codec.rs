@@ -448,26 +448,38 @@ fn write_standing(
             out.uint(4, 1);
             out.wire(5, &wire::Invitation::from(&**invitation));
         }
-        Standing::In(role) => out.uint(3, u64::from(role.to_wire().unsigned_abs())),
+        Standing::In { role, first } => {
+            out.uint(3, u64::from(role.to_wire().unsigned_abs()));
+            // In most groups and all direct conversations it is the first of all.
+            out.seq(6, (*first > Seq::FIRST).then_some(*first));
+        }
     }
 }
 
 fn read_standing(mut fields: Fields) -> Result<EntryBody, CorruptRow> {
     let (mut conversation, mut user, mut standing) = (None, None, Standing::Out);
+    let mut seen_from = Seq::FIRST;
     while let Some(field) = fields.next()? {
         match field.number {
             1 => conversation = Some(field.conversation()?),
             2 => user = Some(field.user()?),
             3 => {
                 let role = Role::from_wire(field.narrow()?);
-                standing = Standing::In(required(WHAT, "a role of this version", role)?);
+                standing = Standing::In {
+                    role: required(WHAT, "a role of this version", role)?,
+                    first: Seq::FIRST,
+                };
             }
             5 => {
                 let invitation = field.wire::<wire::Invitation, Invitation>()?;
                 standing = Standing::Invited(Box::new(invitation));
             }
+            6 => seen_from = field.seq()?.unwrap_or(Seq::FIRST),
             _ => {}
         }
+    }
+    if let Standing::In { first, .. } = &mut standing {
+        *first = seen_from;
     }
     Ok(EntryBody::Standing {
         conversation: required(WHAT, "the conversation of a standing", conversation)?,

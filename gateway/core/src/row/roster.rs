@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quipu_protocol::event::Role;
-use quipu_protocol::id::UserId;
+use quipu_protocol::id::{Seq, UserId};
 
 use super::CorruptRow;
 use crate::codec::{Fields, Writer, corrupt, required};
@@ -29,7 +29,12 @@ pub struct RosterEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// A member.
-    Member(Role),
+    Member {
+        /// Its role.
+        role: Role,
+        /// The oldest message that the member may see.
+        first: Seq,
+    },
     /// Invited, and told so.
     Invited,
     /// Invited, and not told: the user has blocked who invites, or has as many conversations as there may be.
@@ -40,7 +45,7 @@ impl Place {
     /// Whether the group is in the user's list of conversations.
     pub fn is_listed(self) -> bool {
         match self {
-            Self::Member(_) | Self::Invited => true,
+            Self::Member { .. } | Self::Invited => true,
             Self::Untold => false,
         }
     }
@@ -56,7 +61,16 @@ impl Roster {
     /// The members, ascending.
     pub fn members(&self) -> impl Iterator<Item = UserId> {
         self.entries.iter().filter_map(|entry| match entry.place {
-            Place::Member(_) => Some(entry.user),
+            Place::Member { .. } => Some(entry.user),
+            Place::Invited | Place::Untold => None,
+        })
+    }
+
+    /// The members who may see a message, ascending.
+    pub fn members_who_see(&self, seq: Seq) -> impl Iterator<Item = UserId> {
+        let entries = self.entries.iter();
+        entries.filter_map(move |entry| match entry.place {
+            Place::Member { first, .. } => (first <= seq).then_some(entry.user),
             Place::Invited | Place::Untold => None,
         })
     }
@@ -81,7 +95,10 @@ impl Roster {
             out.nested(1, |out| {
                 out.user(1, &entry.user);
                 match entry.place {
-                    Place::Member(role) => out.uint(2, u64::from(role.to_wire().unsigned_abs())),
+                    Place::Member { role, first } => {
+                        out.uint(2, u64::from(role.to_wire().unsigned_abs()));
+                        out.seq(4, (first > Seq::FIRST).then_some(first));
+                    }
                     Place::Invited => {}
                     Place::Untold => out.uint(3, 1),
                 }
@@ -108,16 +125,24 @@ impl Roster {
 
 fn read_entry(mut fields: Fields) -> Result<RosterEntry, CorruptRow> {
     let (mut user, mut place) = (None, Place::Invited);
+    let mut seen_from = Seq::FIRST;
     while let Some(field) = fields.next()? {
         match field.number {
             1 => user = Some(field.user()?),
             2 => {
                 let role = Role::from_wire(field.narrow()?);
-                place = Place::Member(required(WHAT, "a role of this version", role)?);
+                place = Place::Member {
+                    role: required(WHAT, "a role of this version", role)?,
+                    first: Seq::FIRST,
+                };
             }
+            4 => seen_from = field.seq()?.unwrap_or(Seq::FIRST),
             3 if field.uint()? != 0 => place = Place::Untold,
             _ => {}
         }
+    }
+    if let Place::Member { first, .. } = &mut place {
+        *first = seen_from;
     }
     Ok(RosterEntry {
         user: required(WHAT, "the user of an entry", user)?,

@@ -301,7 +301,11 @@ pub(super) fn open_direct(
 /// Puts a direct conversation into the lists of its members.
 fn list(turn: &mut Turn, id: ConversationId, open: &OpenConversation) {
     for user in open.audience.iter().flat_map(|(_, users)| users) {
-        turn.standing(id, *user, Standing::In(Role::Member));
+        let standing = Standing::In {
+            role: Role::Member,
+            first: Seq::FIRST,
+        };
+        turn.standing(id, *user, standing);
     }
 }
 

@@ -70,12 +70,28 @@ impl OpenConversation {
 pub(super) struct OpenRoster {
     row: Roster,
     members: Arc<[UserId]>,
+    /// From this message on all of them see everything; `None`: they see all there is.
+    seen_by_all: Option<Seq>,
 }
 
 impl OpenRoster {
     fn new(row: Roster) -> Self {
-        let members = row.members().collect();
-        Self { row, members }
+        let mut open = Self {
+            row,
+            ..Self::default()
+        };
+        open.gather();
+        open
+    }
+
+    fn gather(&mut self) {
+        self.members = self.row.members().collect();
+        let places = self.row.entries.iter().map(|entry| entry.place);
+        let firsts = places.filter_map(|place| match place {
+            Place::Member { first, .. } => Some(first),
+            Place::Invited | Place::Untold => None,
+        });
+        self.seen_by_all = firsts.max();
     }
 
     /// The members that live here, ascending.
@@ -83,15 +99,27 @@ impl OpenRoster {
         &self.members
     }
 
+    /// Those of them who may see a message.
+    pub(super) fn members_who_see(&self, seq: Seq) -> Arc<[UserId]> {
+        match self.seen_by_all.is_none_or(|first| first <= seq) {
+            true => Arc::clone(&self.members),
+            false => self.row.members_who_see(seq).collect(),
+        }
+    }
+
     pub(super) fn place(&self, user: &UserId) -> Option<Place> {
         self.row.place(user)
     }
 
     pub(super) fn set(&mut self, user: UserId, place: Option<Place>) {
-        let was = matches!(self.row.place(&user), Some(Place::Member(_)));
+        let first = |place| match place {
+            Some(Place::Member { first, .. }) => Some(first),
+            Some(Place::Invited | Place::Untold) | None => None,
+        };
+        let was = first(self.row.place(&user));
         self.row.set(user, place);
-        if was != matches!(place, Some(Place::Member(_))) {
-            self.members = self.row.members().collect();
+        if was != first(place) {
+            self.gather();
         }
     }
 }

@@ -311,8 +311,22 @@ fn enter(
     note: Note,
 ) {
     let user = command.user;
-    let pulled = change(entities, turn, id, |group| group.pulled.is_some()) == Some(true);
-    let (to, standing) = (Seat::In(role), Standing::In(role));
+    let conversation = entities.conversation(id, turn.position);
+    let Some((row, group)) = conversation
+        .get()
+        .and_then(|open| Some((&open.row, open.row.group.as_deref()?)))
+    else {
+        return;
+    };
+    let (pulled, joined) = (
+        group.pulled.is_some(),
+        row.head.map_or(Seq::FIRST, Seq::next),
+    );
+    let first = match group.history_from_start {
+        true => Seq::FIRST,
+        false => joined,
+    };
+    let (to, standing) = (Seat::In(role), Standing::In { role, first });
     if !pulled {
         seat(entities, turn, id, user, to, standing.clone());
     }
@@ -444,12 +458,38 @@ pub(super) fn set_role(
         return forbidden("make somebody else the owner instead");
     }
     if role == Role::Owner {
-        let (seat_now, standing) = (Seat::In(Role::Admin), Standing::In(Role::Admin));
-        seat(entities, turn, id, command.user, seat_now, standing);
+        let standing = standing_as(entities, turn, id, command.user, Role::Admin);
+        seat(
+            entities,
+            turn,
+            id,
+            command.user,
+            Seat::In(Role::Admin),
+            standing,
+        );
     }
-    seat(entities, turn, id, user, Seat::In(role), Standing::In(role));
+    let standing = standing_as(entities, turn, id, user, role);
+    seat(entities, turn, id, user, Seat::In(role), standing);
     write_note(entities, turn, command, id, Note::Role(user, role));
     Outcome::Done
+}
+
+/// A member's standing with another role.
+fn standing_as(
+    entities: &mut Entities,
+    turn: &Turn,
+    id: ConversationId,
+    user: UserId,
+    role: Role,
+) -> Standing {
+    let (conversation, member) = entities.seated(id, user, turn.position);
+    let open = conversation.get();
+    let group = open.and_then(|open| open.row.group.as_deref());
+    let first = group.zip(member.get()).map(|(group, row)| row.first(group));
+    Standing::In {
+        role,
+        first: first.unwrap_or(Seq::FIRST),
+    }
 }
 
 fn owner_only() -> Outcome {

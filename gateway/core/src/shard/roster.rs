@@ -62,13 +62,16 @@ pub(super) fn standing(
     if !conversation.is_group() {
         // Sent once, when the conversation was made.
         return match standing {
-            Standing::In(_) => list(entities, turn, conversation, user, true),
+            Standing::In { .. } => list(entities, turn, conversation, user, true),
             Standing::Out | Standing::Invited(_) => {}
         };
     }
     let place = match standing {
         Standing::Out => None,
-        Standing::In(role) => Some(Place::Member(*role)),
+        Standing::In { role, first } => Some(Place::Member {
+            role: *role,
+            first: *first,
+        }),
         Standing::Invited(invitation) => Some(invited(entities, turn, user, invitation)),
     };
     let mut roster = entities.roster(conversation, turn.position);
@@ -136,7 +139,13 @@ pub(super) fn spread(
     let Some((_, open)) = roster.get() else {
         return;
     };
-    let members = open.members().clone();
+    let members = match event {
+        // What a message that they may not see says now is not for them either.
+        EventBody::Changed(changed) => open.members_who_see(changed.seq),
+        EventBody::Message(_) | EventBody::Receipt(_) | EventBody::Invitation(_) => {
+            open.members().clone()
+        }
+    };
     let Some(changes) = pulled else {
         return user::deliver(entities, turn, &members, event);
     };

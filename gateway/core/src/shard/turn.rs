@@ -223,8 +223,11 @@ impl Turn<'_> {
             hasher.write_u8(match &standing {
                 Standing::Out => 0,
                 Standing::Invited(_) => 255,
-                Standing::In(role) => role.to_wire() as u8,
+                Standing::In { role, .. } => role.to_wire() as u8,
             });
+            if let Standing::In { first, .. } = &standing {
+                hasher.write_u64(first.get());
+            }
         });
         let body = EntryBody::Standing {
             conversation,

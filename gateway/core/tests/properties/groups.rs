@@ -171,7 +171,7 @@ fn judge(store: &Store) -> Result<(), TestCaseError> {
                 let roster = Roster::decode(value).unwrap();
                 for entry in roster.entries {
                     match entry.place {
-                        Place::Member(role) => {
+                        Place::Member { role, .. } => {
                             in_rosters.insert((entry.user, role));
                         }
                         Place::Invited | Place::Untold => {

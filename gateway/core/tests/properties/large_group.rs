@@ -30,7 +30,10 @@ fn store() -> Store {
             .entries
             .push(RosterEntry {
                 user,
-                place: Place::Member(Role::Member),
+                place: Place::Member {
+                    role: Role::Member,
+                    first: Seq::FIRST,
+                },
             });
     }
     let group = Group {

@@ -534,7 +534,13 @@ impl Cluster {
                 let standing = match standing {
                     Standing::Out => "out".to_owned(),
                     Standing::Invited(invitation) => format!("invited by {}", invitation.by),
-                    Standing::In(role) => format!("{role:?}").to_lowercase(),
+                    Standing::In { role, first } => {
+                        let role = format!("{role:?}").to_lowercase();
+                        match *first > Seq::FIRST {
+                            true => format!("{role} who sees from {first} on"),
+                            false => role,
+                        }
+                    }
                 };
                 format!("{user} in {}: {standing}", self.name(conversation))
             }

@@ -179,7 +179,7 @@ fn conversation_is_what_the_schema_says() {
                 read: 0,
                 senders: vec![wire::Sender {
                     device: 5,
-                    steps: vec![1000, 600, 1, 1, 300, 99],
+                    steps: vec![1000, 600, 1, 1, 2, 0, 10, 300, 99],
                 }],
                 shown_read: None,
                 blocks: true,
@@ -338,18 +338,25 @@ fn groups_are_what_the_schema_says() {
     );
 
     let roster = wire::Roster {
-        entries: [(2, false), (0, false), (0, true)]
+        entries: [(2, false, 300), (0, false, 0), (0, true, 0), (1, false, 0)]
             .into_iter()
-            .zip(["alice", "bob", "carol"])
-            .map(|((role, untold), name)| wire::RosterEntry {
+            .zip(["alice", "bob", "carol", "dave"])
+            .map(|((role, untold, first), name)| wire::RosterEntry {
                 user: name.into(),
                 role,
                 untold,
+                first,
             })
             .collect(),
     };
     let row = Roster::decode(&roster.encode_to_vec()).unwrap();
-    let places = [Place::Member(Role::Admin), Place::Invited, Place::Untold];
+    let member = |role, first| Place::Member { role, first };
+    let places = [
+        member(Role::Admin, seq(300)),
+        Place::Invited,
+        Place::Untold,
+        member(Role::Member, Seq::FIRST),
+    ];
     assert_eq!(
         row.entries
             .iter()
@@ -357,7 +364,10 @@ fn groups_are_what_the_schema_says() {
             .collect::<Vec<_>>(),
         places
     );
-    assert_eq!(row.members().collect::<Vec<_>>(), [user("alice")]);
+    let members: Vec<UserId> = row.members().collect();
+    assert_eq!(members, [user("alice"), user("dave")]);
+    assert!(row.members_who_see(seq(299)).eq([user("dave")]));
+    assert!(row.members_who_see(seq(300)).eq(members));
     assert_eq!(row.encode(), roster.encode_to_vec());
 
     let news = wire::News { head: 300 };
@@ -622,7 +632,14 @@ fn news() -> Vec<EntryBody> {
         .collect();
     let standings = [
         Standing::Out,
-        Standing::In(Role::Owner),
+        Standing::In {
+            role: Role::Owner,
+            first: Seq::FIRST,
+        },
+        Standing::In {
+            role: Role::Member,
+            first: seq(300),
+        },
         Standing::Invited(Box::new(invitation())),
     ];
     let standings = standings.map(|standing| EntryBody::Standing {

@@ -243,6 +243,9 @@ pub struct Standing {
     /// quipu.v1.Invitation, for the inbox of who is invited
     #[prost(bytes = "bytes", tag = "5")]
     pub invitation: ::prost::bytes::Bytes,
+    /// a member's oldest visible message; 0: all
+    #[prost(uint64, tag = "6")]
+    pub first: u64,
 }
 /// A member of a direct conversation of the receiving shard takes no messages from the other any more, or takes them again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -787,6 +790,9 @@ pub struct RosterEntry {
     /// invited, and not told
     #[prost(bool, tag = "3")]
     pub untold: bool,
+    /// a member's oldest visible message; 0: all
+    #[prost(uint64, tag = "4")]
+    pub first: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Member {
@@ -812,13 +818,13 @@ pub struct Member {
     #[prost(uint64, repeated, tag = "12")]
     pub reports: ::prost::alloc::vec::Vec<u64>,
 }
-/// What a device's last accepted messages were numbered, so that a retry gets its first answer again.
+/// What a device's last messages were answered, so that a retry gets its first answer again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sender {
     /// not 0
     #[prost(fixed64, tag = "1")]
     pub device: u64,
-    /// pairs (client seq, seq), ascending, each less the pair before it
+    /// An accepted one: client seq and seq, each less that of the one before it. A refused one: client seq as before, 0, the reject code.
     #[prost(uint64, repeated, tag = "2")]
     pub steps: ::prost::alloc::vec::Vec<u64>,
 }

@@ -287,7 +287,10 @@ fn rosters_that_are_off_by_one_are_found() {
         roster("bob", |row| {
             let mut entries = row.entries.iter_mut();
             let bob = entries.find(|entry| entry.user == user("bob"));
-            bob.unwrap().place = Place::Member(Role::Admin);
+            bob.unwrap().place = Place::Member {
+                role: Role::Admin,
+                first: Seq::FIRST,
+            };
         })(row)
     });
     let home = SHARDS.of_user(&user("bob"));
@@ -295,7 +298,10 @@ fn rosters_that_are_off_by_one_are_found() {
     let alone = Roster {
         entries: vec![quipu_core::row::RosterEntry {
             user: user("bob"),
-            place: Place::Member(Role::Member),
+            place: Place::Member {
+                role: Role::Member,
+                first: Seq::FIRST,
+            },
         }],
     };
     let misplaced = Row::Entity(EntityKey::Roster(GROUP, other), alone.encode());
