@@ -46,6 +46,7 @@ async fn change_message(
 ) -> anyhow::Result<Ended> {
     tell_refused(client, conversation).await?;
     let about = About::Placed(conversation, *seq);
+    let noun = noun(&what);
     let Taken::Queued(queued) = client.change_message(about, what).await? else {
         return done(*ask, name, Some(conversation), Some(*seq));
     };
@@ -54,7 +55,7 @@ async fn change_message(
         biased;
         made = timeout(ask.wait, client.wait_changed(queued.id)) => made,
         reason = gave_up(&mut connection) => {
-            return Err(reason.context(format!("the {name} is kept in the outbox")));
+            return Err(reason.context(format!("the {noun} is kept in the outbox")));
         }
     };
     match made {
@@ -67,7 +68,7 @@ async fn change_message(
         }
         Err(_) => {
             eprintln!(
-                "quipu: the {name} is queued, the gateway is away: {}; it is made when a quipu of this folder is connected, do not \
+                "quipu: the {noun} is queued, the gateway is away: {}; it is made when a quipu of this folder is connected, do not \
                  ask again",
                 why(&connection)
             );
@@ -83,11 +84,7 @@ async fn tell_refused(client: &Client, conversation: ConversationId) -> anyhow::
         else {
             continue;
         };
-        let what = match &change.what {
-            MessageChange::Edit(_) => "edit",
-            MessageChange::Delete => "deletion",
-            MessageChange::React { .. } => "reaction",
-        };
+        let what = noun(&change.what);
         eprintln!(
             "quipu: an earlier {what} of message {seq} was refused ({}): {}",
             refusal.code, refusal.reason
@@ -95,6 +92,14 @@ async fn tell_refused(client: &Client, conversation: ConversationId) -> anyhow::
         client.forget_change(change.id).await?;
     }
     Ok(())
+}
+
+fn noun(change: &MessageChange) -> &'static str {
+    match change {
+        MessageChange::Edit(_) => "edit",
+        MessageChange::Delete => "deletion",
+        MessageChange::React { .. } => "reaction",
+    }
 }
 
 pub(super) async fn timer(client: &Client, arguments: &TimerArgs) -> anyhow::Result<Ended> {
