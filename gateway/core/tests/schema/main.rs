@@ -336,7 +336,10 @@ fn groups_are_what_the_schema_says() {
         (row.first(group), row.encode()),
         (Seq::FIRST, member.encode_to_vec().into())
     );
+}
 
+#[test]
+fn rosters_and_news_are_what_the_schema_says() {
     let roster = wire::Roster {
         entries: [(2, false, 300), (0, false, 0), (0, true, 0), (1, false, 0)]
             .into_iter()
