@@ -36,7 +36,6 @@ use crate::error::Error;
 use crate::model::ChangeId;
 
 pub(crate) use account::StoredSession;
-pub(crate) use gaps::Pulled;
 pub(crate) use inbox::changes::lower;
 pub(crate) use inbox::{Ahead, Turn};
 

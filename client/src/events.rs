@@ -84,7 +84,7 @@ pub enum ClientEvent {
     /// Something else is known of somebody whom the client watches; neither here nor seen: nothing. Not in the cache; see
     /// [`Client::presence`](crate::Client::presence).
     Presence(PresenceEntry),
-    /// Messages of this conversation came as history, to fill a gap. Redraw from the cache.
+    /// Messages of this conversation came as history, to fill a gap; or its title was asked for. Redraw from the cache.
     CaughtUp(ConversationId),
     /// The inbox begins anew: cached messages were dropped. They come again, or, if the gateway no longer keeps their events,
     /// are fetched as history when asked for. Redraw from the cache.

@@ -6,14 +6,14 @@ mod turns;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quipu_protocol::event::Invitation;
+use quipu_protocol::event::{Content, Invitation, Message, Note};
 use quipu_protocol::id::{ChangeNumber, ConversationId, Seq};
 use quipu_protocol::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use quipu_protocol::query::{Answer, ConversationEntry, Query};
 
 use self::turns::{Start, Turns};
 use crate::backoff::jitter;
-use crate::cache::{Pulled, Tables, lower};
+use crate::cache::{Tables, lower};
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::events::ClientEvent;
@@ -159,30 +159,41 @@ async fn check(shared: Arc<Shared>) {
         let known = shared.cache.run(|cache| cache.pulled()).await;
         for group in known.unwrap_or_default() {
             if group.unknown {
-                if shared
-                    .groups
-                    .with(|turns| turns.claim(group.conversation, None))
-                {
-                    fill(&shared, group.conversation, None).await;
+                let (id, after) = (group.conversation, group.gap_after);
+                if shared.groups.with(|turns| turns.claim(id, after)) {
+                    fill(&shared, id, after).await;
                 }
                 continue;
             }
             let entry = request::query(&shared, &Query::Conversation(group.conversation)).await;
-            let (head, changes) = match entry {
-                Ok(Answer::Conversation(entry)) => (entry.head, entry.changes),
+            let (head, changes, title) = match entry {
+                Ok(Answer::Conversation(entry)) => (
+                    entry.head,
+                    entry.changes,
+                    entry.group.map(|group| group.title),
+                ),
                 Ok(_) => continue,
                 // Offline again: the next WELCOME asks anew.
                 Err(Error::Offline(_)) => break,
                 // It may know in a moment that the user is in it; if not, the inbox says so.
-                Err(Error::Refused(_)) => (None, ChangeNumber::START),
+                Err(Error::Refused(_)) => (None, ChangeNumber::START, None),
                 Err(error) => {
                     tracing::warn!(%error, conversation = %group.conversation, "ask for a group's head");
                     continue;
                 }
             };
             let id = group.conversation;
-            let hear = move |cache: &mut Tables| cache.hear_changes(&id, changes);
-            let lacks_changes = shared.cache.run(hear).await.unwrap_or(false);
+            let hear = move |cache: &mut Tables| {
+                let is_retitled = match title {
+                    Some(title) => cache.retitle(&id, (&title, head))?,
+                    None => false,
+                };
+                Ok((is_retitled, cache.hear_changes(&id, changes)?))
+            };
+            let (is_retitled, lacks_changes) = shared.cache.run(hear).await.unwrap_or_default();
+            if is_retitled {
+                shared.announce(ClientEvent::CaughtUp(id));
+            }
             let behind = (head > group.head).then(|| group.head.map_or(0, Seq::get));
             let after = group.gap_after.or(behind);
             let is_behind = after.is_some() || lacks_changes || group.stale;
@@ -216,7 +227,10 @@ async fn bring(
 ) -> Result<Filled, Error> {
     let unknown = move |cache: &mut Tables| cache.unknown(&conversation);
     let after = match shared.cache.run(unknown).await? {
-        Some(group) => lower(after, look_at(shared, group).await?),
+        Some(group) => {
+            let is_behind = look_at(shared, conversation).await? > group.head;
+            lower(after, is_behind.then(|| group.head.map_or(0, Seq::get)))
+        }
         None => after,
     };
     let messages = match after {
@@ -229,6 +243,9 @@ async fn bring(
                 // It is filled once more after the next WELCOME.
                 tracing::warn!(%error, %conversation, "forget a gap that is filled");
             }
+            if filled.retitled {
+                look_at(shared, conversation).await?;
+            }
             Some(filled)
         }
         None => None,
@@ -238,23 +255,24 @@ async fn bring(
     Ok(Filled { messages, changes })
 }
 
-/// Asks what a group is that the user has joined, maybe on another device. Of one whose messages come as notices those that are missing
-/// are behind this seq.
-async fn look_at(shared: &Arc<Shared>, group: Pulled) -> Result<Option<u64>, Error> {
-    let query = Query::Conversation(group.conversation);
+/// Asks what a group is: one that the user has joined, maybe on another device, or whose title was changed. Gives the head of one whose
+/// messages come as notices.
+async fn look_at(shared: &Arc<Shared>, conversation: ConversationId) -> Result<Option<Seq>, Error> {
+    let query = Query::Conversation(conversation);
     let Answer::Conversation(entry) = request::query(shared, &query).await? else {
         return Err(Error::Offline(
             "the gateway answered another question".into(),
         ));
     };
     let is_pulled = entry.group.as_ref().is_some_and(|group| group.pulled);
-    let lacks = is_pulled && entry.head > group.head;
+    let head = entry.head.filter(|_| is_pulled);
     let keep = move |cache: &mut Tables| cache.keep_listed(std::slice::from_ref(&*entry));
     let (news, _) = shared.cache.run(keep).await?;
     for event in news {
         shared.announce(event);
     }
-    Ok(lacks.then(|| group.head.map_or(0, Seq::get)))
+    shared.announce(ClientEvent::CaughtUp(conversation));
+    Ok(head)
 }
 
 /// What was done about a group.
@@ -273,6 +291,8 @@ pub(crate) struct Gap {
     cut: bool,
     /// The history ends here for now, and devices were told of more.
     behind: Option<u64>,
+    /// What was missing says that the group has another title.
+    retitled: bool,
 }
 
 /// Brings what is above `after` into the cache, the newest page first. Behind 0 it is that page alone: nothing older is in
@@ -287,7 +307,7 @@ async fn fetch(
         .run(move |cache| cache.open_gap(conversation, after))
         .await?;
     let first = Seq::new(after + 1).map_err(|error| Error::Invalid(error.to_string()))?;
-    let (mut last, mut behind) = (None, None);
+    let (mut last, mut behind, mut retitled) = (None, None, false);
     for page in 1..=CATCH_UP_PAGES_MAX as u64 {
         let range = HistoryRange {
             first: Some(first),
@@ -302,6 +322,7 @@ async fn fetch(
                 move |cache: &mut Tables| cache.lacks_above(conversation, reached, found.head);
             behind = shared.cache.run(lacks).await?;
         }
+        retitled |= found.messages.iter().any(is_title);
         let oldest = found.messages.first().map(|message| message.seq);
         last = oldest.and_then(|oldest| Seq::new(oldest.get() - 1).ok());
         let is_whole = !found.more || last.is_none_or(|last| last < first);
@@ -310,6 +331,7 @@ async fn fetch(
                 pages: page,
                 cut: false,
                 behind,
+                retitled,
             });
         }
         if page == 1 {
@@ -321,7 +343,13 @@ async fn fetch(
         pages: CATCH_UP_PAGES_MAX as u64,
         cut: true,
         behind,
+        // What was left may say so.
+        retitled: true,
     })
+}
+
+fn is_title(message: &Message) -> bool {
+    matches!(&message.content, Content::Note(note) if matches!(**note, Note::Title(_)))
 }
 
 /// Asks the gateway for all invitations without an answer and keeps them; new ones are announced.

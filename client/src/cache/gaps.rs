@@ -22,16 +22,18 @@ pub(crate) struct Pulled {
     pub(crate) gap_after: Option<u64>,
     /// Messages that are here are to be read again.
     pub(crate) stale: bool,
-    /// The user has joined it, and it may be one whose messages come as events.
+    /// The user has joined it, and its title is not known, or it may be one whose messages come as events.
     pub(crate) unknown: bool,
 }
 
 impl Tables {
     /// Groups whose messages come as notices.
     pub(crate) fn pulled(&self) -> Result<Vec<Pulled>, Error> {
-        let sql = "SELECT id, head, gap_after, stale_to, pulled FROM conversation WHERE pulled > 0 AND gone = 0 LIMIT ?1";
+        let sql =
+            "SELECT id, head, gap_after, stale_to, pulled = ?2 OR title IS NULL FROM conversation
+                   WHERE pulled > 0 AND gone = 0 LIMIT ?1";
         let mut statement = self.db.prepare_cached(sql)?;
-        let found = statement.query_and_then([GROUPS_MAX], |found| {
+        let found = statement.query_and_then([GROUPS_MAX, UNKNOWN], |found| {
             let gap_after: Option<i64> = found.get(2)?;
             let stale_to: Option<i64> = found.get(3)?;
             Ok(Pulled {
@@ -39,16 +41,28 @@ impl Tables {
                 head: row::optional_seq(found, 1)?,
                 gap_after: gap_after.map(i64::cast_unsigned),
                 stale: stale_to.is_some(),
-                unknown: found.get::<_, i64>(4)? == UNKNOWN,
+                unknown: found.get(4)?,
             })
         })?;
         found.collect()
     }
 
-    /// What is known of a group that the user has joined, while it may be one of notices; `None`: that is known.
+    /// What is known of a group that the user has joined, while that is not all; `None`: it is.
     pub(crate) fn unknown(&self, id: &ConversationId) -> Result<Option<Pulled>, Error> {
         let of = |group: &Pulled| group.conversation == *id && group.unknown;
         Ok(self.pulled()?.into_iter().find(of))
+    }
+
+    /// The gateway says what the title is and which message is the last: it may have a title that no message here tells of. Says
+    /// whether it is news.
+    pub(crate) fn retitle(
+        &self,
+        id: &ConversationId,
+        (title, head): (&str, Option<Seq>),
+    ) -> Result<bool, Error> {
+        let sql = "UPDATE conversation SET title = ?2 WHERE id = ?1 AND title IS NOT ?2 AND coalesce(head, 0) <= ?3";
+        let mut statement = self.db.prepare_cached(sql)?;
+        Ok(statement.execute(params![id.as_bytes(), title, row::store(head)])? > 0)
     }
 
     /// Messages behind `after` are missing, or behind an earlier one that is remembered; says which.

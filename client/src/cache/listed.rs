@@ -77,7 +77,8 @@ fn keep(tx: &Transaction<'_>, me: &UserId, entry: &ConversationEntry) -> Result<
         "INSERT INTO conversation (id, peer, head, last_at, opened, title, pulled, own_delivered, own_read, listed_head,
              listed_unread, listed_read) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?3, ?9, ?8)
          ON CONFLICT DO UPDATE SET peer = coalesce(peer, excluded.peer), head = max(head, excluded.head),
-             last_at = max(last_at, excluded.last_at), opened = 1, title = coalesce(excluded.title, title), gone = 0,
+             last_at = max(last_at, excluded.last_at), opened = 1, gone = 0,
+             title = iif(coalesce(head, 0) <= excluded.head, coalesce(excluded.title, title), coalesce(title, excluded.title)),
              pulled = max(pulled % 2, excluded.pulled), own_delivered = max(own_delivered, excluded.own_delivered),
              own_read = max(own_read, excluded.own_read), listed_head = excluded.listed_head,
              listed_unread = excluded.listed_unread, listed_read = excluded.listed_read",

@@ -266,6 +266,7 @@ mod tests {
             pages: 2,
             cut: false,
             behind: None,
+            retitled: false,
         }),
         changes: NO_CHANGES,
     });
@@ -276,6 +277,7 @@ mod tests {
                 pages: 1,
                 cut: false,
                 behind: Some(behind),
+                retitled: false,
             }),
             changes: NO_CHANGES,
         })
