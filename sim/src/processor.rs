@@ -236,17 +236,15 @@ impl World {
         turn: &mut Turn,
     ) -> Option<Position> {
         let judges_inboxes = !self.plan.keeps.is_empty();
+        let checks = self.sabotage != Some(Sabotage::LoadAhead);
         let processor = &mut self.gateways[gateway].processors[number];
         let owned = processor.shards.get_mut(&shard)?;
         let records_max = self.plan.turn_records;
         let applied = owned.state.applied();
         let Ok(stored) = self.log.read(shard, applied, records_max) else {
             if self.store.applied(shard) > applied {
-                // Another owner went on for so long that the log has forgotten what this one does not know. Events and answers
-                // may have gone there: the devices connect again.
-                processor.shards.remove(&shard);
-                self.send_away(gateway, shard, CloseCode::Unavailable);
-                self.restore_shard(gateway, shard);
+                // Another owner went on for so long that the log has forgotten what this one does not know.
+                self.begin_anew(gateway, number, shard);
                 return None;
             }
             let what = format!("shard {}: the record after {} is gone", shard.0, applied.0);
@@ -277,6 +275,12 @@ impl World {
             }
             if missing.is_empty() {
                 break;
+            }
+            if checks && self.store.applied(shard) != applied {
+                // Rows of another owner are ahead of these records, and this one would decide on a mixture of both. What it sends
+                // is taken before its commit is refused, and a decision that nobody kept would go to the members.
+                self.begin_anew(gateway, number, shard);
+                return None;
             }
             for key in missing {
                 let row = self.store.entity(key);
@@ -350,22 +354,27 @@ impl World {
         true
     }
 
-    /// Another owner has committed more: this one knows less than the store, so it forgets what it believes and begins anew.
-    /// Its users' devices connect again, as answers for them may have gone to the other.
+    /// Another owner has committed more.
     fn fenced(&mut self, gateway: usize, number: usize) {
         self.note("fenced", &[("gateway", gateway as u64)]);
         let processor = &mut self.gateways[gateway].processors[number];
         let shards = processor.turn.take().map(|turn| turn.shards);
         for (shard, _) in shards.into_iter().flatten() {
-            let processor = &mut self.gateways[gateway].processors[number];
-            processor.shards.remove(&shard);
-            processor.ready.remove(&shard);
-            self.send_away(gateway, shard, CloseCode::Unavailable);
-            if self.owns(gateway, shard) {
-                self.restore_shard(gateway, shard);
-            }
+            self.begin_anew(gateway, number, shard);
         }
         self.start_turn(gateway, number);
+    }
+
+    /// Forgets what this owner believes of a shard, which is less than the store has. Its users' devices connect again, as answers
+    /// and events for them may have gone to the other owner.
+    fn begin_anew(&mut self, gateway: usize, number: usize, shard: ShardId) {
+        let processor = &mut self.gateways[gateway].processors[number];
+        processor.shards.remove(&shard);
+        processor.ready.remove(&shard);
+        self.send_away(gateway, shard, CloseCode::Unavailable);
+        if self.owns(gateway, shard) {
+            self.restore_shard(gateway, shard);
+        }
     }
 
     /// Performs what the turn asks for, and ends it.

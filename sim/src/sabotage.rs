@@ -21,6 +21,8 @@ pub enum Sabotage {
     TrimEarly,
     /// A stale owner's commit is not refused.
     NoFence,
+    /// A stale owner applies records to rows that another owner has taken further, and sends what comes of it.
+    LoadAhead,
     /// A gateway lets devices in before it has replayed its log.
     AdmitEarly,
     /// A client stores its cursor before the events that the cursor stands for.

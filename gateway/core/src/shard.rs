@@ -197,6 +197,10 @@ impl ShardState {
     }
 
     /// Takes an entity's row from the store; `None`: there is no such row. What is in memory already is newer and stays.
+    ///
+    /// The row must not be ahead of [`applied`](Self::applied). Where a shard can have two owners for a while, the shell looks at the
+    /// shard's row behind its reads, and begins anew from the store if that is not the position it stands at: the refusal of its commit
+    /// would come too late, as what the turn sends is durable by then.
     pub fn load(&mut self, key: EntityKey, row: Option<&[u8]>) -> Result<(), CorruptRow> {
         self.entities.load(self.shards, key, row)
     }
