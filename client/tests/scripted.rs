@@ -8,13 +8,14 @@ use quipu_client::media::UploadOptions;
 use quipu_client::protocol::error::{CloseCode, RejectCode};
 use quipu_client::protocol::event::{
     Change, Changed, ChangedKind, Content, DeviceCommand, Event, EventBody, Message, MessageState,
-    Notice, Outcome, Rejection, Reply, ReplyTo,
+    Notice, Outcome, Rejection, Reply, ReplyTo, Role,
 };
 use quipu_client::protocol::history::HistoryPage;
 use quipu_client::protocol::id::{
     ChangeNumber, ClientSeq, ConversationId, Cursor, DeviceId, InboxSeq, MessageId, RequestId, Seq,
     TimestampMs, UserId,
 };
+use quipu_client::protocol::query::{Answer, ConversationEntry, GroupInfo, Query};
 use quipu_client::{
     About, Client, ClientEvent, Config, ConnectionState, HistoryRange, MessageChange, Page, Taken,
     Target,
@@ -352,14 +353,48 @@ fn of_group(at: u64) -> Message {
     }
 }
 
+/// Tells of message `at` of a large group, which the device asks about, as it does not know it.
+async fn tell_of_group(session: &mut Session, at: u64) {
+    let notice = Notice::Message(of_group(at), ChangeNumber::START);
+    session.notice(&notice).await;
+    let group = GroupInfo {
+        title: "Runners".into(),
+        topic: String::new(),
+        role: Some(Role::Member),
+        invited_by: None,
+        members: 1000,
+        open: true,
+        history_from_start: true,
+        pulled: true,
+    };
+    let entry = ConversationEntry {
+        conversation: ConversationId([0x80; 16]),
+        peer: None,
+        group: Some(group),
+        head: Seq::new(at).ok(),
+        first: Seq::FIRST,
+        delivered: None,
+        read: None,
+        unread: at,
+        last: Some(of_group(at)),
+        activity: TimestampMs(at),
+        keep_ms: 0,
+        peer_delivered: None,
+        peer_read: None,
+        blocked: false,
+        changes: ChangeNumber::START,
+    };
+    let answer = Answer::Conversation(Box::new(entry));
+    let asked = session.answer_query(answer).await;
+    assert_eq!(asked, Query::Conversation(ConversationId([0x80; 16])));
+}
+
 #[tokio::test]
 async fn a_history_that_does_not_have_yet_what_was_told_is_asked_again() {
     let peer = Peer::new();
     let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
     let mut events = client.events();
-    session
-        .notice(&Notice::Message(of_group(5), ChangeNumber::START))
-        .await;
+    tell_of_group(&mut session, 5).await;
     // The fourth was told to others as well, and the history has three.
     let page = |seqs: &[u64]| HistoryPage {
         messages: seqs.iter().copied().map(of_group).collect(),
@@ -395,9 +430,7 @@ async fn a_busy_gateway_is_asked_again() {
     let peer = Peer::new();
     let (client, mut session) = registered(&peer, config(peer.address(), None)).await;
     let mut events = client.events();
-    session
-        .notice(&Notice::Message(of_group(3), ChangeNumber::START))
-        .await;
+    tell_of_group(&mut session, 3).await;
     let first = session.is_busy_for_history(1).await;
     let page = HistoryPage {
         messages: vec![of_group(1), of_group(2), of_group(3)],

@@ -9,7 +9,7 @@ use crate::error::Error;
 /// Groups that are asked about after one WELCOME, whatever the cache has; far above what a user can be in.
 const GROUPS_MAX: i64 = 10_000;
 
-/// In the column `pulled`: nobody has said yet whether messages of this group come as notices.
+/// In the column `pulled`: nobody has said yet what the conversation is. If it is a group, its messages may come as notices.
 const UNKNOWN: i64 = 2;
 
 /// A group whose messages come as notices, as the cache knows it.
@@ -22,7 +22,7 @@ pub(crate) struct Pulled {
     pub(crate) gap_after: Option<u64>,
     /// Messages that are here are to be read again.
     pub(crate) stale: bool,
-    /// The user has joined it, and its title is not known, or it may be one whose messages come as events.
+    /// The gateway is to be asked what it is. It may have no title, come as events, or be no group.
     pub(crate) unknown: bool,
 }
 
@@ -47,7 +47,7 @@ impl Tables {
         found.collect()
     }
 
-    /// What is known of a group that the user has joined, while that is not all; `None`: it is.
+    /// What is known of a conversation that the gateway is to be asked about; `None`: it need not be.
     pub(crate) fn unknown(&self, id: &ConversationId) -> Result<Option<Pulled>, Error> {
         let of = |group: &Pulled| group.conversation == *id && group.unknown;
         Ok(self.pulled()?.into_iter().find(of))
@@ -128,10 +128,22 @@ pub(super) fn first_gap(
     Ok((last < head).then_some(last))
 }
 
-/// The user has joined a group: whether its messages come as notices, the gateway has to be asked.
-pub(super) fn joined(tx: &Transaction<'_>, id: &[u8; 16]) -> Result<(), Error> {
-    tx.prepare_cached("UPDATE conversation SET pulled = ?2 WHERE id = ?1 AND pulled = 0")?
-        .execute(params![id, UNKNOWN])?;
+/// Whether the cache knows what this conversation is.
+pub(super) fn is_open(tx: &Transaction<'_>, id: &ConversationId) -> Result<bool, Error> {
+    let opened: Option<bool> = tx
+        .prepare_cached("SELECT opened FROM conversation WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(opened.unwrap_or(false))
+}
+
+/// The gateway has to be asked what a conversation is: a group that the user has joined, or one that is met for the first time.
+pub(super) fn ask_about(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), Error> {
+    tx.prepare_cached(
+        "INSERT INTO conversation (id, pulled, opened) VALUES (?1, ?2, 1)
+         ON CONFLICT DO UPDATE SET pulled = ?2, opened = 1 WHERE pulled = 0",
+    )?
+    .execute(params![id.as_bytes(), UNKNOWN])?;
     Ok(())
 }
 

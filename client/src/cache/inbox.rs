@@ -335,6 +335,12 @@ fn keep_message(
         // Shown before: the cursor had gone back.
         Inserted::No => return Ok(()),
     }
+    let is_met = changes.conversations.contains_key(&message.conversation);
+    if message.seq > Seq::FIRST && !is_met && !gaps::is_open(tx, &message.conversation)? {
+        // Events began in the middle, and the list need not have it: one that moves to its front while it is read is on no page.
+        gaps::ask_about(tx, &message.conversation)?;
+        changes::ask_for(&message.conversation, None, changes);
+    }
     let known = changes
         .conversations
         .entry(message.conversation)
@@ -351,7 +357,7 @@ fn keep_message(
     answered(tx, account, &message, changes)?;
     changes::note(tx, account, &message)?;
     if message.from == account.user && message.content == Content::Note(Box::new(Note::Joined)) {
-        gaps::joined(tx, message.conversation.as_bytes())?;
+        gaps::ask_about(tx, &message.conversation)?;
         changes::ask_for(&message.conversation, None, changes);
     }
     if message.content == Content::Note(Box::new(Note::Pulled)) {

@@ -13,6 +13,7 @@ use quipu_client::protocol::event::{DeviceCommand, Event, Notice, Reply};
 use quipu_client::protocol::frame::{self, FrameDecoder, FrameType, StreamKind};
 use quipu_client::protocol::history::{HistoryPage, HistoryRequest};
 use quipu_client::protocol::id::{Cursor, DeviceId, TimestampMs};
+use quipu_client::protocol::query::{Answer, Query};
 use quipu_client::protocol::session::{ServerOutput, ServerSession};
 use quipu_client::protocol::welcome::{GoAway, Limits, Welcome};
 use quipu_client::protocol::wire;
@@ -156,22 +157,39 @@ impl Session {
         self.answer_request(FrameType::Failure, &busy).await
     }
 
+    /// Answers the next question, and says what was asked.
+    pub(crate) async fn answer_query(&self, answer: Answer) -> Query {
+        let answer = wire::Answer::from(answer);
+        let asked: wire::Query = self.answer_stream(FrameType::Answer, &answer).await;
+        Query::try_from(asked).expect("in range")
+    }
+
     async fn answer_request(
         &self,
         kind: FrameType,
         message: &impl prost::Message,
     ) -> HistoryRequest {
-        super::within("a request for history", async {
+        let asked: wire::HistoryRequest = self.answer_stream(kind, message).await;
+        HistoryRequest::try_from(asked).expect("in range")
+    }
+
+    /// Answers the next request, and gives what it was.
+    async fn answer_stream<T: prost::Message + Default>(
+        &self,
+        kind: FrameType,
+        message: &impl prost::Message,
+    ) -> T {
+        super::within("a request", async {
             let (mut send, mut receive) = self.connection.accept_bi().await.expect("a request");
             let mut bytes = Bytes::from(receive.read_to_end(4096).await.expect("a frame"));
             let frame = FrameDecoder::new(StreamKind::RequestFromClient).decode(&mut bytes);
             let frame = frame.expect("sound").expect("whole");
-            let asked = frame.message::<wire::HistoryRequest>().expect("HISTORY");
+            let asked = frame.message::<T>().expect("the one that is expected");
             let mut answer = BytesMut::new();
             frame::encode(kind, message, &mut answer);
             send.write_all(&answer).await.expect("writes");
             send.finish().expect("is open");
-            HistoryRequest::try_from(asked).expect("in range")
+            asked
         })
         .await
     }

@@ -94,6 +94,32 @@ fn between_the_two_the_count_is_never_too_small() {
     }
 }
 
+/// One that moves to the front of the list while its pages are read is on none of them.
+#[test]
+fn who_meets_a_conversation_in_its_midst_asks_what_it_is() {
+    let mut tables = alice(None);
+    let meets = |tables: &mut Tables, at| {
+        let turn = Turn {
+            events: vec![event(at, said(at))],
+            ..Turn::default()
+        };
+        let applied = tables.apply(turn, true).expect("applies");
+        let unknown = tables.unknown(&direct()).expect("reads");
+        (applied.behind, unknown.map(|known| known.head))
+    };
+    let asks = vec![(direct(), None)];
+    assert_eq!(meets(&mut tables, 19), (asks, Some(Some(seq(19)))));
+    // Asked once, and again after a crash or on the next connection.
+    assert_eq!(meets(&mut tables, 20), (vec![], Some(Some(seq(20)))));
+    assert_eq!(unread(&tables), 2);
+    tables.keep_listed(&[listed(count(5..=20))]).expect("keeps");
+    assert_eq!(unread(&tables), count(5..=20));
+    assert_eq!(meets(&mut tables, 22), (vec![], None));
+    // The first message of all says enough.
+    let mut tables = alice(None);
+    assert_eq!(meets(&mut tables, 1), (vec![], None));
+}
+
 #[test]
 fn what_is_deleted_before_it_is_read_is_not_unread() {
     let mut tables = alice(None);
