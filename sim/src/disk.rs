@@ -69,6 +69,8 @@ struct Conversation {
     unread: bool,
     /// It was in the list that was taken then, or its history is read for another reason.
     listed: bool,
+    /// It was not, so that its entry is still to be asked for.
+    entry_due: bool,
 }
 
 /// Who the device is, and where it stopped.
@@ -569,6 +571,7 @@ impl Disk {
         let is_new = self.tables.begins_late && !row.listed;
         if is_new && self.sabotage != Some(Sabotage::HalfResync) {
             row.listed = true;
+            row.entry_due = true;
             row.unread = true;
             self.found.push(message.conversation);
         }
@@ -696,6 +699,7 @@ impl Disk {
         row.head = row.head.max(head);
         row.own.raise(own);
         row.listed = true;
+        row.entry_due = false;
         let anew = self.tables.list_due && self.sabotage != Some(Sabotage::HalfResync);
         row.unread |= anew;
         match (anew, pulled) {
@@ -793,6 +797,19 @@ impl Disk {
         let rows = self.tables.conversations.iter();
         rows.filter_map(|(id, row)| row.unread.then_some(*id))
             .collect()
+    }
+
+    /// Conversations whose entry of the list is still to be asked for.
+    pub(crate) fn entries_due(&self) -> Vec<ConversationId> {
+        let rows = self.tables.conversations.iter();
+        rows.filter_map(|(id, row)| row.entry_due.then_some(*id))
+            .collect()
+    }
+
+    /// Whether it is one of these.
+    pub(crate) fn is_entry_due(&self, conversation: &ConversationId) -> bool {
+        let row = self.tables.conversations.get(conversation);
+        row.is_some_and(|row| row.entry_due)
     }
 
     /// The history was read to its end, or may not be read.

@@ -177,11 +177,19 @@ impl World {
     /// Queues a command for the log of its shard. False: there is no room, and the session waits for it.
     pub(crate) fn submit(&mut self, gateway: usize, link: LinkNo, mut command: Command) -> bool {
         let room = self.plan.router_queue;
-        if let CommandKind::Change { client_seq, .. } = &mut command.kind {
-            if self.sabotage == Some(Sabotage::ForgetChanges) {
-                *client_seq = None;
+        match &mut command.kind {
+            CommandKind::Change { client_seq, .. } => {
+                if self.sabotage == Some(Sabotage::ForgetChanges) {
+                    *client_seq = None;
+                }
+                self.come_late(gateway, &command);
             }
-            self.come_late(gateway, &command);
+            // One that the log has, so that those before it are there as well: a gateway that stands still keeps the order.
+            CommandKind::Send { .. }
+            | CommandKind::Receipt { .. }
+            | CommandKind::OpenDirect { .. }
+            | CommandKind::Register { .. }
+            | CommandKind::AddDevice { .. } => {}
         }
         let router = &mut self.gateways[gateway].router;
         if router.queue.len() >= room || !router.full.is_empty() {
@@ -193,13 +201,13 @@ impl World {
         true
     }
 
-    /// Now and then a change comes to the log once more, later: as from a gateway that stood still with it while its device
+    /// Now and then a message or a change comes to the log once more, later: as from a gateway that stood still with it while its device
     /// asked again elsewhere and went on.
-    fn come_late(&mut self, gateway: usize, command: &Command) {
-        let often = self.plan.late_changes;
+    pub(crate) fn come_late(&mut self, gateway: usize, command: &Command) {
+        let often = self.plan.late_copies;
         if self.phase == Phase::Storm && self.rng.chance(often) {
             let after = self.rng.between(100 * MS, 5 * SECOND);
-            self.note("change-late", &[("after", after)]);
+            self.note("late-copy", &[("after", after)]);
             let again = AtGateway::Again(Box::new(command.clone()));
             self.tell_gateway(gateway, after, again);
         }

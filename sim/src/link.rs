@@ -9,7 +9,7 @@ use crate::queries::{Answer, Question};
 use crate::world::{AtDevice, AtGateway, Event, LinkNo, Stream, World};
 
 /// Longest time after which one end of a dead connection notices, as QUIC's idle timeout.
-const IDLE_TIMEOUT: Us = 75 * SECOND;
+pub(crate) const IDLE_TIMEOUT: Us = 75 * SECOND;
 /// Soonest: a device that wants an answer waits about so long for one.
 const ANSWER_TIMEOUT: Us = 5 * SECOND;
 

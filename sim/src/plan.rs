@@ -216,8 +216,8 @@ pub(crate) struct Plan {
     pub(crate) page_messages: usize,
     /// The last changes of a pulled group that a gateway tells of; whoever missed more reads the history again.
     pub(crate) changes_kept: u64,
-    /// How many in a thousand changes come to the log once more, when their devices have gone on.
-    pub(crate) late_changes: u64,
+    /// How many in a thousand messages and changes come to the log once more, when their devices have gone on.
+    pub(crate) late_copies: u64,
     /// How often in a thousand writes a client's database makes a checkpoint by itself.
     pub(crate) checkpoints: u64,
     /// What goes wrong, and how often: the average time between two.
@@ -326,7 +326,7 @@ impl Plan {
             acts: Act::choose(lives),
             page_messages: lives.pick(&[1, 3, 50]),
             changes_kept: u64::MAX,
-            late_changes: 0,
+            late_copies: 0,
             checkpoints: 100,
             faults,
             keeps: Vec::new(),

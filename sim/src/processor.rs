@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quipu_core::record::{Entry, Position, Record};
+use quipu_core::record::{Command, CommandKind, Entry, EntryBody, Position, Record};
 use quipu_core::row::Row;
 use quipu_core::shard::{Action, Effects, ShardCount, ShardId, ShardState};
 use quipu_protocol::error::CloseCode;
@@ -267,6 +267,10 @@ impl World {
                 }
             }
         }
+        let late = match self.plan.late_copies {
+            0 => Vec::new(),
+            _ => sends(&records),
+        };
         // All that the batch needs comes before any of it is applied: what a record makes is then known to a later one.
         loop {
             let mut missing = BTreeSet::new();
@@ -299,6 +303,9 @@ impl World {
                 turn.came.extend(Came::of(record.time, keeps, new));
             }
         }
+        for send in late {
+            self.come_late(gateway, &send);
+        }
         Some(applied)
     }
 
@@ -324,8 +331,12 @@ impl World {
 
     /// Writes what the turn changed. False: somebody else was faster, and the turn is over.
     fn commit_rows(&mut self, gateway: usize, number: usize) -> bool {
-        let keep = self.plan.entities_kept;
         let sabotage = self.sabotage;
+        let keep = match sabotage {
+            // What is forgotten is not to be remembered in memory either.
+            Some(Sabotage::ForgetRefused) => 0,
+            Some(_) | None => self.plan.entities_kept,
+        };
         let processor = &mut self.gateways[gateway].processors[number];
         let Some(turn) = &mut processor.turn else {
             return false;
@@ -420,4 +431,22 @@ impl World {
             }
         }
     }
+}
+
+/// The messages that devices sent, among other things.
+fn sends(records: &[Record]) -> Vec<Command> {
+    let entries = records.iter().flat_map(|record| &record.entries);
+    let commands = entries.filter_map(|entry| match &entry.body {
+        EntryBody::Command(command) => Some(command),
+        EntryBody::Deliver { .. }
+        | EntryBody::Answer { .. }
+        | EntryBody::Spread { .. }
+        | EntryBody::Standing { .. }
+        | EntryBody::Blocked { .. }
+        | EntryBody::Expire { .. }
+        | EntryBody::Keep(_)
+        | EntryBody::Fact { .. } => None,
+    });
+    let is_send = |command: &&Command| matches!(command.kind, CommandKind::Send { .. });
+    commands.filter(is_send).cloned().collect()
 }

@@ -28,6 +28,8 @@ const BEHIND_PAUSE: Us = 20 * MS;
 pub(crate) enum Question {
     /// A page of the user's conversations behind this entry.
     List(Option<(TimestampMs, ConversationId)>),
+    /// The entry of one conversation.
+    Entry(ConversationId),
     /// The history from a seq on, page by page.
     Page(ConversationId, u64),
     /// One page of history, from a seq on.
@@ -45,6 +47,7 @@ pub(crate) enum Answer {
         entries: Vec<Listed>,
         more: bool,
     },
+    Entry(Box<Listed>),
     Page {
         conversation: ConversationId,
         messages: Vec<Message>,
@@ -123,9 +126,11 @@ pub(crate) fn queue(questions: &mut VecDeque<Question>, question: Question) {
             of == conversation && from <= first
         }
         (Question::Presence, Question::Presence) => true,
-        (Question::Changes(of, _), Question::Changes(conversation, _)) => of == conversation,
+        (Question::Changes(of, _), Question::Changes(conversation, _))
+        | (Question::Entry(of), Question::Entry(conversation)) => of == conversation,
         (
             Question::List(_)
+            | Question::Entry(_)
             | Question::Page(..)
             | Question::Around(..)
             | Question::Changes(..)
@@ -167,7 +172,8 @@ impl World {
         let (shards, index) = (self.store_shards(), IndexRange::Listed(*user, None));
         let conversations = match question {
             Question::Presence => Vec::new(),
-            Question::Page(conversation, _)
+            Question::Entry(conversation)
+            | Question::Page(conversation, _)
             | Question::Around(conversation, _)
             | Question::Changes(conversation, _) => vec![conversation],
             Question::List(_) => {
@@ -190,6 +196,14 @@ impl World {
             // Answered by the board: see `watch_all`.
             Question::Presence => Answer::Presence(Vec::new()),
             Question::List(after) => self.list(user, after),
+            Question::Entry(conversation) => {
+                let seen = self.first_visible(user, &conversation);
+                match seen.map(|_| self.entry(user, conversation)) {
+                    Ok(Some(entry)) => Answer::Entry(Box::new(entry)),
+                    Ok(None) => Answer::Refused(question, RejectCode::UnknownConversation),
+                    Err(code) => Answer::Refused(question, code),
+                }
+            }
             Question::Changes(conversation, after) => {
                 match self.first_visible(user, &conversation) {
                     Ok(seen) => {
@@ -245,25 +259,7 @@ impl World {
         let listed = self.store.index(&IndexRange::Listed(*user, None));
         let ids = listed.into_iter().filter_map(listed_in);
         let mut entries: Vec<Listed> = ids
-            .filter_map(|conversation| {
-                let row = self.conversation(&conversation)?;
-                let group = row.group.as_deref().map(|group| {
-                    let is_in = self.first_visible(user, &conversation).is_ok();
-                    (is_in, group.pulled.is_some())
-                });
-                let own = row.member(user).map(|member| Positions {
-                    delivered: member.delivered,
-                    read: member.read,
-                });
-                Some(Listed {
-                    own: own.unwrap_or_default(),
-                    conversation,
-                    activity: row.activity,
-                    group,
-                    head: self.told_head(user, &conversation, &row),
-                    changes: last_change(&row),
-                })
-            })
+            .filter_map(|conversation| self.entry(user, conversation))
             .filter(|entry| {
                 let behind = |(activity, id)| {
                     place(entry.activity, entry.conversation) > place(activity, id)
@@ -275,6 +271,26 @@ impl World {
         let more = entries.len() > self.plan.page_messages;
         entries.truncate(self.plan.page_messages);
         Answer::List { entries, more }
+    }
+
+    fn entry(&self, user: &UserId, conversation: ConversationId) -> Option<Listed> {
+        let row = self.conversation(&conversation)?;
+        let group = row.group.as_deref().map(|group| {
+            let is_in = self.first_visible(user, &conversation).is_ok();
+            (is_in, group.pulled.is_some())
+        });
+        let own = row.member(user).map(|member| Positions {
+            delivered: member.delivered,
+            read: member.read,
+        });
+        Some(Listed {
+            own: own.unwrap_or_default(),
+            conversation,
+            activity: row.activity,
+            group,
+            head: self.told_head(user, &conversation, &row),
+            changes: last_change(&row),
+        })
     }
 
     fn conversation(&self, id: &ConversationId) -> Option<Conversation> {
@@ -379,20 +395,9 @@ impl World {
                     .say(|| format!("device {device} has listed {entries:?}, more {more}"));
                 let last = entries.last();
                 let last = last.map(|entry| (entry.activity, entry.conversation));
+                let is_due = self.devices[device].disk.list_due();
                 for entry in entries {
-                    let disk = &mut self.devices[device].disk;
-                    let pulled = match entry.group {
-                        Some((true, pulled)) => pulled,
-                        None if disk.list_due() => false,
-                        Some((false, _)) | None => continue,
-                    };
-                    let own = (entry.head, entry.own);
-                    let from = disk.listed(entry.conversation, pulled, own);
-                    disk.hear(entry.conversation, entry.changes);
-                    if let Some(first) = from {
-                        self.wonder(device, Question::Page(entry.conversation, first));
-                    }
-                    self.wonder_about_changes(device, entry.conversation);
+                    self.keep_entry(device, &entry, is_due);
                 }
                 if more {
                     self.wonder(device, Question::List(last));
@@ -400,6 +405,7 @@ impl World {
                     self.devices[device].disk.list_is_taken();
                 }
             }
+            Answer::Entry(entry) => self.keep_entry(device, &entry, true),
             Answer::Page {
                 conversation,
                 messages,
@@ -452,6 +458,23 @@ impl World {
             }
         }
         self.ask_next(device);
+    }
+
+    /// Keeps an entry of the list; `directs`: also of a direct conversation.
+    fn keep_entry(&mut self, device: usize, entry: &Listed, directs: bool) {
+        let disk = &mut self.devices[device].disk;
+        let pulled = match entry.group {
+            Some((true, pulled)) => pulled,
+            None if directs => false,
+            Some((false, _)) | None => return,
+        };
+        let own = (entry.head, entry.own);
+        let from = disk.listed(entry.conversation, pulled, own);
+        disk.hear(entry.conversation, entry.changes);
+        if let Some(first) = from {
+            self.wonder(device, Question::Page(entry.conversation, first));
+        }
+        self.wonder_about_changes(device, entry.conversation);
     }
 
     /// Asks for the changes of a group, if some are missing in what the device has.

@@ -83,7 +83,7 @@ fn run_to_the_end(seed: u64, options: Options) -> Outcome {
         if lives.chance(100) {
             plan.forget_much();
         }
-        plan.late_changes = lives.pick(&[0, 0, 100, 400]);
+        plan.late_copies = lives.pick(&[0, 0, 100, 400]);
     }
     if !plain && !keep_all {
         plan.keep_little(&mut Rng::new(seed ^ KEEPS));
@@ -157,12 +157,12 @@ impl World {
                 let it = &self.devices[device];
                 let session = it.disk.session();
                 stuck.push(format!(
-                    "device {device}: signed in {}, connected {}, welcomed {}, waiting {}, unreported {}, unanswered {:?}, cursor {:?}",
+                    "device {device}: signed in {}, connected {}, welcomed {}, waiting {}, unreported {:?}, unanswered {:?}, cursor {:?}",
                     session.is_some(),
                     it.link.is_some(),
                     it.link.as_ref().is_some_and(|link| link.welcomed),
                     it.disk.waiting().len(),
-                    it.disk.unreported().len(),
+                    it.disk.unreported(),
                     it.link.as_ref().map(|link| (link.asked.len(), link.questions.len(), link.is_asking)),
                     session.map(|session| (session.resume.cursor, self.inbox_head(session.user))),
                 ));

@@ -95,8 +95,10 @@ impl World {
         if self.groups.is_empty() || self.rng.chance(400) {
             return None;
         }
-        let group = self.groups[self.rng.index(self.groups.len())].id;
-        let is_inside = self.devices[device].disk.is_inside(&group);
-        (is_inside || self.rng.chance(30)).then_some(group)
+        let group = self.groups[self.rng.index(self.groups.len())];
+        let is_inside = self.devices[device].disk.is_inside(&group.id);
+        // Nobody outside can guess the id of a group that is not there yet.
+        let tries = group.is_there && self.rng.chance(30);
+        (is_inside || tries).then_some(group.id)
     }
 }

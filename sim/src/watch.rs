@@ -8,6 +8,7 @@ use quipu_core::watch::{Board, Bounds, Facts, Moment, News, WatcherId};
 use quipu_protocol::id::{ConversationId, UserId};
 use quipu_protocol::query::PresenceEntry;
 
+use crate::link::IDLE_TIMEOUT;
 use crate::plan::{SECOND, Us};
 use crate::queries::{Answer, Question};
 use crate::sabotage::Sabotage;
@@ -310,8 +311,9 @@ impl World {
     /// At rest everybody asks anew, and is told how it is.
     pub(crate) fn judge_presence(&mut self) {
         let Some(grace) = self.plan.grace else { return };
-        // Who was thrown out and signs in again does so meanwhile.
-        let until = self.now + grace + 8 * SECOND;
+        // Who was thrown out and signs in again does so meanwhile, and gateways notice which connections are dead: a device that lost
+        // all that it knew has come back as another one, and took the place of none.
+        let until = self.now + IDLE_TIMEOUT + grace + 8 * SECOND;
         while self.step(until) {}
         for device in 0..self.devices.len() {
             if let Some(link) = &mut self.devices[device].link {

@@ -74,6 +74,9 @@ impl World {
         for conversation in unread {
             queue(&mut link.questions, Question::Page(conversation, 1));
         }
+        for conversation in it.disk.entries_due() {
+            queue(&mut link.questions, Question::Entry(conversation));
+        }
         let began = link.began;
         link.outbox.add(it.disk.waiting());
         link.changes.begin(it.disk.waiting_changes());
@@ -148,6 +151,9 @@ impl World {
         for conversation in it.disk.take_found() {
             let first = it.disk.first_missing(conversation);
             queue(&mut link.questions, Question::Page(conversation, first));
+            if it.disk.is_entry_due(&conversation) {
+                queue(&mut link.questions, Question::Entry(conversation));
+            }
         }
         for told in told {
             self.tell(device, told);
