@@ -3,7 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quipu_client::protocol::error::RejectCode;
@@ -13,6 +13,7 @@ use quipu_client::protocol::limits::HISTORY_PAGE_MESSAGES_MAX;
 use quipu_client::{CATCH_UP_PAGES_MAX, Client, Error, Page};
 use quipu_gateway::Gateway;
 use support::{PASSWORD, any, config, gateway, gateway_of, register, within};
+use tempfile::TempDir;
 
 /// How often a state is looked at that no event tells of.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -46,6 +47,36 @@ async fn say(client: &Client, group: ConversationId, count: usize) -> Seq {
     within("an ack", client.wait_acked(last.id))
         .await
         .expect("acked")
+}
+
+/// A large group of ana's that ben has joined, with a device that keeps what it has in a folder.
+struct Joined {
+    data: TempDir,
+    gateway: Gateway,
+    folder: PathBuf,
+    ana: Client,
+    ben: Client,
+    group: ConversationId,
+}
+
+async fn joined() -> Joined {
+    let data = tempfile::tempdir().expect("a folder");
+    let gateway = gateway_of_notices(data.path(), any()).await;
+    let folder = data.path().join("ben");
+    let ana = register(gateway.address(), None, "ana").await;
+    let ben = register(gateway.address(), Some(&folder), "ben").await;
+    let group = make_group(&ana, true, &[]).await;
+    within("joining", ben.change(Change::Join(group)))
+        .await
+        .expect("joined");
+    Joined {
+        data,
+        gateway,
+        folder,
+        ana,
+        ben,
+        group,
+    }
 }
 
 /// What the cache has of a conversation: its first seq and its last, if nothing between them is missing.
@@ -83,15 +114,14 @@ async fn until<F: Future<Output = bool>>(client: &Client, what: &str, is: impl F
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_missed_of_a_large_group_is_fetched_page_by_page() {
-    let data = tempfile::tempdir().expect("a folder");
-    let gateway = gateway_of_notices(data.path(), any()).await;
-    let folder = data.path().join("ben");
-    let ana = register(gateway.address(), None, "ana").await;
-    let ben = register(gateway.address(), Some(&folder), "ben").await;
-    let group = make_group(&ana, true, &[]).await;
-    within("joining", ben.change(Change::Join(group)))
-        .await
-        .expect("joined");
+    let Joined {
+        data: _data,
+        gateway,
+        folder,
+        ana,
+        ben,
+        group,
+    } = joined().await;
     let first = say(&ana, group, 1).await;
     let has = |last: Seq| {
         let ben = ben.clone();
@@ -237,15 +267,14 @@ fn edit(group: ConversationId, seq: Seq, text: &str) -> Change {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_in_a_large_group_is_learned_without_reading_it_again() {
-    let data = tempfile::tempdir().expect("a folder");
-    let gateway = gateway_of_notices(data.path(), any()).await;
-    let folder = data.path().join("ben");
-    let ana = register(gateway.address(), None, "ana").await;
-    let ben = register(gateway.address(), Some(&folder), "ben").await;
-    let group = make_group(&ana, true, &[]).await;
-    within("joining", ben.change(Change::Join(group)))
-        .await
-        .expect("joined");
+    let Joined {
+        data: _data,
+        gateway,
+        folder,
+        ana,
+        ben,
+        group,
+    } = joined().await;
     // What its joining asks for is here, so that it is not asked for again after the break.
     until(&ben, "the end of joining", || async {
         let done = ben.catch_ups();
@@ -339,15 +368,14 @@ async fn a_device_that_was_away_learns_that_its_user_has_joined_a_large_group() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_title_of_a_large_group_is_known_to_who_joins_it_and_to_who_was_away() {
-    let data = tempfile::tempdir().expect("a folder");
-    let gateway = gateway_of_notices(data.path(), any()).await;
-    let folder = data.path().join("ben");
-    let ana = register(gateway.address(), None, "ana").await;
-    let ben = register(gateway.address(), Some(&folder), "ben").await;
-    let group = make_group(&ana, true, &[]).await;
-    within("joining", ben.change(Change::Join(group)))
-        .await
-        .expect("joined");
+    let Joined {
+        data: _data,
+        gateway,
+        folder,
+        ana,
+        ben,
+        group,
+    } = joined().await;
     until(&ben, "the title", || async {
         title(&ben, group).await.as_deref() == Some("Runners")
     })

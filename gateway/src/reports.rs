@@ -59,23 +59,16 @@ pub fn text(store: &dyn Store) -> Result<String, StoreError> {
 /// At most `limit` complaints, the oldest first.
 pub fn list(store: &dyn Store, limit: usize) -> Result<Vec<Complaint>, StoreError> {
     let rows = store.index(&IndexRange::Reports, limit)?;
-    let complaints = rows.into_iter().filter_map(|(key, value)| match key {
-        IndexKey::Report(at, conversation, by, _) => {
-            Some(Report::decode(&value).map(|report| Complaint {
-                at,
-                conversation,
-                by,
-                report,
-            }))
-        }
-        IndexKey::Listed(..)
-        | IndexKey::Version(..)
-        | IndexKey::MediaRef(..)
-        | IndexKey::Due(..)
-        | IndexKey::Changed(..)
-        | IndexKey::Seated(..)
-        | IndexKey::Here(_)
-        | IndexKey::Offline(_) => None,
+    let complaints = rows.into_iter().filter_map(|(key, value)| {
+        let IndexKey::Report(at, conversation, by, _) = key else {
+            return None;
+        };
+        Some(Report::decode(&value).map(|report| Complaint {
+            at,
+            conversation,
+            by,
+            report,
+        }))
     });
     Ok(complaints.collect::<Result<_, _>>()?)
 }

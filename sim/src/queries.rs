@@ -99,17 +99,10 @@ pub(crate) struct Again {
 
 /// The conversation that an index row of a user's list names.
 fn listed_in(key: IndexKey) -> Option<ConversationId> {
-    match key {
-        IndexKey::Listed(_, conversation) => Some(conversation),
-        IndexKey::Version(..)
-        | IndexKey::MediaRef(..)
-        | IndexKey::Due(..)
-        | IndexKey::Report(..)
-        | IndexKey::Changed(..)
-        | IndexKey::Seated(..)
-        | IndexKey::Here(_)
-        | IndexKey::Offline(_) => None,
-    }
+    let IndexKey::Listed(_, conversation) = key else {
+        return None;
+    };
+    Some(conversation)
 }
 
 /// The last change of a conversation, if it is a pulled group.

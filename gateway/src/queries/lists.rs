@@ -139,16 +139,11 @@ fn conversations(
 /// What the user is in or invited to.
 fn listed(store: &dyn Store, user: &UserId) -> Result<Vec<ConversationId>, StoreError> {
     let listed = store.index(&IndexRange::Listed(*user, None), CONVERSATIONS_MAX)?;
-    let ids = listed.iter().filter_map(|(key, _)| match key {
-        IndexKey::Listed(_, conversation) => Some(*conversation),
-        IndexKey::Version(..)
-        | IndexKey::MediaRef(..)
-        | IndexKey::Due(..)
-        | IndexKey::Report(..)
-        | IndexKey::Changed(..)
-        | IndexKey::Seated(..)
-        | IndexKey::Here(_)
-        | IndexKey::Offline(_) => None,
+    let ids = listed.iter().filter_map(|(key, _)| {
+        let IndexKey::Listed(_, conversation) = key else {
+            return None;
+        };
+        Some(*conversation)
     });
     Ok(ids.collect())
 }
@@ -267,18 +262,12 @@ fn versions(
         return Ok(Err(Rejection::new(RejectCode::UnknownMessage, reason)));
     }
     let rows = store.index(&IndexRange::Versions(*id, seq), EDITS_MAX)?;
-    let versions = rows.iter().filter_map(|(key, value)| match key {
-        IndexKey::Version(_, _, edit) => Some(
-            OldContent::decode(value).map(|OldContent(content)| (edit.saturating_sub(1), content)),
-        ),
-        IndexKey::Listed(..)
-        | IndexKey::MediaRef(..)
-        | IndexKey::Due(..)
-        | IndexKey::Report(..)
-        | IndexKey::Changed(..)
-        | IndexKey::Seated(..)
-        | IndexKey::Here(_)
-        | IndexKey::Offline(_) => None,
+    let versions = rows.iter().filter_map(|(key, value)| {
+        let IndexKey::Version(_, _, edit) = key else {
+            return None;
+        };
+        let content = OldContent::decode(value);
+        Some(content.map(|OldContent(content)| (edit.saturating_sub(1), content)))
     });
     Ok(Ok(Answer::Versions(versions.collect::<Result<_, _>>()?)))
 }
