@@ -50,6 +50,8 @@ pub(crate) enum Page {
 pub(crate) struct Loaded {
     /// Ascending.
     pub(crate) messages: Vec<Message>,
+    /// The gateway has nothing beyond them that the reader may see.
+    pub(crate) ends: bool,
     /// What waits in the outbox; only with the latest page.
     pub(crate) waiting: Vec<Waiting>,
     /// What is to be done to messages, and what of it was refused; only with the latest page.
@@ -976,6 +978,9 @@ impl App {
                 open.timeline.wishes(loaded.wishes);
                 open.timeline.page(page, &loaded.messages, &loaded.waiting);
                 open.timeline.attach(head);
+                if loaded.ends {
+                    open.timeline.ends(page);
+                }
                 if page == Page::Latest {
                     open.timeline.layout(usize::from(area.width));
                     open.timeline.show_unread(usize::from(area.height));

@@ -397,6 +397,8 @@ pub(crate) struct Timeline {
     /// Why the last one did not come.
     pub(crate) load_error: Option<String>,
     opened: bool,
+    /// The first message that the reader may see, as far as is known.
+    beginning: Seq,
     place: Place,
     /// The last message when the reader left the bottom.
     left_at: Option<Seq>,
@@ -419,6 +421,7 @@ impl Timeline {
             loading: None,
             load_error: None,
             opened: false,
+            beginning: Seq::FIRST,
             place: Place::Bottom,
             left_at: None,
             columns: Columns::default(),
@@ -477,13 +480,18 @@ impl Timeline {
         }
     }
 
-    /// Whether the first message of the conversation is in the window, or there is none at all.
+    /// Whether the first message that the reader may see is in the window, or there is none at all.
     pub(crate) fn complete(&self) -> bool {
         self.opened
             && self
                 .messages
                 .first_key_value()
-                .is_none_or(|(seq, _)| *seq == Seq::FIRST)
+                .is_none_or(|(seq, _)| *seq <= self.beginning)
+    }
+
+    /// Whether messages before the first one in the window are not for the reader to see.
+    pub(crate) fn is_from_joining(&self) -> bool {
+        self.complete() && self.beginning > Seq::FIRST
     }
 
     /// Whether a page is on its way.
@@ -511,7 +519,7 @@ impl Timeline {
             return self.last_seq().map(Page::After);
         }
         let near_top = self.place != Place::Bottom || self.rows.len() <= height;
-        (near_top && first > Seq::FIRST && self.visible(height).start < height.max(1))
+        (near_top && first > self.beginning && self.visible(height).start < height.max(1))
             .then_some(Page::Before(first))
     }
 
@@ -544,6 +552,22 @@ impl Timeline {
         }
         let drop_newest = matches!(page, Page::Before(_));
         self.trim(drop_newest);
+    }
+
+    /// The gateway has nothing beyond this page, which was taken.
+    pub(crate) fn ends(&mut self, page: Page) {
+        match page {
+            Page::Before(_) => {
+                if let Some((first, _)) = self.messages.first_key_value() {
+                    self.beginning = *first;
+                }
+            }
+            // What is said to be there and has not come is asked for when the reader moves.
+            Page::After(last) if self.detached && self.last_seq() == Some(last) => {
+                self.page_failed(page, "the gateway does not have them yet".into());
+            }
+            Page::After(_) | Page::Latest => {}
+        }
     }
 
     /// The window has caught up with the newest message.

@@ -33,6 +33,7 @@ pub(super) async fn page(
             };
             Ok(Loaded {
                 messages,
+                ends: false,
                 waiting: outbox.into_iter().map(waiting).collect(),
                 wishes: wishes.into_iter().map(shown).collect(),
             })
@@ -41,8 +42,8 @@ pub(super) async fn page(
             let cached = client
                 .messages(conversation, CachePage::Before(seq), PAGE_MESSAGES)
                 .await?;
-            let messages = match cached.last() {
-                Some(last) if last.seq.next() == seq => without_hole(cached),
+            let (messages, ends) = match cached.last() {
+                Some(last) if last.seq.next() == seq => (without_hole(cached), false),
                 Some(_) | None => {
                     let last = Seq::new(seq.get() - 1)?;
                     fetch(client, conversation, None, Some(last), true).await?
@@ -50,6 +51,7 @@ pub(super) async fn page(
             };
             Ok(Loaded {
                 messages,
+                ends,
                 ..Loaded::default()
             })
         }
@@ -57,6 +59,7 @@ pub(super) async fn page(
             let mut messages = client
                 .messages(conversation, CachePage::After(seq), PAGE_MESSAGES)
                 .await?;
+            let mut ends = false;
             if messages
                 .first()
                 .is_some_and(|first| first.seq == seq.next())
@@ -66,10 +69,12 @@ pub(super) async fn page(
                     .position(|pair| pair[0].seq.next() != pair[1].seq);
                 messages.truncate(whole.map_or(messages.len(), |last| last + 1));
             } else {
-                messages = fetch(client, conversation, Some(seq.next()), None, false).await?;
+                (messages, ends) =
+                    fetch(client, conversation, Some(seq.next()), None, false).await?;
             }
             Ok(Loaded {
                 messages,
+                ends,
                 ..Loaded::default()
             })
         }
@@ -83,7 +88,7 @@ async fn first_look(client: &Client, conversation: ConversationId) -> Vec<Messag
         return Vec::new();
     }
     match fetch(client, conversation, None, None, true).await {
-        Ok(messages) => messages,
+        Ok((messages, _)) => messages,
         Err(Error::Refused(refusal)) if refusal.code == RejectCode::UnknownConversation => {
             Vec::new()
         }
@@ -94,20 +99,22 @@ async fn first_look(client: &Client, conversation: ConversationId) -> Vec<Messag
     }
 }
 
+/// A page from the gateway, and whether there is nothing beyond it.
 async fn fetch(
     client: &Client,
     conversation: ConversationId,
     first: Option<Seq>,
     last: Option<Seq>,
     newest_first: bool,
-) -> Result<Vec<Message>, Error> {
+) -> Result<(Vec<Message>, bool), Error> {
     let range = HistoryRange {
         first,
         last,
         limit: PAGE_MESSAGES,
         newest_first,
     };
-    Ok(client.history(conversation, range).await?.messages)
+    let page = client.history(conversation, range).await?;
+    Ok((page.messages, !page.more))
 }
 
 /// The last messages of a page up to its last hole.

@@ -230,6 +230,32 @@ fn scroll_back_pages_history() {
 }
 
 #[test]
+fn what_the_reader_may_not_see_is_asked_for_once() {
+    let mut scene = Scene::alice(80, 14);
+    scene.load("bob", many("bob", 51, 53), 0);
+    let asked = |scene: &Scene| {
+        let loads = scene.effects.iter();
+        loads
+            .filter(|effect| matches!(effect, Effect::Load { page, .. } if *page != Page::Latest))
+            .count()
+    };
+    assert_eq!(asked(&scene), 1, "there is room above");
+    let page = Page::Before(super::scene::seq(51));
+    let loaded = Loaded {
+        ends: true,
+        ..Loaded::default()
+    };
+    scene.event(Event::Page {
+        conversation: direct("bob"),
+        page,
+        result: Ok(loaded),
+    });
+    shows!(scene, "history_from_joining");
+    scene.keys("<pgup><ctrl-home><pgdn>");
+    assert_eq!(asked(&scene), 1);
+}
+
+#[test]
 fn switcher() {
     let mut scene = Scene::with_bob(80, 18);
     scene.load("carol", vec![message("carol", "carol", 4, -2, "Lunch?")], 3);

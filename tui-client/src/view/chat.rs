@@ -337,7 +337,7 @@ fn top(app: &App, open: &Open) -> String {
     }
     if let Some(reason) = &open.timeline.load_error {
         return text::display(&format!(
-            "Older messages did not come: {}",
+            "More messages did not come: {}",
             text::single_line(reason)
         ));
     }
@@ -346,6 +346,9 @@ fn top(app: &App, open: &Open) -> String {
     }
     if !open.timeline.complete() {
         return "older messages above".into();
+    }
+    if open.timeline.is_from_joining() {
+        return "What was said before you joined is not shown".into();
     }
     match app.open_row().and_then(|row| row.peer) {
         Some(peer) => format!("Beginning of your conversation with {peer}"),
