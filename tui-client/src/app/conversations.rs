@@ -227,6 +227,10 @@ impl Conversations {
             return false;
         };
         if receipt.user != me {
+            // One member of a group is not all of them.
+            if row.peer != Some(receipt.user) {
+                return false;
+            }
             row.peer_read = row.peer_read.max(receipt.read);
             row.peer_delivered = row.peer_delivered.max(receipt.delivered).max(row.peer_read);
             return false;

@@ -2,7 +2,7 @@
 
 use quipu_protocol::event::{
     Change, Changed, ChangedKind, Content, Gone, Invitation, Message, MessageState, Note, Privacy,
-    Reaction, Rich,
+    Reaction, Receipt, Rich,
 };
 use quipu_protocol::id::{ConversationId, TimestampMs};
 use quipu_protocol::query::PresenceEntry;
@@ -90,6 +90,19 @@ fn sign(number: u64, version: u32, by: &str, emoji: &str, on: bool) -> Event {
 #[test]
 fn a_group_with_notes_and_an_answer() {
     shows!(group_scene(), "group");
+}
+
+#[test]
+fn one_reader_of_a_group_does_not_stand_for_all() {
+    let mut scene = group_scene();
+    let before = scene.screen();
+    scene.event(Event::Receipt(Receipt {
+        conversation: GROUP,
+        user: user("ben"),
+        delivered: Some(seq(7)),
+        read: Some(seq(7)),
+    }));
+    assert_eq!(scene.screen(), before);
 }
 
 #[test]
