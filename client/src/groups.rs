@@ -244,7 +244,7 @@ async fn bring(
                 tracing::warn!(%error, %conversation, "forget a gap that is filled");
             }
             if filled.retitled {
-                look_at(shared, conversation).await?;
+                learn_title(shared, conversation).await?;
             }
             Some(filled)
         }
@@ -255,15 +255,24 @@ async fn bring(
     Ok(Filled { messages, changes })
 }
 
-/// Asks what a group is: one that the user has joined, maybe on another device, or whose title was changed. Gives the head of one whose
-/// messages come as notices.
-async fn look_at(shared: &Arc<Shared>, conversation: ConversationId) -> Result<Option<Seq>, Error> {
-    let query = Query::Conversation(conversation);
-    let Answer::Conversation(entry) = request::query(shared, &query).await? else {
-        return Err(Error::Offline(
-            "the gateway answered another question".into(),
-        ));
+/// Asks for the title of a group. Nothing else of the answer is kept: its head is ahead of what is here.
+async fn learn_title(shared: &Arc<Shared>, id: ConversationId) -> Result<(), Error> {
+    let entry = ask_about(shared, id).await?;
+    let head = entry.head;
+    let Some(title) = entry.group.map(|group| group.title) else {
+        return Ok(());
     };
+    let keep = move |cache: &mut Tables| cache.retitle(&id, (&title, head));
+    if shared.cache.run(keep).await? {
+        shared.announce(ClientEvent::CaughtUp(id));
+    }
+    Ok(())
+}
+
+/// Asks what a conversation is that the cache has met: a group that the user has joined, maybe on another device, or one that was not in
+/// the list. Gives the head of a group whose messages come as notices.
+async fn look_at(shared: &Arc<Shared>, conversation: ConversationId) -> Result<Option<Seq>, Error> {
+    let entry = ask_about(shared, conversation).await?;
     let is_pulled = entry.group.as_ref().is_some_and(|group| group.pulled);
     let head = entry.head.filter(|_| is_pulled);
     let keep = move |cache: &mut Tables| cache.keep_listed(std::slice::from_ref(&*entry));
@@ -273,6 +282,19 @@ async fn look_at(shared: &Arc<Shared>, conversation: ConversationId) -> Result<O
     }
     shared.announce(ClientEvent::CaughtUp(conversation));
     Ok(head)
+}
+
+async fn ask_about(
+    shared: &Arc<Shared>,
+    conversation: ConversationId,
+) -> Result<Box<ConversationEntry>, Error> {
+    let query = Query::Conversation(conversation);
+    let Answer::Conversation(entry) = request::query(shared, &query).await? else {
+        return Err(Error::Offline(
+            "the gateway answered another question".into(),
+        ));
+    };
+    Ok(entry)
 }
 
 /// What was done about a group.

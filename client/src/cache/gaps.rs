@@ -1,6 +1,7 @@
 //! Which groups of notices lack messages, remembered until they have come.
 
 use quipu_protocol::id::{ConversationId, Seq};
+use quipu_protocol::query::ConversationEntry;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Tables, row};
@@ -145,6 +146,21 @@ pub(super) fn ask_about(tx: &Transaction<'_>, id: &ConversationId) -> Result<(),
     )?
     .execute(params![id.as_bytes(), UNKNOWN])?;
     Ok(())
+}
+
+/// The last message that is here of a pulled group, if the gateway says that there are later ones. Of one of which nothing is here,
+/// nothing is missing in front of what somebody looks at.
+pub(super) fn in_front_of(
+    tx: &Transaction<'_>,
+    entry: &ConversationEntry,
+) -> Result<Option<u64>, Error> {
+    let is_pulled = entry.group.as_ref().is_some_and(|group| group.pulled);
+    let known: Option<i64> = tx
+        .prepare_cached("SELECT head FROM conversation WHERE id = ?1 AND head > 0")?
+        .query_row([entry.conversation.as_bytes()], |row| row.get(0))
+        .optional()?;
+    let known = known.filter(|known| is_pulled && *known < row::store(entry.head));
+    Ok(known.map(i64::cast_unsigned))
 }
 
 /// Remembers the lower of two gaps.

@@ -24,6 +24,11 @@ impl Tables {
         let tx = self.db.transaction()?;
         let mut behind = Vec::new();
         for entry in entries.iter().filter(|entry| is_in(entry)) {
+            // Before the head is raised over messages that are not here.
+            if let Some(after) = gaps::in_front_of(&tx, entry)? {
+                gaps::remember(&tx, entry.conversation.as_bytes(), after)?;
+                behind.push((entry.conversation, Some(after)));
+            }
             keep(&tx, &me, entry)?;
             if let Some(after) = falls_short(entry) {
                 gaps::remember(&tx, entry.conversation.as_bytes(), after)?;

@@ -1,6 +1,7 @@
 //! The cache against what may happen between two of its commits: kills, repeats, a new life of the inbox.
 
 mod changes;
+mod listed;
 mod unread;
 
 use std::path::Path;
