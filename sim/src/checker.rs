@@ -103,6 +103,8 @@ pub(crate) struct Rest {
     pub(crate) history: Vec<Vec<Kept>>,
     /// For each device what it keeps.
     pub(crate) kept: BTreeMap<DeviceNo, BTreeMap<(Talk, u64), Kept>>,
+    /// The clock was ahead for a while: messages were shown as gone whose time was not over.
+    pub(crate) clock_was_ahead: bool,
 }
 
 /// Most violations that are kept; the first one is what matters.

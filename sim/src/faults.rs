@@ -96,6 +96,7 @@ impl World {
             Fault::ClockJump => {
                 let jump = self.rng.between(0, 20_000_000) as i64 - 10_000_000;
                 self.clock_offset_ms += jump;
+                self.clock_was_ahead |= jump < 0;
             }
         }
         self.next_fault(fault);

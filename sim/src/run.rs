@@ -192,7 +192,10 @@ impl World {
             ids[*talk] = *id;
         }
         let now = self.wall_clock();
-        let mut rest = Rest::default();
+        let mut rest = Rest {
+            clock_was_ahead: self.clock_was_ahead,
+            ..Rest::default()
+        };
         for id in ids {
             let rows = self.store.history(id, 1);
             let messages = rows.map(|row| self.names.kept(&self.readable(row.0), now));

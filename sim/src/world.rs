@@ -198,6 +198,8 @@ pub(crate) struct World {
     pub(crate) next_edit: u64,
     /// What the clock that stamps records is off by, in milliseconds.
     pub(crate) clock_offset_ms: i64,
+    /// It was further ahead than later.
+    pub(crate) clock_was_ahead: bool,
     /// Until when appends stall, the store writes nothing, and packets are lost.
     pub(crate) log_stalled_until: Us,
     pub(crate) store_stalled_until: Us,
@@ -236,6 +238,7 @@ impl World {
             next_note: 0,
             next_edit: 0,
             clock_offset_ms: 0,
+            clock_was_ahead: false,
             log_stalled_until: 0,
             store_stalled_until: 0,
             packets_lost_until: 0,
